@@ -1,0 +1,2 @@
+//! The sunwire command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Multi-cloud topologies in network namespaces on one machine

@@ -1,0 +1,1 @@
+//! End-to-end tests, demos and benchmarks in network namespaces
