@@ -1,2 +1,34 @@
+//! What the kernel programs and user space share: map layouts, wire headers, drop reasons, and
+//! the two pieces of code that run on both sides, bounded parsing and the walk of the flow tables.
+//!
+//! This crate is `no_std`, depends on nothing, and is the only home of a type that crosses the
+//! kernel boundary. A layout is written once, here, with its size asserted at compile time.
+//!
+//! - [`headers`]: bytes of a frame to the headers that policy can test.
+//! - [`flow_key`]: the headers as the values that flow tables test.
+//! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
+//! - [`entries`]: keys and values of every other map.
+//! - [`vxlan`]: the outer header of a tunnelled packet (RFC 7348).
+//! - [`drop_reason`]: why a packet was not delivered.
+//!
+//! # Example
+//!
+//! ```
+//! use sunwire_dataplane_common::headers::{Headers, Parsed};
+//!
+//! // A bare ARP frame is no IP packet, and that is not an error.
+//! let mut frame = [0u8; 42];
+//! frame[12..14].copy_from_slice(&0x0806u16.to_be_bytes());
+//! let Ok(Parsed { headers, .. }) = Headers::parse(&frame.as_slice()) else { panic!() };
+//! assert_eq!(headers.ether_type, 0x0806);
+//! ```
 #![no_std]
-//! Types and code shared by the eBPF programs and user space
+#![forbid(unsafe_code)]
+
+pub mod bytes;
+pub mod drop_reason;
+pub mod entries;
+pub mod flow_key;
+pub mod headers;
+pub mod tables;
+pub mod vxlan;

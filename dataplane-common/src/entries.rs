@@ -1,0 +1,173 @@
+//! Keys and values of the maps beside the flow tables.
+//!
+//! Every key that holds a tenant's value starts with the network, so tenants may overlap. Endpoints
+//! are found by the ifindex of their host-side device, locations and peers by dense numbers that
+//! the controller gives out. A zeroed value means "no entry".
+//!
+//! What a policy decides about addresses exists twice, by the parity of the generation: an agent
+//! writes the slot of the coming generation, then flips the one generation word that each packet
+//! reads once, so that no packet sees classes of one generation and tables of another.
+
+/// The generation word and what else is read once per packet; slot 0 of `CONTROL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Control {
+    /// The generation in force; its lowest bit selects the class slot.
+    pub generation: u32,
+    /// This node's own number; zero before the controller gave one.
+    pub node: u32,
+    /// This node's underlay address (the VTEP).
+    pub vtep: [u8; 16],
+}
+
+/// An endpoint, in `ENDPOINTS` by the ifindex of its host-side device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct EndpointEntry {
+    /// VXLAN network identifier; zero means no endpoint.
+    pub network: u32,
+    /// Number of the endpoint: its slot in `LOCATIONS`.
+    pub number: u32,
+    /// Classes of its IPv4 address, by parity of the generation.
+    pub class_v4: [u32; 2],
+    /// Classes of its IPv6 address, by parity of the generation.
+    pub class_v6: [u32; 2],
+    /// Classes of a packet without addresses, by parity of the generation.
+    pub class_none: [u32; 2],
+    /// IPv4 address; zero when it has none.
+    pub ipv4: [u8; 4],
+    /// IPv6 address; zero when it has none.
+    pub ipv6: [u8; 16],
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// MTU of the network, in bytes from the IP header on.
+    pub mtu: u16,
+}
+
+/// Key of `OWNERS`: who owns an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct AddressKey {
+    /// VXLAN network identifier.
+    pub network: u32,
+    /// 4 or 6.
+    pub family: u32,
+    /// The address; IPv4 fills the first 4 bytes, the rest is zero.
+    pub address: [u8; 16],
+}
+
+/// Where an endpoint is, in `LOCATIONS` by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LocationEntry {
+    /// VXLAN network identifier; zero means no endpoint.
+    pub network: u32,
+    /// Number of the node where the endpoint is.
+    pub node: u32,
+    /// While it moves, the node it moves to; afterwards, the node it came from; else zero.
+    pub other: u32,
+    /// ifindex of its host-side device on this node, or zero.
+    pub ifindex: u32,
+    /// Epoch: rises with every completed move.
+    pub epoch: u32,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// Keeps the size a multiple of 4; zero.
+    pub padding: [u8; 2],
+}
+
+/// How a node is reached, in `PEERS` by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PeerEntry {
+    /// ifindex of the underlay device; zero while the next hop is not resolved.
+    pub ifindex: u32,
+    /// Ones' complement sum of the template's IPv4 header with length and checksum zero.
+    pub checksum: u32,
+    /// Outer Ethernet, IPv4, UDP and VXLAN headers, complete but for lengths, IPv4 checksum, UDP
+    /// source port and VNI.
+    pub template: [u8; crate::vxlan::OUTER_BYTES],
+    /// Keeps the size a multiple of 4; zero.
+    pub padding: [u8; 2],
+}
+
+/// What a node needs to know of a network, in `NETWORKS` by VNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct NetworkEntry {
+    /// IPv4 gateway address; zero when the network has no IPv4 subnet.
+    pub gateway_v4: [u8; 4],
+    /// IPv6 gateway address; zero when the network has no IPv6 subnet.
+    pub gateway_v6: [u8; 16],
+    /// MAC address of the gateway, the same on every node.
+    pub gateway_mac: [u8; 6],
+    /// MTU in bytes from the IP header on; never zero.
+    pub mtu: u16,
+}
+
+/// Key data of `CLASSES_V4`; the LPM key's prefix length counts the network's 32 bits too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ClassKeyV4 {
+    /// VXLAN network identifier, big endian: an LPM key is compared from its first byte.
+    pub network: [u8; 4],
+    /// Address.
+    pub address: [u8; 4],
+}
+
+/// Key data of `CLASSES_V6`; the LPM key's prefix length counts the network's 32 bits too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ClassKeyV6 {
+    /// VXLAN network identifier, big endian: an LPM key is compared from its first byte.
+    pub network: [u8; 4],
+    /// Address.
+    pub address: [u8; 16],
+}
+
+/// Packets and bytes, one per CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets; a super-packet (GSO) counts as its segments.
+    pub packets: u64,
+    /// Bytes from the Ethernet header on.
+    pub bytes: u64,
+}
+
+const _: () = assert!(size_of::<Control>() == 24);
+const _: () = assert!(size_of::<EndpointEntry>() == 60);
+const _: () = assert!(size_of::<AddressKey>() == 24);
+const _: () = assert!(size_of::<LocationEntry>() == 28);
+const _: () = assert!(size_of::<PeerEntry>() == 60);
+const _: () = assert!(size_of::<NetworkEntry>() == 28);
+const _: () = assert!(size_of::<ClassKeyV4>() == 8);
+const _: () = assert!(size_of::<ClassKeyV6>() == 20);
+const _: () = assert!(size_of::<Counter>() == 16);
+
+impl AddressKey {
+    /// Key of an IPv4 address.
+    #[must_use]
+    pub fn v4(network: u32, address: [u8; 4]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[0] = address[0];
+        bytes[1] = address[1];
+        bytes[2] = address[2];
+        bytes[3] = address[3];
+        AddressKey {
+            network,
+            family: 4,
+            address: bytes,
+        }
+    }
+
+    /// Key of an IPv6 address.
+    #[must_use]
+    pub fn v6(network: u32, address: [u8; 16]) -> Self {
+        AddressKey {
+            network,
+            family: 6,
+            address,
+        }
+    }
+}

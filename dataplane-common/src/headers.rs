@@ -1,0 +1,274 @@
+//! Bounded parsing of a frame into the headers that policy can test.
+//!
+//! ```text
+//!  0        14             14 + IP header
+//!  +--------+--------------+---------------------------+
+//!  |Ethernet| IPv4 or IPv6 | TCP, UDP, ICMP or ICMPv6  |
+//!  +--------+--------------+---------------------------+
+//! ```
+//!
+//! Each byte is read once. A header that contradicts itself is [`Malformed`]; a protocol that is
+//! not known is not an error, its fields read as zero. IPv6 extension headers are not skipped: the
+//! protocol is then the number of the first of them, which no rule for TCP or UDP admits.
+
+use crate::bytes::Bytes;
+
+/// Length of an Ethernet header in bytes.
+pub const ETHERNET_BYTES: usize = 14;
+/// Length of an IPv6 header in bytes.
+pub const IPV6_BYTES: usize = 40;
+/// Length of an IPv4 header without options, in bytes.
+pub const IPV4_BYTES: usize = 20;
+
+/// EtherType of IPv4.
+pub const ETHER_IPV4: u16 = 0x0800;
+/// EtherType of ARP.
+pub const ETHER_ARP: u16 = 0x0806;
+/// EtherType of IPv6.
+pub const ETHER_IPV6: u16 = 0x86dd;
+/// EtherType of an 802.1Q tag.
+pub const ETHER_VLAN: u16 = 0x8100;
+/// EtherType of an 802.1ad tag.
+pub const ETHER_QINQ: u16 = 0x88a8;
+
+/// IP protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
+/// IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+/// IP protocol number of ICMPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
+/// IPv6 next-header number of a fragment header.
+pub const PROTOCOL_IPV6_FRAGMENT: u8 = 44;
+
+/// The address family of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Family {
+    /// Neither IPv4 nor IPv6: the packet has no addresses.
+    #[default]
+    None = 0,
+    /// IPv4; an address fills the first 4 of 16 bytes.
+    V4 = 4,
+    /// IPv6.
+    V6 = 6,
+}
+
+/// The frame ends inside a header, or a header contradicts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// The headers of one frame, in host byte order; fields that the frame does not have are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Headers {
+    /// Destination MAC address.
+    pub eth_dst: [u8; 6],
+    /// Source MAC address.
+    pub eth_src: [u8; 6],
+    /// EtherType.
+    pub ether_type: u16,
+    /// Source address; IPv4 fills the first 4 bytes.
+    pub src: [u8; 16],
+    /// Destination address; IPv4 fills the first 4 bytes.
+    pub dst: [u8; 16],
+    /// IP protocol, or the first IPv6 next-header number.
+    pub protocol: u8,
+    /// Differentiated services code point, 6 bits (RFC 2474).
+    pub dscp: u8,
+    /// Source port of TCP or UDP.
+    pub src_port: u16,
+    /// Destination port of TCP or UDP.
+    pub dst_port: u16,
+    /// Type of ICMP or ICMPv6.
+    pub icmp_type: u8,
+    /// Code of ICMP or ICMPv6.
+    pub icmp_code: u8,
+    /// Address family.
+    pub family: Family,
+}
+
+/// What parsing found: the headers and where the transport header starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The headers.
+    pub headers: Headers,
+    /// Offset of the transport header in bytes from the start of the frame; zero without IP.
+    pub transport: usize,
+    /// The packet is a fragment, first or later; ports are then not read.
+    pub fragment: bool,
+}
+
+impl Headers {
+    /// Parses the frame that starts at its Ethernet header.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the frame ends inside a header, when the IP version contradicts the
+    /// EtherType, or when an IPv4 header length is below 20 bytes.
+    #[inline(always)]
+    pub fn parse<B: Bytes>(frame: &B) -> Result<Parsed, Malformed> {
+        let ethernet: [u8; ETHERNET_BYTES] = frame.read(0).ok_or(Malformed)?;
+        let mut parsed = Parsed {
+            headers: Headers {
+                eth_dst: [
+                    ethernet[0],
+                    ethernet[1],
+                    ethernet[2],
+                    ethernet[3],
+                    ethernet[4],
+                    ethernet[5],
+                ],
+                eth_src: [
+                    ethernet[6],
+                    ethernet[7],
+                    ethernet[8],
+                    ethernet[9],
+                    ethernet[10],
+                    ethernet[11],
+                ],
+                ether_type: u16::from_be_bytes([ethernet[12], ethernet[13]]),
+                ..Headers::default()
+            },
+            transport: 0,
+            fragment: false,
+        };
+        match parsed.headers.ether_type {
+            ETHER_IPV4 => parsed.ipv4(frame)?,
+            ETHER_IPV6 => parsed.ipv6(frame)?,
+            _ => {}
+        }
+        Ok(parsed)
+    }
+}
+
+impl Parsed {
+    #[inline(always)]
+    fn ipv4<B: Bytes>(&mut self, frame: &B) -> Result<(), Malformed> {
+        let ip: [u8; IPV4_BYTES] = frame.read(ETHERNET_BYTES).ok_or(Malformed)?;
+        let header_bytes = usize::from(ip[0] & 0x0f) * 4;
+        if ip[0] >> 4 != 4 || header_bytes < IPV4_BYTES {
+            return Err(Malformed);
+        }
+        let headers = &mut self.headers;
+        headers.family = Family::V4;
+        headers.dscp = ip[1] >> 2;
+        headers.protocol = ip[9];
+        headers.src[0] = ip[12];
+        headers.src[1] = ip[13];
+        headers.src[2] = ip[14];
+        headers.src[3] = ip[15];
+        headers.dst[0] = ip[16];
+        headers.dst[1] = ip[17];
+        headers.dst[2] = ip[18];
+        headers.dst[3] = ip[19];
+        // More fragments, or an offset: the transport header is not (wholly) here.
+        if u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0 {
+            self.fragment = true;
+        }
+        self.transport(frame, ETHERNET_BYTES + header_bytes)
+    }
+
+    #[inline(always)]
+    fn ipv6<B: Bytes>(&mut self, frame: &B) -> Result<(), Malformed> {
+        let ip: [u8; IPV6_BYTES] = frame.read(ETHERNET_BYTES).ok_or(Malformed)?;
+        if ip[0] >> 4 != 6 {
+            return Err(Malformed);
+        }
+        let headers = &mut self.headers;
+        headers.family = Family::V6;
+        headers.dscp = ((ip[0] & 0x0f) << 2) | (ip[1] >> 6);
+        headers.protocol = ip[6];
+        headers.src.copy_from_slice(&ip[8..24]);
+        headers.dst.copy_from_slice(&ip[24..40]);
+        if headers.protocol == PROTOCOL_IPV6_FRAGMENT {
+            self.fragment = true;
+        }
+        self.transport(frame, ETHERNET_BYTES + IPV6_BYTES)
+    }
+
+    #[inline(always)]
+    fn transport<B: Bytes>(&mut self, frame: &B, offset: usize) -> Result<(), Malformed> {
+        self.transport = offset;
+        if self.fragment {
+            return Ok(());
+        }
+        let headers = &mut self.headers;
+        match (headers.protocol, headers.family) {
+            (PROTOCOL_TCP | PROTOCOL_UDP, _) => {
+                let ports: [u8; 4] = frame.read(offset).ok_or(Malformed)?;
+                headers.src_port = u16::from_be_bytes([ports[0], ports[1]]);
+                headers.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
+            }
+            (PROTOCOL_ICMP, Family::V4) | (PROTOCOL_ICMPV6, Family::V6) => {
+                let icmp: [u8; 2] = frame.read(offset).ok_or(Malformed)?;
+                headers.icmp_type = icmp[0];
+                headers.icmp_code = icmp[1];
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn udp_v4(options: usize) -> ([u8; 80], usize) {
+        let mut frame = [0u8; 80];
+        frame[12..14].copy_from_slice(&ETHER_IPV4.to_be_bytes());
+        frame[14] = 0x45 + (options / 4) as u8;
+        frame[15] = 46 << 2;
+        frame[23] = PROTOCOL_UDP;
+        frame[26..30].copy_from_slice(&[10, 0, 0, 1]);
+        frame[30..34].copy_from_slice(&[10, 0, 0, 2]);
+        let transport = 34 + options;
+        frame[transport..transport + 4].copy_from_slice(&[0x30, 0x39, 0, 53]);
+        (frame, transport)
+    }
+
+    #[test]
+    fn ports_are_found_behind_ipv4_options() {
+        for options in [0, 4, 40] {
+            let (frame, transport) = udp_v4(options);
+            let parsed = Headers::parse(&frame.as_slice()).unwrap();
+            assert_eq!(parsed.transport, transport);
+            assert_eq!(
+                (parsed.headers.src_port, parsed.headers.dst_port),
+                (12345, 53)
+            );
+            assert_eq!(parsed.headers.dscp, 46);
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_malformed_or_parses_without_the_missing_part() {
+        let (frame, transport) = udp_v4(0);
+        for length in 0..transport + 4 {
+            assert_eq!(
+                Headers::parse(&&frame[..length]),
+                Err(Malformed),
+                "{length}"
+            );
+        }
+        assert!(Headers::parse(&&frame[..transport + 4]).is_ok());
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_ports() {
+        let (mut frame, _) = udp_v4(0);
+        frame[21] = 1;
+        let parsed = Headers::parse(&frame.as_slice()).unwrap();
+        assert!(parsed.fragment);
+        assert_eq!(parsed.headers.dst_port, 0);
+    }
+
+    #[test]
+    fn a_version_that_contradicts_the_ethertype_is_malformed() {
+        let (mut frame, _) = udp_v4(0);
+        frame[14] = 0x65;
+        assert_eq!(Headers::parse(&frame.as_slice()), Err(Malformed));
+        frame[14] = 0x44;
+        assert_eq!(Headers::parse(&frame.as_slice()), Err(Malformed));
+    }
+}

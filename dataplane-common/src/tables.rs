@@ -1,0 +1,242 @@
+//! Flow tables in their kernel layout, and the walk from a root to a verdict.
+//!
+//! The tables are a decision DAG. A pointer to a node ([`Next`]) carries which field the node
+//! tests and which bits of it, so one probe per visited node is enough:
+//!
+//! ```text
+//! EDGES { node, value } -> Next        the exact edge
+//! NODES [ Next.default ] -> Next       where every other value goes
+//! VERDICTS [ Next.default ] -> Verdict for a pointer that is a leaf
+//! ```
+//!
+//! Ids are dense and never reused while a generation in force may reach them.
+
+use crate::flow_key::{FLOW_KEY_SLOTS, FlowKey};
+
+/// Nodes on the longest path that a table may have; a compiler refuses deeper ones.
+pub const MAX_DEPTH: usize = 24;
+/// Copies that one verdict may emit; a compiler refuses more.
+pub const MAX_COPIES: usize = 4;
+
+/// What a [`Next`] leads to. Zero is no pointer, so a zeroed map value is a miss.
+pub const KIND_NONE: u8 = 0;
+/// The pointer leads to a node.
+pub const KIND_NODE: u8 = 1;
+/// The pointer leads to a verdict.
+pub const KIND_LEAF: u8 = 2;
+
+/// A pointer to a node or a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Next {
+    /// Dense id of the node.
+    pub node: u32,
+    /// For a node, the slot in `NODES` of its default; for a leaf, the slot in `VERDICTS`.
+    pub default: u32,
+    /// Slot of the tested field in the [`FlowKey`].
+    pub field: u8,
+    /// Bits that the value is shifted right by before it is compared.
+    pub shift: u8,
+    /// Bits of the shifted value that are compared, 1 to 32.
+    pub width: u8,
+    /// [`KIND_NONE`], [`KIND_NODE`] or [`KIND_LEAF`].
+    pub kind: u8,
+}
+
+/// Key of an exact edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct EdgeKey {
+    /// The node that tests.
+    pub node: u32,
+    /// The tested bits of the field.
+    pub value: u32,
+}
+
+/// Key of a root: every network has one in every generation in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct RootKey {
+    /// VXLAN network identifier.
+    pub network: u32,
+    /// Generation.
+    pub generation: u32,
+}
+
+/// The packet is not sent anywhere by this copy.
+pub const OUT_NONE: u8 = 0;
+/// The copy goes to the owner of its destination address, after rewriting.
+pub const OUT_OWNER: u8 = 1;
+/// The copy goes to the endpoint in [`Copied::endpoint`].
+pub const OUT_ENDPOINT: u8 = 2;
+
+/// Bits of [`Copied::set`]: which fields the copy rewrites.
+pub mod set {
+    /// Rewrites the source MAC address.
+    pub const ETH_SRC: u16 = 1 << 0;
+    /// Rewrites the destination MAC address.
+    pub const ETH_DST: u16 = 1 << 1;
+    /// Rewrites the DSCP.
+    pub const DSCP: u16 = 1 << 2;
+    /// Rewrites the source port.
+    pub const SRC_PORT: u16 = 1 << 3;
+    /// Rewrites the destination port.
+    pub const DST_PORT: u16 = 1 << 4;
+    /// Rewrites the IPv4 source address.
+    pub const IP4_SRC: u16 = 1 << 5;
+    /// Rewrites the IPv4 destination address.
+    pub const IP4_DST: u16 = 1 << 6;
+}
+
+/// One copy of the packet that a verdict emits: what is rewritten and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Copied {
+    /// Number of the endpoint for [`OUT_ENDPOINT`].
+    pub endpoint: u32,
+    /// New IPv4 source address.
+    pub ip4_src: [u8; 4],
+    /// New IPv4 destination address.
+    pub ip4_dst: [u8; 4],
+    /// Fields to rewrite, bits of [`set`].
+    pub set: u16,
+    /// New source port, host order.
+    pub src_port: u16,
+    /// New destination port, host order.
+    pub dst_port: u16,
+    /// New source MAC address.
+    pub eth_src: [u8; 6],
+    /// New destination MAC address.
+    pub eth_dst: [u8; 6],
+    /// New DSCP.
+    pub dscp: u8,
+    /// [`OUT_NONE`], [`OUT_OWNER`] or [`OUT_ENDPOINT`].
+    pub out: u8,
+}
+
+/// What happens to a packet: dropped when there are no copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Verdict {
+    /// Slot of the label in the label counters.
+    pub label: u32,
+    /// Number of copies in use.
+    pub copies: u32,
+    /// The copies.
+    pub copied: [Copied; MAX_COPIES],
+}
+
+const _: () = assert!(size_of::<Next>() == 12);
+const _: () = assert!(size_of::<EdgeKey>() == 8);
+const _: () = assert!(size_of::<RootKey>() == 8);
+const _: () = assert!(size_of::<Copied>() == 32);
+const _: () = assert!(size_of::<Verdict>() == 8 + 32 * MAX_COPIES);
+
+impl Next {
+    /// A pointer to a verdict.
+    #[must_use]
+    pub const fn leaf(verdict: u32) -> Self {
+        Next {
+            node: 0,
+            default: verdict,
+            field: 0,
+            shift: 0,
+            width: 0,
+            kind: KIND_LEAF,
+        }
+    }
+
+    /// The bits of `value` that this node compares.
+    #[inline(always)]
+    #[must_use]
+    pub const fn project(&self, value: u32) -> u32 {
+        let shifted = value >> (self.shift & 31);
+        if self.width >= 32 {
+            shifted
+        } else {
+            shifted & ((1 << self.width) - 1)
+        }
+    }
+}
+
+/// Where the walk finds its edges and defaults.
+pub trait Tables {
+    /// The exact edge, or `None`.
+    fn edge(&self, key: &EdgeKey) -> Option<Next>;
+    /// The pointer in a slot of `NODES`, or `None` when the slot is empty.
+    fn node(&self, slot: u32) -> Option<Next>;
+}
+
+/// Walks from `root` to a verdict and returns its slot; `None` when the tables are incomplete or
+/// deeper than [`MAX_DEPTH`].
+#[inline(always)]
+pub fn walk<T: Tables>(tables: &T, root: Next, key: &FlowKey) -> Option<u32> {
+    let mut next = root;
+    for _ in 0..MAX_DEPTH {
+        if next.kind == KIND_LEAF {
+            return Some(next.default);
+        }
+        if next.kind != KIND_NODE {
+            return None;
+        }
+        let value = next.project(key.slots[next.field as usize & (FLOW_KEY_SLOTS - 1)]);
+        next = match tables.edge(&EdgeKey {
+            node: next.node,
+            value,
+        }) {
+            // A per-CPU or zeroed value is a miss, like an absent one.
+            Some(edge) if edge.kind != KIND_NONE => edge,
+            _ => tables.node(next.default)?,
+        };
+    }
+    (next.kind == KIND_LEAF).then_some(next.default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow_key::Field;
+
+    struct Chain;
+
+    impl Tables for Chain {
+        fn edge(&self, key: &EdgeKey) -> Option<Next> {
+            (*key
+                == EdgeKey {
+                    node: 7,
+                    value: 0x12,
+                })
+            .then_some(Next::leaf(3))
+        }
+        fn node(&self, slot: u32) -> Option<Next> {
+            (slot == 9).then_some(Next::leaf(4))
+        }
+    }
+
+    fn verdict(port: u32) -> Option<u32> {
+        let root = Next {
+            node: 7,
+            default: 9,
+            field: Field::DestinationPort as u8,
+            shift: 8,
+            width: 8,
+            kind: KIND_NODE,
+        };
+        let mut key = FlowKey::default();
+        key.slots[Field::DestinationPort as usize] = port;
+        walk(&Chain, root, &key)
+    }
+
+    #[test]
+    fn an_edge_matches_the_projected_bits_and_all_else_takes_the_default() {
+        assert_eq!(verdict(0x1200), Some(3));
+        assert_eq!(verdict(0x12ff), Some(3));
+        assert_eq!(verdict(0x1300), Some(4));
+        assert_eq!(verdict(0x0012), Some(4));
+    }
+
+    #[test]
+    fn a_zero_pointer_is_a_miss() {
+        assert_eq!(walk(&Chain, Next::default(), &FlowKey::default()), None);
+    }
+}

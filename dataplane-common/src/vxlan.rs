@@ -1,0 +1,150 @@
+//! The outer header of a tunnelled packet: VXLAN over UDP over IPv4 (RFC 7348).
+//!
+//! ```text
+//!  0          14      34    42       50         64
+//!  +----------+-------+-----+--------+----------+----------------
+//!  | Ethernet | IPv4  | UDP | VXLAN  | Ethernet | IPv4 or IPv6 ...
+//!  +----------+-------+-----+--------+----------+----------------
+//!               outer                   inner
+//!
+//!  VXLAN:  | flags = 0x08 | reserved (24) | VNI (24) | reserved (5) hops (3) |
+//! ```
+//!
+//! The last reserved byte carries how often a packet was forwarded after its endpoint moved. It is
+//! zero toward other implementations, which ignore it on receipt as the RFC asks.
+
+/// UDP port of VXLAN (IANA).
+pub const PORT: u16 = 4789;
+/// Bytes from the outer Ethernet header to the inner one.
+pub const OUTER_BYTES: usize = 50;
+/// Bytes that the tunnel adds to an IP packet: the outer headers with the inner Ethernet header
+/// taking the place of the outer one, which the underlay's MTU does not count.
+pub const OVERHEAD_BYTES: usize = 50;
+/// The VNI flag, the only one that may be set.
+pub const FLAG_VNI: u8 = 0x08;
+/// Largest hop count that the header can carry.
+pub const MAX_HOPS: u8 = 7;
+/// First of the 16,384 source ports that spread flows over the underlay's paths.
+pub const SOURCE_PORT_BASE: u16 = 0xc000;
+/// Mask of the flow hash that is added to [`SOURCE_PORT_BASE`].
+pub const SOURCE_PORT_MASK: u32 = 0x3fff;
+
+/// Offset of the outer IPv4 header.
+pub const IPV4_OFFSET: usize = 14;
+/// Offset of the outer UDP header.
+pub const UDP_OFFSET: usize = 34;
+/// Offset of the VXLAN header.
+pub const VXLAN_OFFSET: usize = 42;
+
+/// A VXLAN header that passed the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// How often the packet was forwarded after a move.
+    pub hops: u8,
+}
+
+impl Vxlan {
+    /// Reads a header; `None` when a flag other than the VNI flag is set or the VNI flag is not.
+    #[inline(always)]
+    #[must_use]
+    pub fn parse(bytes: [u8; 8]) -> Option<Self> {
+        if bytes[0] != FLAG_VNI {
+            return None;
+        }
+        Some(Vxlan {
+            vni: u32::from_be_bytes([0, bytes[4], bytes[5], bytes[6]]),
+            hops: bytes[7] & MAX_HOPS,
+        })
+    }
+
+    /// The header's bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 8] {
+        let vni = self.vni.to_be_bytes();
+        [
+            FLAG_VNI,
+            0,
+            0,
+            0,
+            vni[1],
+            vni[2],
+            vni[3],
+            self.hops & MAX_HOPS,
+        ]
+    }
+}
+
+/// Ones' complement sum folded to 16 bits and complemented: an IPv4 header checksum (RFC 1071).
+#[inline(always)]
+#[must_use]
+pub fn fold_checksum(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
+/// The template of the outer headers toward a peer, and the sum of its IPv4 header without length
+/// and checksum.
+#[must_use]
+pub fn template(
+    source_mac: [u8; 6],
+    next_hop_mac: [u8; 6],
+    source: [u8; 4],
+    destination: [u8; 4],
+) -> ([u8; OUTER_BYTES], u32) {
+    let mut bytes = [0; OUTER_BYTES];
+    bytes[0..6].copy_from_slice(&next_hop_mac);
+    bytes[6..12].copy_from_slice(&source_mac);
+    bytes[12..14].copy_from_slice(&crate::headers::ETHER_IPV4.to_be_bytes());
+    bytes[14] = 0x45;
+    // Don't fragment: the network's MTU is chosen so that a tunnelled packet fits.
+    bytes[20] = 0x40;
+    bytes[22] = 64;
+    bytes[23] = crate::headers::PROTOCOL_UDP;
+    bytes[26..30].copy_from_slice(&source);
+    bytes[30..34].copy_from_slice(&destination);
+    bytes[36..38].copy_from_slice(&PORT.to_be_bytes());
+    bytes[VXLAN_OFFSET] = FLAG_VNI;
+    let sum = bytes[IPV4_OFFSET..UDP_OFFSET]
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    (bytes, sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_survives_its_bytes() {
+        let header = Vxlan {
+            vni: 0x0a_bc_de,
+            hops: 3,
+        };
+        assert_eq!(header.to_bytes(), [8, 0, 0, 0, 0x0a, 0xbc, 0xde, 3]);
+        assert_eq!(Vxlan::parse(header.to_bytes()), Some(header));
+    }
+
+    #[test]
+    fn other_flags_are_refused() {
+        assert_eq!(Vxlan::parse([0x0c, 0, 0, 0, 0, 0, 1, 0]), None);
+        assert_eq!(Vxlan::parse([0x00, 0, 0, 0, 0, 0, 1, 0]), None);
+    }
+
+    #[test]
+    fn the_template_sum_completes_to_a_valid_checksum() {
+        let (mut bytes, sum) = template([2; 6], [4; 6], [10, 1, 0, 2], [10, 2, 0, 2]);
+        let length = 86u16;
+        bytes[16..18].copy_from_slice(&length.to_be_bytes());
+        bytes[24..26].copy_from_slice(&fold_checksum(sum + u32::from(length)).to_be_bytes());
+        let whole: u32 = bytes[14..34]
+            .chunks_exact(2)
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum();
+        assert_eq!(fold_checksum(whole), 0);
+    }
+}
