@@ -1,1 +1,5 @@
-//! The policy language: text to flow tables
+//! The policy language: text to flow tables.
+#![forbid(unsafe_code)]
+
+pub mod environment;
+pub mod tables;
