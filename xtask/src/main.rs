@@ -6,12 +6,21 @@
 //! standard error; standard output carries results only, so `cargo xtask bench NAME --json` can be
 //! piped into a program.
 
+#![forbid(unsafe_code)]
+
 mod apt;
 mod build_ebpf;
+mod ci;
+mod lint;
 mod object;
 mod process;
 mod progress;
 mod setup;
+mod show;
+mod test;
+mod test_output;
+mod tidy;
+mod tiers;
 mod toolchain;
 mod workspace;
 
@@ -37,12 +46,39 @@ enum Task {
     },
     /// Build the kernel programs and place the object where the agent's build finds it
     BuildEbpf,
+    /// Run every test this machine can run, tier by tier; the last line is the count
+    Test {
+        /// Leave out the slow tiers
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Check formatting, clippy for host and kernel programs, and tidy
+    Lint,
+    /// Check the rules of this workspace that no compiler checks
+    Tidy,
+    /// Run a story for a person to watch; exit 1 when one of its claims does not hold
+    Demo {
+        /// Which one
+        #[arg(default_value = "first-light")]
+        name: String,
+    },
+    /// Measure Sunwire beside its peers
+    Bench(show::BenchOptions),
+    /// What continuous integration runs: test, then lint
+    Ci,
 }
 
 fn main() -> ExitCode {
+    let success = |()| ExitCode::SUCCESS;
     let outcome = match Arguments::parse().command {
         Task::Setup { check } => setup::run(check),
         Task::BuildEbpf => build_ebpf::run(),
+        Task::Test { quick } => Ok(test::run(quick)),
+        Task::Lint => lint::run().map(success),
+        Task::Tidy => tidy::run().map(success),
+        Task::Demo { name } => show::demo(&name).map(|never| match never {}),
+        Task::Bench(options) => show::bench(&options).map(|never| match never {}),
+        Task::Ci => Ok(ci::run()),
     };
     match outcome {
         Ok(code) => code,

@@ -140,6 +140,13 @@ impl Toolchain {
         command
     }
 
+    /// Whether clippy can lint the kernel programs. Debian's cargo would find the clippy of rustup,
+    /// which refuses another compiler, so only rustup's toolchain is asked.
+    pub(crate) fn has_clippy(&self) -> bool {
+        self.recipe == Recipe::Nightly
+            && process::succeeds(self.recipe.cargo().args(["clippy", "--version"]))
+    }
+
     /// Builds a small program and looks at the outcome.
     ///
     /// # Errors
