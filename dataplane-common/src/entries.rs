@@ -8,6 +8,8 @@
 //! writes the slot of the coming generation, then flips the one generation word that each packet
 //! reads once, so that no packet sees classes of one generation and tables of another.
 
+use crate::address::{Address, Mac};
+
 /// The generation word and what else is read once per packet; slot 0 of `CONTROL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -17,7 +19,7 @@ pub struct Control {
     /// This node's own number; zero before the controller gave one.
     pub node: u32,
     /// This node's underlay address (the VTEP).
-    pub vtep: [u8; 16],
+    pub vtep: Address,
 }
 
 /// An endpoint, in `ENDPOINTS` by the ifindex of its host-side device.
@@ -35,13 +37,13 @@ pub struct EndpointEntry {
     /// Classes of a packet without addresses, by parity of the generation.
     pub class_none: [u32; 2],
     /// IPv4 address; zero when it has none.
-    pub ipv4: [u8; 4],
+    pub ipv4: Address,
     /// IPv6 address; zero when it has none.
-    pub ipv6: [u8; 16],
+    pub ipv6: Address,
     /// MAC address.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// MTU of the network, in bytes from the IP header on.
-    pub mtu: u16,
+    pub mtu: u32,
 }
 
 /// Key of `OWNERS`: who owns an address.
@@ -50,10 +52,10 @@ pub struct EndpointEntry {
 pub struct AddressKey {
     /// VXLAN network identifier.
     pub network: u32,
-    /// 4 or 6.
+    /// 4, 6, or 0 for a MAC address.
     pub family: u32,
-    /// The address; IPv4 fills the first 4 bytes, the rest is zero.
-    pub address: [u8; 16],
+    /// The address.
+    pub address: Address,
 }
 
 /// Where an endpoint is, in `LOCATIONS` by its number.
@@ -71,9 +73,7 @@ pub struct LocationEntry {
     /// Epoch: rises with every completed move.
     pub epoch: u32,
     /// MAC address.
-    pub mac: [u8; 6],
-    /// Keeps the size a multiple of 4; zero.
-    pub padding: [u8; 2],
+    pub mac: Mac,
 }
 
 /// How a node is reached, in `PEERS` by its number.
@@ -96,13 +96,13 @@ pub struct PeerEntry {
 #[repr(C)]
 pub struct NetworkEntry {
     /// IPv4 gateway address; zero when the network has no IPv4 subnet.
-    pub gateway_v4: [u8; 4],
+    pub gateway_v4: Address,
     /// IPv6 gateway address; zero when the network has no IPv6 subnet.
-    pub gateway_v6: [u8; 16],
+    pub gateway_v6: Address,
     /// MAC address of the gateway, the same on every node.
-    pub gateway_mac: [u8; 6],
+    pub gateway_mac: Mac,
     /// MTU in bytes from the IP header on; never zero.
-    pub mtu: u16,
+    pub mtu: u32,
 }
 
 /// Key data of `CLASSES_V4`; the LPM key's prefix length counts the network's 32 bits too.
@@ -110,9 +110,9 @@ pub struct NetworkEntry {
 #[repr(C)]
 pub struct ClassKeyV4 {
     /// VXLAN network identifier, big endian: an LPM key is compared from its first byte.
-    pub network: [u8; 4],
-    /// Address.
-    pub address: [u8; 4],
+    pub network: u32,
+    /// Address, memory order.
+    pub address: u32,
 }
 
 /// Key data of `CLASSES_V6`; the LPM key's prefix length counts the network's 32 bits too.
@@ -120,9 +120,9 @@ pub struct ClassKeyV4 {
 #[repr(C)]
 pub struct ClassKeyV6 {
     /// VXLAN network identifier, big endian: an LPM key is compared from its first byte.
-    pub network: [u8; 4],
+    pub network: u32,
     /// Address.
-    pub address: [u8; 16],
+    pub address: Address,
 }
 
 /// Packets and bytes, one per CPU.
@@ -136,38 +136,47 @@ pub struct Counter {
 }
 
 const _: () = assert!(size_of::<Control>() == 24);
-const _: () = assert!(size_of::<EndpointEntry>() == 60);
+const _: () = assert!(size_of::<EndpointEntry>() == 76);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 28);
 const _: () = assert!(size_of::<PeerEntry>() == 60);
-const _: () = assert!(size_of::<NetworkEntry>() == 28);
+const _: () = assert!(size_of::<NetworkEntry>() == 44);
 const _: () = assert!(size_of::<ClassKeyV4>() == 8);
 const _: () = assert!(size_of::<ClassKeyV6>() == 20);
 const _: () = assert!(size_of::<Counter>() == 16);
 
 impl AddressKey {
+    /// Key of a MAC address.
+    #[inline(always)]
+    #[must_use]
+    pub fn mac(network: u32, mac: Mac) -> Self {
+        let address = Address([mac.first, u32::from(mac.last), 0, 0]);
+        AddressKey {
+            network,
+            family: 0,
+            address,
+        }
+    }
+
     /// Key of an IPv4 address.
+    #[inline(always)]
     #[must_use]
     pub fn v4(network: u32, address: [u8; 4]) -> Self {
-        let mut bytes = [0; 16];
-        bytes[0] = address[0];
-        bytes[1] = address[1];
-        bytes[2] = address[2];
-        bytes[3] = address[3];
         AddressKey {
             network,
             family: 4,
-            address: bytes,
+            address: Address::v4(address),
         }
     }
 
     /// Key of an IPv6 address.
+    #[inline(always)]
     #[must_use]
     pub fn v6(network: u32, address: [u8; 16]) -> Self {
         AddressKey {
             network,
             family: 6,
-            address,
+            address: Address::v6(address),
         }
     }
 }

@@ -119,24 +119,14 @@ impl FlowKey {
         slots[Field::DestinationPort as usize] = headers.dst_port as u32;
         slots[Field::IcmpType as usize] = headers.icmp_type as u32;
         slots[Field::IcmpCode as usize] = headers.icmp_code as u32;
-        let (high, low) = split_mac(headers.eth_src);
+        let (high, low) = headers.eth_src.split();
         slots[Field::EthSrcHigh as usize] = high;
         slots[Field::EthSrcLow as usize] = low;
-        let (high, low) = split_mac(headers.eth_dst);
+        let (high, low) = headers.eth_dst.split();
         slots[Field::EthDstHigh as usize] = high;
         slots[Field::EthDstLow as usize] = low;
         FlowKey { slots }
     }
-}
-
-/// A MAC address as its first 2 and its last 4 bytes.
-#[inline(always)]
-#[must_use]
-pub fn split_mac(mac: [u8; 6]) -> (u32, u32) {
-    (
-        u32::from(u16::from_be_bytes([mac[0], mac[1]])),
-        u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]),
-    )
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@
 //! not known is not an error, its fields read as zero. IPv6 extension headers are not skipped: the
 //! protocol is then the number of the first of them, which no rule for TCP or UDP admits.
 
-use crate::bytes::Bytes;
+use crate::{
+    address::{Address, Mac},
+    bytes::{Bytes, half, word},
+};
 
 /// Length of an Ethernet header in bytes.
 pub const ETHERNET_BYTES: usize = 14;
@@ -49,7 +52,7 @@ pub enum Family {
     /// Neither IPv4 nor IPv6: the packet has no addresses.
     #[default]
     None = 0,
-    /// IPv4; an address fills the first 4 of 16 bytes.
+    /// IPv4; an address fills the first of 4 words.
     V4 = 4,
     /// IPv6.
     V6 = 6,
@@ -63,15 +66,15 @@ pub struct Malformed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Headers {
     /// Destination MAC address.
-    pub eth_dst: [u8; 6],
+    pub eth_dst: Mac,
     /// Source MAC address.
-    pub eth_src: [u8; 6],
+    pub eth_src: Mac,
     /// EtherType.
     pub ether_type: u16,
-    /// Source address; IPv4 fills the first 4 bytes.
-    pub src: [u8; 16],
-    /// Destination address; IPv4 fills the first 4 bytes.
-    pub dst: [u8; 16],
+    /// Source address; IPv4 fills the first word.
+    pub src: Address,
+    /// Destination address; IPv4 fills the first word.
+    pub dst: Address,
     /// IP protocol, or the first IPv6 next-header number.
     pub protocol: u8,
     /// Differentiated services code point, 6 bits (RFC 2474).
@@ -107,26 +110,12 @@ impl Headers {
     /// EtherType, or when an IPv4 header length is below 20 bytes.
     #[inline(always)]
     pub fn parse<B: Bytes>(frame: &B) -> Result<Parsed, Malformed> {
-        let ethernet: [u8; ETHERNET_BYTES] = frame.read(0).ok_or(Malformed)?;
+        let ethernet = frame.window::<ETHERNET_BYTES>(0).ok_or(Malformed)?;
         let mut parsed = Parsed {
             headers: Headers {
-                eth_dst: [
-                    ethernet[0],
-                    ethernet[1],
-                    ethernet[2],
-                    ethernet[3],
-                    ethernet[4],
-                    ethernet[5],
-                ],
-                eth_src: [
-                    ethernet[6],
-                    ethernet[7],
-                    ethernet[8],
-                    ethernet[9],
-                    ethernet[10],
-                    ethernet[11],
-                ],
-                ether_type: u16::from_be_bytes([ethernet[12], ethernet[13]]),
+                eth_dst: Mac::read(ethernet, 0),
+                eth_src: Mac::read(ethernet, 6),
+                ether_type: u16::from_be(half(ethernet, 12)),
                 ..Headers::default()
             },
             transport: 0,
@@ -144,7 +133,9 @@ impl Headers {
 impl Parsed {
     #[inline(always)]
     fn ipv4<B: Bytes>(&mut self, frame: &B) -> Result<(), Malformed> {
-        let ip: [u8; IPV4_BYTES] = frame.read(ETHERNET_BYTES).ok_or(Malformed)?;
+        let ip = frame
+            .window::<IPV4_BYTES>(ETHERNET_BYTES)
+            .ok_or(Malformed)?;
         let header_bytes = usize::from(ip[0] & 0x0f) * 4;
         if ip[0] >> 4 != 4 || header_bytes < IPV4_BYTES {
             return Err(Malformed);
@@ -153,16 +144,10 @@ impl Parsed {
         headers.family = Family::V4;
         headers.dscp = ip[1] >> 2;
         headers.protocol = ip[9];
-        headers.src[0] = ip[12];
-        headers.src[1] = ip[13];
-        headers.src[2] = ip[14];
-        headers.src[3] = ip[15];
-        headers.dst[0] = ip[16];
-        headers.dst[1] = ip[17];
-        headers.dst[2] = ip[18];
-        headers.dst[3] = ip[19];
+        headers.src.0[0] = word(ip, 12);
+        headers.dst.0[0] = word(ip, 16);
         // More fragments, or an offset: the transport header is not (wholly) here.
-        if u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0 {
+        if u16::from_be(half(ip, 6)) & 0x3fff != 0 {
             self.fragment = true;
         }
         self.transport(frame, ETHERNET_BYTES + header_bytes)
@@ -170,7 +155,9 @@ impl Parsed {
 
     #[inline(always)]
     fn ipv6<B: Bytes>(&mut self, frame: &B) -> Result<(), Malformed> {
-        let ip: [u8; IPV6_BYTES] = frame.read(ETHERNET_BYTES).ok_or(Malformed)?;
+        let ip = frame
+            .window::<IPV6_BYTES>(ETHERNET_BYTES)
+            .ok_or(Malformed)?;
         if ip[0] >> 4 != 6 {
             return Err(Malformed);
         }
@@ -178,8 +165,8 @@ impl Parsed {
         headers.family = Family::V6;
         headers.dscp = ((ip[0] & 0x0f) << 2) | (ip[1] >> 6);
         headers.protocol = ip[6];
-        headers.src.copy_from_slice(&ip[8..24]);
-        headers.dst.copy_from_slice(&ip[24..40]);
+        headers.src = Address::read(ip, 8);
+        headers.dst = Address::read(ip, 24);
         if headers.protocol == PROTOCOL_IPV6_FRAGMENT {
             self.fragment = true;
         }
@@ -195,12 +182,12 @@ impl Parsed {
         let headers = &mut self.headers;
         match (headers.protocol, headers.family) {
             (PROTOCOL_TCP | PROTOCOL_UDP, _) => {
-                let ports: [u8; 4] = frame.read(offset).ok_or(Malformed)?;
-                headers.src_port = u16::from_be_bytes([ports[0], ports[1]]);
-                headers.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
+                let ports = frame.window::<4>(offset).ok_or(Malformed)?;
+                headers.src_port = u16::from_be(half(ports, 0));
+                headers.dst_port = u16::from_be(half(ports, 2));
             }
             (PROTOCOL_ICMP, Family::V4) | (PROTOCOL_ICMPV6, Family::V6) => {
-                let icmp: [u8; 2] = frame.read(offset).ok_or(Malformed)?;
+                let icmp = frame.window::<2>(offset).ok_or(Malformed)?;
                 headers.icmp_type = icmp[0];
                 headers.icmp_code = icmp[1];
             }

@@ -4,6 +4,7 @@
 //! This crate is `no_std`, depends on nothing, and is the only home of a type that crosses the
 //! kernel boundary. A layout is written once, here, with its size asserted at compile time.
 //!
+//! - [`address`]: addresses as the words they are loaded in.
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
@@ -25,6 +26,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod bytes;
 pub mod drop_reason;
 pub mod entries;

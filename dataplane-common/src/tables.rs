@@ -11,7 +11,10 @@
 //!
 //! Ids are dense and never reused while a generation in force may reach them.
 
-use crate::flow_key::{FLOW_KEY_SLOTS, FlowKey};
+use crate::{
+    address::Mac,
+    flow_key::{FLOW_KEY_SLOTS, FlowKey},
+};
 
 /// Nodes on the longest path that a table may have; a compiler refuses deeper ones.
 pub const MAX_DEPTH: usize = 24;
@@ -94,20 +97,20 @@ pub mod set {
 pub struct Copied {
     /// Number of the endpoint for [`OUT_ENDPOINT`].
     pub endpoint: u32,
-    /// New IPv4 source address.
-    pub ip4_src: [u8; 4],
-    /// New IPv4 destination address.
-    pub ip4_dst: [u8; 4],
+    /// New IPv4 source address, memory order.
+    pub ip4_src: u32,
+    /// New IPv4 destination address, memory order.
+    pub ip4_dst: u32,
+    /// New source MAC address.
+    pub eth_src: Mac,
+    /// New destination MAC address.
+    pub eth_dst: Mac,
     /// Fields to rewrite, bits of [`set`].
     pub set: u16,
     /// New source port, host order.
     pub src_port: u16,
     /// New destination port, host order.
     pub dst_port: u16,
-    /// New source MAC address.
-    pub eth_src: [u8; 6],
-    /// New destination MAC address.
-    pub eth_dst: [u8; 6],
     /// New DSCP.
     pub dscp: u8,
     /// [`OUT_NONE`], [`OUT_OWNER`] or [`OUT_ENDPOINT`].
@@ -129,8 +132,8 @@ pub struct Verdict {
 const _: () = assert!(size_of::<Next>() == 12);
 const _: () = assert!(size_of::<EdgeKey>() == 8);
 const _: () = assert!(size_of::<RootKey>() == 8);
-const _: () = assert!(size_of::<Copied>() == 32);
-const _: () = assert!(size_of::<Verdict>() == 8 + 32 * MAX_COPIES);
+const _: () = assert!(size_of::<Copied>() == 36);
+const _: () = assert!(size_of::<Verdict>() == 8 + 36 * MAX_COPIES);
 
 impl Next {
     /// A pointer to a verdict.
