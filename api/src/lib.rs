@@ -1,1 +1,50 @@
-//! What clients and agents speak
+//! What clients and agents speak: the REST resources, their errors, and the agent protocol.
+//!
+//! Values are parsed once, into types that cannot be wrong: deserializing runs the same check as
+//! `FromStr`. Nothing here decides anything; the controller does.
+//!
+//! ```
+//! use sunwire_api::{Cidr, Name, NetworkSpec};
+//!
+//! let body = r#"{"subnets": ["10.20.0.0/16", "fd00:20::/64"], "mtu": 1300, "vni": 7}"#;
+//! let spec: NetworkSpec = serde_json::from_str(body)?;
+//! assert_eq!(spec.subnets[0], "10.20.0.0/16".parse::<Cidr>()?);
+//! assert!("Shop".parse::<Name>().is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod agent;
+mod cidr;
+#[cfg(feature = "client")]
+pub mod client;
+mod endpoint;
+mod location;
+mod mac;
+mod name;
+mod network;
+mod node;
+mod policy;
+pub mod problem;
+mod resource;
+mod status;
+mod vni;
+
+pub use cidr::{Cidr, CidrError};
+pub use endpoint::{
+    Endpoint, EndpointCreate, EndpointPatch, EndpointSpec, EndpointState, EndpointStatus, Labels,
+    MoveRequest,
+};
+pub use location::{LocationError, NodeLocation};
+pub use mac::{MacAddress, MacError};
+pub use name::{DeviceName, DeviceNameError, Name, NameError};
+pub use network::{Network, NetworkCreate, NetworkSpec, NetworkStatus};
+pub use node::{Node, NodeError, NodeSpec, NodeStatus, Totals};
+pub use policy::{
+    Policy, PolicyChecked, PolicyHistory, PolicyRevision, PolicySpec, PolicyStatus, PolicyText,
+    RollbackRequest,
+};
+pub use problem::{Diagnostic, Problem, ProblemCode};
+pub use resource::{Deleted, Page, Resource};
+pub use status::{Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status};
+pub use vni::{Vni, VniError};

@@ -1,0 +1,338 @@
+//! A blocking REST client: one method per route, problems as values.
+//!
+//! ```no_run
+//! use sunwire_api::client::{Client, Guard};
+//!
+//! let client = Client::new("http://127.0.0.1:7510");
+//! let web1 = client.endpoint(&"web1".parse()?)?;
+//! client.move_endpoint(&web1.name, &"gcp1".parse()?, Guard::Revision(web1.revision))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{Method, Request};
+
+use crate::{
+    Counters, Deleted, Endpoint, EndpointCreate, EndpointPatch, EndpointState, MoveRequest, Name,
+    Network, NetworkCreate, Node, Page, Policy, PolicyChecked, PolicyHistory, PolicyText, Problem,
+    RollbackRequest, Status,
+};
+
+/// Longest answer that is read, in bytes: a history holds many texts.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+
+/// Talks to one controller.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// What protects a write from crossing another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard<'a> {
+    /// Nothing: enough to create something, refused for what exists.
+    None,
+    /// Whatever the revision is.
+    Any,
+    /// Only when the resource is still at this revision.
+    Revision(u64),
+    /// At most once for this key.
+    Key(&'a str),
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The controller refused the request: nothing changed.
+    #[error(transparent)]
+    Refused(Box<Problem>),
+    /// No answer. A write may have happened or not.
+    #[error("no answer from the controller at {base}")]
+    Unanswered {
+        /// Where it was sought.
+        base: String,
+        /// What failed.
+        #[source]
+        source: Box<ureq::Error>,
+    },
+    /// The answer is none that a controller gives.
+    #[error("{base} answered with status {status} and a body that is none of a controller's")]
+    Strange {
+        /// Who answered.
+        base: String,
+        /// HTTP status.
+        status: u16,
+        /// What is wrong with the body.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl ClientError {
+    /// The problem, when the controller refused.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            ClientError::Refused(problem) => Some(problem),
+            _ => None,
+        }
+    }
+}
+
+type Answer<T> = Result<T, ClientError>;
+
+impl Client {
+    /// A client of the controller at `base`, like `http://127.0.0.1:7510`. Connects when asked.
+    #[must_use]
+    pub fn new(base: &str) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .build();
+        Client {
+            agent: config.into(),
+            base: base.trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> Answer<Vec<Node>> {
+        self.list("/v1/nodes")
+    }
+
+    /// A node.
+    pub fn node(&self, name: &Name) -> Answer<Node> {
+        self.get(&format!("/v1/nodes/{name}"))
+    }
+
+    /// Forgets a node.
+    pub fn delete_node(&self, name: &Name, guard: Guard<'_>) -> Answer<Deleted> {
+        self.delete(&format!("/v1/nodes/{name}"), guard)
+    }
+
+    /// All networks.
+    pub fn networks(&self) -> Answer<Vec<Network>> {
+        self.list("/v1/networks")
+    }
+
+    /// A network.
+    pub fn network(&self, name: &Name) -> Answer<Network> {
+        self.get(&format!("/v1/networks/{name}"))
+    }
+
+    /// Creates a network.
+    pub fn create_network(&self, body: &NetworkCreate, guard: Guard<'_>) -> Answer<Network> {
+        self.write(Method::POST, "/v1/networks", guard, Some(body))
+    }
+
+    /// Deletes a network.
+    pub fn delete_network(&self, name: &Name, guard: Guard<'_>) -> Answer<Deleted> {
+        self.delete(&format!("/v1/networks/{name}"), guard)
+    }
+
+    /// All endpoints.
+    pub fn endpoints(&self) -> Answer<Vec<Endpoint>> {
+        self.list("/v1/endpoints")
+    }
+
+    /// An endpoint.
+    pub fn endpoint(&self, name: &Name) -> Answer<Endpoint> {
+        self.get(&format!("/v1/endpoints/{name}"))
+    }
+
+    /// An endpoint, once it is in `state` or `timeout` is over, whichever comes first.
+    pub fn wait_endpoint(
+        &self,
+        name: &Name,
+        state: EndpointState,
+        timeout: Duration,
+    ) -> Answer<Endpoint> {
+        let timeout_ms = timeout.as_millis();
+        self.get(&format!(
+            "/v1/endpoints/{name}?wait_state={state}&timeout_ms={timeout_ms}"
+        ))
+    }
+
+    /// Creates an endpoint.
+    pub fn create_endpoint(&self, body: &EndpointCreate, guard: Guard<'_>) -> Answer<Endpoint> {
+        self.write(Method::POST, "/v1/endpoints", guard, Some(body))
+    }
+
+    /// Changes an endpoint's labels.
+    pub fn patch_endpoint(
+        &self,
+        name: &Name,
+        patch: &EndpointPatch,
+        guard: Guard<'_>,
+    ) -> Answer<Endpoint> {
+        let path = format!("/v1/endpoints/{name}");
+        self.write(Method::PATCH, &path, guard, Some(patch))
+    }
+
+    /// Deletes an endpoint.
+    pub fn delete_endpoint(&self, name: &Name, guard: Guard<'_>) -> Answer<Deleted> {
+        self.delete(&format!("/v1/endpoints/{name}"), guard)
+    }
+
+    /// Begins to move an endpoint.
+    pub fn move_endpoint(&self, name: &Name, node: &Name, guard: Guard<'_>) -> Answer<Endpoint> {
+        let body = MoveRequest { node: node.clone() };
+        let path = format!("/v1/endpoints/{name}/move");
+        self.write(Method::POST, &path, guard, Some(&body))
+    }
+
+    /// Gives up a move that is under way.
+    pub fn abort_move(&self, name: &Name, guard: Guard<'_>) -> Answer<Endpoint> {
+        let path = format!("/v1/endpoints/{name}/move/abort");
+        self.write(Method::POST, &path, guard, None::<&()>)
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> Answer<Vec<Policy>> {
+        self.list("/v1/policies")
+    }
+
+    /// A policy.
+    pub fn policy(&self, name: &Name) -> Answer<Policy> {
+        self.get(&format!("/v1/policies/{name}"))
+    }
+
+    /// Creates or replaces a policy.
+    pub fn put_policy(&self, name: &Name, text: &str, guard: Guard<'_>) -> Answer<Policy> {
+        let body = PolicyText {
+            text: text.to_owned(),
+        };
+        let path = format!("/v1/policies/{name}");
+        self.write(Method::PUT, &path, guard, Some(&body))
+    }
+
+    /// Compiles a policy and changes nothing.
+    pub fn check_policy(&self, text: &str) -> Answer<PolicyChecked> {
+        let body = PolicyText {
+            text: text.to_owned(),
+        };
+        self.write(Method::POST, "/v1/policies/check", Guard::None, Some(&body))
+    }
+
+    /// The texts that a policy had.
+    pub fn policy_history(&self, name: &Name) -> Answer<PolicyHistory> {
+        self.get(&format!("/v1/policies/{name}/history"))
+    }
+
+    /// Brings back the text of revision `to`, or of the one before the present one.
+    pub fn rollback_policy(
+        &self,
+        name: &Name,
+        to: Option<u64>,
+        guard: Guard<'_>,
+    ) -> Answer<Policy> {
+        let path = format!("/v1/policies/{name}/rollback");
+        self.write(Method::POST, &path, guard, Some(&RollbackRequest { to }))
+    }
+
+    /// Deletes a policy: everything in its network is dropped from then on.
+    pub fn delete_policy(&self, name: &Name, guard: Guard<'_>) -> Answer<Deleted> {
+        self.delete(&format!("/v1/policies/{name}"), guard)
+    }
+
+    /// How far the controller and its nodes are.
+    pub fn status(&self) -> Answer<Status> {
+        self.get("/v1/status")
+    }
+
+    /// The same, once every connected node has answered `revision` or `timeout` is over.
+    pub fn wait_revision(&self, revision: u64, timeout: Duration) -> Answer<Status> {
+        let timeout_ms = timeout.as_millis();
+        self.get(&format!(
+            "/v1/status?wait_revision={revision}&timeout_ms={timeout_ms}"
+        ))
+    }
+
+    /// Counters of all nodes.
+    pub fn counters(&self) -> Answer<Counters> {
+        self.get("/v1/counters")
+    }
+
+    fn list<T: DeserializeOwned>(&self, path: &str) -> Answer<Vec<T>> {
+        let mut items = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page: Page<T> = match &token {
+                None => self.get(path)?,
+                Some(token) => self.get(&format!("{path}?page_token={token}"))?,
+            };
+            items.extend(page.items);
+            token = page.next_page_token;
+            if token.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
+        self.write(Method::GET, path, Guard::None, None::<&()>)
+    }
+
+    fn delete(&self, path: &str, guard: Guard<'_>) -> Answer<Deleted> {
+        self.write(Method::DELETE, path, guard, None::<&()>)
+    }
+
+    fn write<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        guard: Guard<'_>,
+        body: Option<&impl Serialize>,
+    ) -> Answer<T> {
+        let unanswered = |source: ureq::Error| ClientError::Unanswered {
+            base: self.base.clone(),
+            source: Box::new(source),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        request = match guard {
+            Guard::None => request,
+            Guard::Any => request.header("if-match", "*"),
+            Guard::Revision(revision) => request.header("if-match", format!("\"{revision}\"")),
+            Guard::Key(key) => request.header("idempotency-key", key),
+        };
+        let sent = match body {
+            None => request
+                .body(())
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.agent.run(request)),
+            Some(body) => {
+                let text = serde_json::to_string(body).expect("REST types are plain JSON");
+                request
+                    .header("content-type", "application/json")
+                    .body(text)
+                    .map_err(ureq::Error::from)
+                    .and_then(|request| self.agent.run(request))
+            }
+        };
+        let mut response = sent.map_err(unanswered)?;
+        let status = response.status();
+        let bytes = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_vec()
+            .map_err(unanswered)?;
+        let strange = |source| ClientError::Strange {
+            base: self.base.clone(),
+            status: status.as_u16(),
+            source,
+        };
+        if status.is_success() {
+            serde_json::from_slice(&bytes).map_err(strange)
+        } else {
+            let problem: Problem = serde_json::from_slice(&bytes).map_err(strange)?;
+            Err(ClientError::Refused(Box::new(problem)))
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Virtual networks.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Cidr, MacAddress, Name, Resource, Vni};
+
+/// A virtual network.
+pub type Network = Resource<NetworkSpec, NetworkStatus>;
+
+/// Body of the request that creates a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkCreate {
+    /// Unique name.
+    pub name: Name,
+    /// VNI; chosen when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<Vni>,
+    /// One subnet, or one of each address family.
+    pub subnets: Vec<Cidr>,
+    /// Greatest IP packet in bytes, fixed for the network's life; 1300 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+}
+
+/// What a network is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkSpec {
+    /// VXLAN network identifier.
+    pub vni: Vni,
+    /// One subnet, or one of each address family.
+    pub subnets: Vec<Cidr>,
+    /// Greatest IP packet, in bytes.
+    pub mtu: u16,
+}
+
+/// What follows from a network's spec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkStatus {
+    /// The gateway of each subnet: its first host address, the same on every node.
+    #[schema(value_type = Vec<String>)]
+    pub gateways: Vec<IpAddr>,
+    /// The gateways' MAC address, the same on every node.
+    pub gateway_mac: MacAddress,
+    /// How many endpoints it has.
+    pub endpoints: u32,
+    /// Name of its policy; without one everything is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Name>,
+}

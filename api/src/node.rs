@@ -1,0 +1,68 @@
+//! Nodes: the hosts that run agents.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{NodeLocation, Resource};
+
+/// A node. It comes into being when its agent first connects.
+pub type Node = Resource<NodeSpec, NodeStatus>;
+
+/// What the agent said of its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeSpec {
+    /// Where it is.
+    pub location: NodeLocation,
+    /// Its address on the underlay.
+    #[schema(value_type = String, example = "198.18.0.11")]
+    pub underlay_address: IpAddr,
+}
+
+/// What the controller knows of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    /// Dense number, from 1, never reused.
+    pub number: u32,
+    /// Whether its agent is connected.
+    pub connected: bool,
+    /// Everything up to this revision that concerns the node is in its kernel.
+    pub acknowledged_revision: u64,
+    /// What the agent last failed to apply; absent once it has applied something later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<NodeError>,
+    /// Version of the agent, as it says; absent before it first connected to this controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+    /// Packets that a rule's label counted.
+    pub labelled: Totals,
+    /// Packets dropped for a reason other than policy, by all reasons together.
+    pub dropped: Totals,
+}
+
+/// What an agent could not apply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeError {
+    /// Revision that it could not apply.
+    pub revision: u64,
+    /// Why, in the agent's words.
+    pub detail: String,
+}
+
+/// Counts since the node's maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Totals {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Totals {
+    /// Saturates: a sum of counters never wraps.
+    fn add_assign(&mut self, other: Totals) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
