@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::apt::{self, Package};
-use crate::toolchain::{Recipe, Toolchain, linker_version, llvm_major};
+use crate::toolchain::{self, Recipe, Toolchain, llvm_major};
 use crate::{process, progress, workspace};
 
 /// The line of bpf-linker releases that builds with the Rust version of this workspace.
@@ -113,7 +113,10 @@ impl Setup {
 
     fn ebpf_toolchain(&mut self) -> Result<()> {
         if let Some(toolchain) = Toolchain::remembered() {
-            progress::item("ok", &toolchain.describe());
+            let name = toolchain.recipe.name();
+            progress::item("ok", &format!("{name} {}", toolchain.compiler_name()));
+            progress::item("ok", &format!("sources of `core` ({name})"));
+            progress::item("ok", &located_linker(&toolchain));
             return Ok(());
         }
         let mut failures = Vec::new();
@@ -139,10 +142,15 @@ impl Setup {
             Recipe::Nightly => self.nightly()?,
             Recipe::Debian => self.debian()?,
         };
-        if !has_compiler {
-            return Ok(());
+        if has_compiler {
+            return self.linker(recipe);
         }
-        self.linker(recipe)
+        // Only checking: without the compiler nobody can tell whether a linker fits it.
+        if toolchain::linkers().is_empty() {
+            progress::item("missing", "bpf-linker");
+            self.missing.push(String::from("bpf-linker"));
+        }
+        Ok(())
     }
 
     fn nightly(&mut self) -> Result<bool> {
@@ -200,8 +208,7 @@ impl Setup {
         );
         let refusal = match Toolchain::try_recipe(recipe) {
             Ok(toolchain) => {
-                let linker = linker_version(&toolchain.linker);
-                progress::item("ok", &format!("{linker} ({})", toolchain.linker.display()));
+                progress::item("ok", &located_linker(&toolchain));
                 return Ok(());
             }
             Err(refusal) => refusal,
@@ -226,7 +233,7 @@ impl Setup {
         );
         install_bpf_linker(llvm)?;
         let toolchain = Toolchain::try_recipe(recipe)?;
-        progress::item("installed", &linker_version(&toolchain.linker));
+        progress::item("installed", &located_linker(&toolchain));
         Ok(())
     }
 
@@ -257,6 +264,11 @@ impl Setup {
         apt::install(&missing)?;
         Ok(true)
     }
+}
+
+fn located_linker(toolchain: &Toolchain) -> String {
+    let version = toolchain::linker_version(&toolchain.linker);
+    format!("{version} ({})", toolchain.linker.display())
 }
 
 fn rustup(arguments: &[&str]) -> Result<()> {

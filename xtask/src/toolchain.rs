@@ -104,14 +104,20 @@ pub(crate) struct Toolchain {
 impl Toolchain {
     /// For people: `nightly rustc 1.97.0-nightly (…), LLVM 22, bpf-linker 0.13.0`.
     pub(crate) fn describe(&self) -> String {
+        format!(
+            "{} {}, {}",
+            self.recipe.name(),
+            self.compiler_name(),
+            linker_version(&self.linker)
+        )
+    }
+
+    /// For people: `rustc 1.97.0-nightly (…), LLVM 22`.
+    pub(crate) fn compiler_name(&self) -> String {
         let compiler = self.compiler_version.lines().next().unwrap_or("rustc");
         let llvm = llvm_major(&self.compiler_version)
             .map_or_else(|_| String::from("?"), |major| major.to_string());
-        format!(
-            "{} {compiler}, LLVM {llvm}, {}",
-            self.recipe.name(),
-            linker_version(&self.linker)
-        )
+        format!("{compiler}, LLVM {llvm}")
     }
 
     /// A cargo command for the kernel programs, with the target directory, linker and flags set.
@@ -153,6 +159,7 @@ impl Toolchain {
     /// What the compiler or the linker said, in short.
     fn probe(&self) -> Result<()> {
         let folder = workspace::state_dir().join("probe");
+        // Written anew each time: newer sources make cargo link again, with this linker.
         process::replace_file(
             &folder.join("Cargo.toml"),
             include_bytes!("probe/Cargo.toml.in"),
@@ -245,7 +252,7 @@ pub(crate) fn linker_version(linker: &Path) -> String {
 }
 
 /// Every bpf-linker at hand: on PATH, then where `cargo install` puts programs.
-fn linkers() -> Vec<PathBuf> {
+pub(crate) fn linkers() -> Vec<PathBuf> {
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
     let installed = [
         env::var_os("CARGO_INSTALL_ROOT").map(PathBuf::from),
@@ -295,6 +302,7 @@ fn last_error(text: &str) -> &str {
         .or_else(|| lines().rfind(|line| line.starts_with("error")))
         .or_else(|| lines().rfind(|line| !line.is_empty()))
         .unwrap_or("the build failed")
+        .trim_start_matches("= note: ")
 }
 
 #[cfg(test)]
@@ -312,7 +320,8 @@ mod tests {
     fn a_failed_probe_is_told_in_one_line() {
         let text = "Compiling core\nerror: linking with `bpf-linker` failed\n  = note: x\n\nerror: could not compile `probe`\n";
         assert_eq!(last_error(text), "error: could not compile `probe`");
-        let text = "error: a\n  Invalid record (Producer: 'LLVM22' Reader: 'LLVM 20')\nerror: b\n";
+        let text =
+            "error: a\n  = note: Invalid record (Producer: 'LLVM22' Reader: 'LLVM 20')\nerror: b\n";
         assert!(last_error(text).starts_with("Invalid record"));
     }
 }
