@@ -106,7 +106,7 @@ pub struct NetworkEntry {
 }
 
 /// Key data of `CLASSES_V4`; the LPM key's prefix length counts the network's 32 bits too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ClassKeyV4 {
     /// VXLAN network identifier, big endian: an LPM key is compared from its first byte.
@@ -116,7 +116,7 @@ pub struct ClassKeyV4 {
 }
 
 /// Key data of `CLASSES_V6`; the LPM key's prefix length counts the network's 32 bits too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ClassKeyV6 {
     /// VXLAN network identifier, big endian: an LPM key is compared from its first byte.
@@ -135,6 +135,41 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// Key of `IDS`: what has a dense number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct IdKey {
+    /// One of [`id_kind`].
+    pub kind: u32,
+    /// Digest of the numbered thing.
+    pub digest: [u8; 32],
+}
+
+/// The spaces of dense numbers.
+pub mod id_kind {
+    /// A node or leaf of the flow tables: its slot in `NODES`.
+    pub const TABLE: u32 = 1;
+    /// A leaf: its slot in `VERDICTS`.
+    pub const VERDICT: u32 = 2;
+    /// An address class.
+    pub const CLASS: u32 = 3;
+}
+
+/// Bytes of a label's text that a key holds; longer labels are refused.
+pub const LABEL_BYTES: usize = 124;
+
+/// Key of `LABELS`: a rule's label within a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct LabelKey {
+    /// VXLAN network identifier.
+    pub network: u32,
+    /// UTF-8, filled up with zeros.
+    pub text: [u8; LABEL_BYTES],
+}
+
+const _: () = assert!(size_of::<IdKey>() == 36);
+const _: () = assert!(size_of::<LabelKey>() == 128);
 const _: () = assert!(size_of::<Control>() == 24);
 const _: () = assert!(size_of::<EndpointEntry>() == 76);
 const _: () = assert!(size_of::<AddressKey>() == 24);

@@ -57,7 +57,7 @@ pub struct EdgeKey {
 }
 
 /// Key of a root: every network has one in every generation in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct RootKey {
     /// VXLAN network identifier.

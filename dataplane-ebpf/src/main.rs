@@ -1,7 +1,85 @@
+//! The TC programs of the virtual switch: packet in, verdict, packet out.
+//!
+//! ```text
+//! endpoint_ingress, on the host-side device of every endpoint
+//!     parse -> anti-spoof -> ARP and ND answered here -> classes -> walk of the flow tables
+//!           -> rewrite -> owner -> location -> local: redirect_peer | remote: encap, redirect
+//!
+//! underlay_ingress, on the underlay device
+//!     outer checks -> source lives there -> location -> local: decap, redirect_peer
+//!                                                    -> moved: forward to its new node
+//! ```
+//!
+//! The node where a packet enters decides once, by the whole policy of one generation; the node
+//! that receives it checks and delivers. Nothing here knows of NetKAT: the programs walk tables.
 #![no_std]
 #![no_main]
-//! The TC programs of the virtual switch.
+
+mod classify;
+mod counters;
+mod deliver;
+mod endpoint;
+mod frame;
+mod maps;
+mod neighbour;
+mod rewrite;
+mod tunnel;
+mod underlay;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    macros::classifier,
+    programs::TcContext,
+};
+use sunwire_dataplane_common::drop_reason::DropReason;
+
+use crate::frame::Skb;
+
+/// What a program does with a packet that it does not drop.
+enum Handled {
+    /// A redirect was set up; the kernel carries it out on this return code.
+    Redirect(i32),
+    /// The question in it was answered, or it needs no answer: it ends here and is no loss.
+    Consumed,
+    /// Not ours: the kernel's own stack goes on with it.
+    Pass,
+}
+
+#[classifier]
+fn endpoint_ingress(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let outcome = endpoint::ingress(&mut skb);
+    finish(&skb, outcome)
+}
+
+#[classifier]
+fn underlay_ingress(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let outcome = underlay::ingress(&mut skb);
+    finish(&skb, outcome)
+}
+
+#[inline(always)]
+fn finish(skb: &Skb, outcome: Result<Handled, DropReason>) -> i32 {
+    match outcome {
+        Ok(Handled::Redirect(action)) => action,
+        Ok(Handled::Pass) => TC_ACT_OK,
+        Ok(Handled::Consumed) => TC_ACT_SHOT,
+        Err(reason) => {
+            counters::dropped(skb, reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The verifier admits no path to here: every index is masked and every division is by a
+    // constant.
     loop {}
 }
+
+/// The programs call helpers that are GPL-only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,33 @@
+//! Per-CPU counters by drop reason and by label.
+
+use aya_ebpf::maps::PerCpuArray;
+use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter};
+
+use crate::{
+    frame::Skb,
+    maps::{DROP_COUNTERS, LABEL_COUNTERS},
+};
+
+/// Counts a packet that was dropped.
+#[inline(always)]
+pub(crate) fn dropped(skb: &Skb, reason: DropReason) {
+    count(&DROP_COUNTERS, reason as u32, skb);
+}
+
+/// Counts a packet under the label of the rule that decided.
+#[inline(always)]
+pub(crate) fn labelled(skb: &Skb, label: u32) {
+    count(&LABEL_COUNTERS, label, skb);
+}
+
+#[inline(always)]
+fn count(map: &PerCpuArray<Counter>, slot: u32, skb: &Skb) {
+    if let Some(counter) = map.get_ptr_mut(slot) {
+        // SAFETY: the slot is this CPU's own, and a TC program is not preempted by another one
+        // that would count on the same CPU.
+        unsafe {
+            (*counter).packets += skb.segments();
+            (*counter).bytes += u64::from(skb.len());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! From an endpoint into the switch: who it is, what it may say, and what policy says to it.
+
+use sunwire_dataplane_common::{
+    address::Address,
+    drop_reason::DropReason,
+    entries::{Control, EndpointEntry},
+    headers::{
+        ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Headers, PROTOCOL_ICMPV6, Parsed,
+    },
+    tables::{MAX_COPIES, Verdict},
+};
+
+use crate::{
+    Handled, classify, counters, deliver,
+    frame::Skb,
+    maps::{CONTROL, ENDPOINTS, VERDICTS},
+    neighbour, rewrite,
+};
+
+/// Bytes that hold every header this program reads: Ethernet, IPv4 with options or IPv6, and the
+/// fixed part of TCP.
+const HEADER_BYTES: u32 = 94;
+
+/// Marks a copy of a packet that enters again: the verdict was taken, only the copy's number and
+/// the verdict's slot are left to act on. A workload cannot forge it: the mark is cleared when a
+/// packet crosses a network namespace, and slots are bounded.
+const COPY_MARK: u32 = 0xa << 28;
+const COPY_MARK_MASK: u32 = 0xf << 28;
+const COPY_SHIFT: u32 = 24;
+const SLOT_MASK: u32 = (1 << COPY_SHIFT) - 1;
+
+/// A packet that comes in on the host-side device of an endpoint.
+#[inline(always)]
+pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
+    // The verifier of older kernels wants the key of an array look-up on the stack, unchanged.
+    let ifindex = skb.ifindex();
+    let endpoint = ENDPOINTS.get(ifindex).ok_or(DropReason::NotAttached)?;
+    if endpoint.network == 0 {
+        return Err(DropReason::NotAttached);
+    }
+    let control = *CONTROL.get(0).ok_or(DropReason::BadTables)?;
+    if skb.is_tagged() {
+        return Err(DropReason::Vlan);
+    }
+    skb.ensure_linear(HEADER_BYTES);
+    let parsed = Headers::parse(&skb.view(0)).map_err(|_| DropReason::Malformed)?;
+    let headers = &parsed.headers;
+
+    if headers.eth_src != endpoint.mac {
+        return Err(DropReason::SpoofedSource);
+    }
+    match headers.family {
+        Family::V4 => {
+            if headers.src != endpoint.ipv4 || headers.src == Address::ZERO {
+                return Err(DropReason::SpoofedSource);
+            }
+        }
+        Family::V6 => {
+            if headers.protocol == PROTOCOL_ICMPV6 && neighbour::is_control(headers.icmp_type) {
+                return neighbour::solicitation(skb, headers, endpoint);
+            }
+            if headers.src != endpoint.ipv6 || headers.src == Address::ZERO {
+                return Err(DropReason::SpoofedSource);
+            }
+        }
+        Family::None => match headers.ether_type {
+            ETHER_ARP => return neighbour::arp(skb, endpoint),
+            ETHER_VLAN | ETHER_QINQ => return Err(DropReason::Vlan),
+            _ => {}
+        },
+    }
+    if parsed.fragment {
+        return Err(DropReason::Fragment);
+    }
+    if headers.eth_dst.is_group() {
+        return Err(DropReason::Multicast);
+    }
+    check_size(skb, &parsed, endpoint)?;
+    decide(skb, &parsed, endpoint, control)
+}
+
+#[inline(always)]
+fn check_size(skb: &mut Skb, parsed: &Parsed, endpoint: &EndpointEntry) -> Result<(), DropReason> {
+    let bytes = match skb.gso_size() {
+        0 => skb.len() - ETHERNET_BYTES as u32,
+        segment => (parsed.transport - ETHERNET_BYTES) as u32 + segment,
+    };
+    if bytes > endpoint.mtu {
+        Err(DropReason::TooBig)
+    } else {
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn decide(
+    skb: &mut Skb,
+    parsed: &Parsed,
+    endpoint: &EndpointEntry,
+    control: Control,
+) -> Result<Handled, DropReason> {
+    let mark = skb.mark();
+    let (slot, number) = if mark & COPY_MARK_MASK == COPY_MARK {
+        skb.set_mark(0);
+        (mark & SLOT_MASK, (mark & !COPY_MARK_MASK) >> COPY_SHIFT)
+    } else {
+        (classify::verdict(&parsed.headers, endpoint, control)?, 0)
+    };
+    let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
+    if number == 0 {
+        counters::labelled(skb, verdict.label);
+        if verdict.copies == 0 {
+            return Err(DropReason::Policy);
+        }
+        fan_out(skb, verdict, slot)?;
+    }
+    let copied = verdict
+        .copied
+        .get(number as usize % MAX_COPIES)
+        .ok_or(DropReason::BadTables)?;
+    rewrite::apply(skb, parsed, copied)?;
+    deliver::copy(skb, parsed, copied, endpoint.network, control.node)
+}
+
+/// Lets a copy enter again for each copy of the verdict after the first.
+#[inline(always)]
+fn fan_out(skb: &mut Skb, verdict: &Verdict, slot: u32) -> Result<(), DropReason> {
+    if verdict.copies <= 1 {
+        return Ok(());
+    }
+    for number in 1..MAX_COPIES as u32 {
+        if number >= verdict.copies {
+            break;
+        }
+        skb.set_mark(COPY_MARK | number << COPY_SHIFT | (slot & SLOT_MASK));
+        skb.reenter()?;
+    }
+    skb.set_mark(0);
+    Ok(())
+}

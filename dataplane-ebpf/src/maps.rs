@@ -1,0 +1,57 @@
+//! The maps, pinned by the agent under their own names.
+//!
+//! Sizes given here are the smallest useful ones; the agent sets the real ones at load.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray},
+};
+use sunwire_dataplane_common::{
+    address::Address,
+    entries::{
+        AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
+        LocationEntry, NetworkEntry, PeerEntry,
+    },
+    tables::{EdgeKey, Next, RootKey, Verdict},
+};
+
+#[map]
+pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static ENDPOINTS: Array<EndpointEntry> = Array::with_max_entries(4096, 0);
+#[map]
+pub(crate) static LOCATIONS: Array<LocationEntry> = Array::with_max_entries(4096, 0);
+#[map]
+pub(crate) static PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
+#[map]
+pub(crate) static NETWORKS: HashMap<u32, NetworkEntry> = HashMap::with_max_entries(256, 0);
+#[map]
+pub(crate) static OWNERS: HashMap<AddressKey, u32> = HashMap::with_max_entries(4096, 0);
+#[map]
+pub(crate) static PEER_ADDRESSES: HashMap<Address, u32> = HashMap::with_max_entries(256, 0);
+#[map]
+pub(crate) static CLASSES_V4: LpmTrie<ClassKeyV4, [u32; 2]> =
+    LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static CLASSES_V6: LpmTrie<ClassKeyV6, [u32; 2]> =
+    LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ROOTS: HashMap<RootKey, Next> = HashMap::with_max_entries(512, 0);
+#[map]
+pub(crate) static EDGES: HashMap<EdgeKey, Next> = HashMap::with_max_entries(4096, 0);
+#[map]
+pub(crate) static NODES: Array<Next> = Array::with_max_entries(4096, 0);
+#[map]
+pub(crate) static VERDICTS: Array<Verdict> = Array::with_max_entries(1024, 0);
+#[map]
+pub(crate) static LABEL_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1024, 0);
+#[map]
+pub(crate) static DROP_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(64, 0);
+// The two maps below are the agent's own memory: the programs never read them. They are pinned with
+// the others, so that a restarted agent gives out the same numbers.
+#[map]
+pub(crate) static IDS: HashMap<IdKey, u32> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static LABELS: HashMap<LabelKey, u32> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
