@@ -43,6 +43,9 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
         fs::read(&file).with_context(|| format!("cannot read the object {}", file.display()))?;
     let programs = object::programs(&bytes)
         .with_context(|| format!("unexpected object {}", file.display()))?;
+    if programs.is_empty() {
+        bail!("the object {} holds no program", file.display());
+    }
 
     let destination = workspace::bpf_object();
     let unchanged = fs::read(&destination).is_ok_and(|old| old == bytes);

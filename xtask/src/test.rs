@@ -6,8 +6,10 @@
 //! whatever keeps the run from succeeding (a build that fails, a tier below its minimum) counts as
 //! one failure, so the line and the exit code agree.
 
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, PipeReader};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -17,6 +19,9 @@ use crate::tiers::{self, Tier};
 use crate::{build_ebpf, process, progress, setup, workspace};
 
 const TABLE: &str = include_str!("../tiers.json");
+
+/// How long a process that a test has killed may take to go away.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Runs the subcommand; `quick` leaves out the tiers that are slow.
 pub(crate) fn run(quick: bool) -> ExitCode {
@@ -140,26 +145,62 @@ fn cargo_test(tier: &Tier, selection: &[&str]) -> Result<Tally> {
     drop(command); // It holds the writing end; the output ends when the last writer is gone.
 
     let mut reader = Reader::default();
-    let mut output = BufReader::new(output);
-    let mut bytes = Vec::new();
-    while output
-        .read_until(b'\n', &mut bytes)
-        .context("cannot read the tests' output")?
-        > 0
-    {
-        let text = String::from_utf8_lossy(&bytes);
+    let (status, left_behind) = follow(&mut child, output, LINGER, |text| {
         print!("{text}");
-        reader.line(&text);
-        bytes.clear();
-    }
-    let status = child.wait().with_context(|| format!("lost `{line}`"))?;
+        reader.line(text);
+    })
+    .with_context(|| format!("lost `{line}`"))?;
     let mut tally = reader.finish();
+    if left_behind {
+        tally.failures.push(format!(
+            "{}: a test left a process running (it still holds the output)",
+            tier.name
+        ));
+    }
     if !status.success() && tally.failures.is_empty() {
         tally
             .failures
             .push(format!("{}: `{line}` failed ({status})", tier.name));
     }
     Ok(tally)
+}
+
+/// Gives each line of `output` to `line` until all writers are gone or, when `child` has exited but
+/// something it started still holds the output, for `linger` more. Returns the exit status and
+/// whether something was left behind.
+fn follow(
+    child: &mut Child,
+    output: PipeReader,
+    linger: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<(ExitStatus, bool)> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut bytes = Vec::new();
+        // An error ends the output like its end does; the exit status tells the rest.
+        while output
+            .read_until(b'\n', &mut bytes)
+            .is_ok_and(|read| read > 0)
+        {
+            if sender.send(std::mem::take(&mut bytes)).is_err() {
+                break;
+            }
+        }
+    });
+    let mut exited: Option<Instant> = None;
+    loop {
+        match lines.recv_timeout(Duration::from_millis(200)) {
+            Ok(bytes) => line(&String::from_utf8_lossy(&bytes)),
+            Err(RecvTimeoutError::Disconnected) => return Ok((child.wait()?, false)),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        match exited {
+            Some(since) if since.elapsed() > linger => return Ok((child.wait()?, true)),
+            Some(_) => {}
+            None => exited = child.try_wait()?.map(|_| Instant::now()),
+        }
+    }
 }
 
 /// Cargo for all packages but the kernel programs, which have a target of their own.
@@ -212,4 +253,59 @@ fn report(results: &[TierResult], quick: bool) -> Tally {
         }
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::{LINGER, follow};
+
+    /// Runs a shell script that writes to one pipe; returns its lines and whether it left something.
+    fn run(script: &str) -> (Vec<String>, bool) {
+        let (output, input) = std::io::pipe().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .stdout(input.try_clone().unwrap())
+            .stderr(input)
+            .spawn()
+            .unwrap();
+        let mut lines = Vec::new();
+        let (status, left_behind) = follow(&mut child, output, LINGER, |line| {
+            lines.push(line.to_owned())
+        })
+        .unwrap();
+        assert!(status.success());
+        (lines, left_behind)
+    }
+
+    #[test]
+    fn both_streams_are_followed_in_order_to_the_end() {
+        let (lines, left_behind) = run("echo a; echo b >&2; printf c");
+        assert_eq!(lines, ["a\n", "b\n", "c"]);
+        assert!(!left_behind);
+    }
+
+    #[test]
+    fn a_process_left_behind_is_noticed_and_not_waited_for() {
+        // What is left behind waits for this end of the pipe to close.
+        let (kept, release) = std::io::pipe().unwrap();
+        let (output, input) = std::io::pipe().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "exec 3<&0; cat <&3 & echo done"])
+            .stdin(kept)
+            .stdout(input)
+            .spawn()
+            .unwrap();
+        let mut lines = Vec::new();
+        let (_, left_behind) = follow(&mut child, output, Duration::from_millis(300), |line| {
+            lines.push(line.to_owned())
+        })
+        .unwrap();
+        assert_eq!(lines, ["done\n"]);
+        assert!(left_behind);
+        drop(release);
+    }
 }
