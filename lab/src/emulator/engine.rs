@@ -1,0 +1,294 @@
+//! The emulator's thread: read frames, ask the scheduler, transmit on time.
+//!
+//! Sleeping is precise to a few tens of microseconds, so the thread wakes a
+//! little early and spins for the rest, at most [`SPIN_NS`].
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::EventFd;
+use nix::sys::time::TimeSpec;
+
+use super::frame::{self, FRAME_MAX, Frame};
+use super::report::{self, EmulatorReport};
+use super::scheduler::{Departure, Scheduler};
+use super::shaper::{DropReason, Nanos};
+use super::socket::PacketSocket;
+use super::{Command, Leg};
+use crate::realtime::{EMULATOR_PRIORITY, monotonic_ns, unix_ns};
+use crate::sys::{self, FRAME_CAPACITY, RECEIVE_BATCH, ReceivedFrame, SEND_BATCH};
+
+/// How long before a frame is due the thread wakes and spins. A tenth of what
+/// waking up costs on a busy virtual machine would be too short, and 2 %
+/// of a core at a thousand wake-ups per second is what this costs at most.
+const SPIN_NS: u64 = 20_000;
+/// Batches read before due frames are looked at again.
+const RECEIVE_ROUNDS: usize = 2;
+
+type Buffer = Box<[u8; FRAME_CAPACITY]>;
+
+/// The shell around the scheduler.
+pub(super) struct Engine {
+    scheduler: Scheduler<Buffer>,
+    legs: Vec<Leg>,
+    leg_by_ifindex: HashMap<u32, usize>,
+    leg_by_subnet: HashMap<[u8; 3], usize>,
+    socket: PacketSocket,
+    inbox: Receiver<Command>,
+    wake: Arc<EventFd>,
+    spare: Vec<Buffer>,
+    /// When the socket was last seen empty: no frame read later is older.
+    drained_at: Nanos,
+    overflow_frames: u64,
+    realtime_refused: Option<String>,
+}
+
+impl Engine {
+    /// Opens the socket and asks for real-time scheduling on this thread.
+    pub(super) fn open(
+        scheduler: Scheduler<Buffer>,
+        legs: Vec<Leg>,
+        inbox: Receiver<Command>,
+        wake: Arc<EventFd>,
+    ) -> io::Result<Self> {
+        let realtime_refused = sys::set_fifo(EMULATOR_PRIORITY).err().map(|error| {
+            let reason = format!(
+                "SCHED_FIFO was refused ({error}), so link delays include scheduling noise; \
+                 run with CAP_SYS_NICE"
+            );
+            tracing::warn!("{reason}");
+            reason
+        });
+        let by_ifindex = legs.iter().enumerate().map(|(i, leg)| (leg.ifindex, i));
+        let by_subnet = legs
+            .iter()
+            .enumerate()
+            .map(|(i, leg)| (subnet(leg.address), i));
+        Ok(Self {
+            leg_by_ifindex: by_ifindex.collect(),
+            leg_by_subnet: by_subnet.collect(),
+            socket: PacketSocket::open()?,
+            scheduler,
+            legs,
+            inbox,
+            wake,
+            spare: Vec::new(),
+            drained_at: monotonic_ns(),
+            overflow_frames: 0,
+            realtime_refused,
+        })
+    }
+
+    /// Runs until told to stop, or until the lab that owns it is gone.
+    pub(super) fn run(mut self) {
+        let mut due = Vec::with_capacity(SEND_BATCH);
+        let mut batch = Vec::with_capacity(RECEIVE_BATCH);
+        while self.obey() {
+            for _ in 0..RECEIVE_ROUNDS {
+                if !self.receive(&mut batch) {
+                    break;
+                }
+            }
+            while self.transmit_due(&mut due) {}
+            self.wait();
+        }
+    }
+
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+                Ok(Command::Change {
+                    from,
+                    to,
+                    change,
+                    done,
+                }) => {
+                    let shaper = &mut self.scheduler.link_mut(from, to).shaper;
+                    let mut params = *shaper.params();
+                    let result = change.apply(&mut params).map(|()| params);
+                    shaper.set_params(params);
+                    let _ = done.send(result);
+                }
+                Ok(Command::Report(reply)) => {
+                    let _ = reply.send(self.report());
+                }
+                Ok(Command::ResetBooks(done)) => {
+                    self.scheduler.reset_books();
+                    let _ = self.socket.overflow_frames();
+                    self.overflow_frames = 0;
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn report(&mut self) -> EmulatorReport {
+        self.overflow_frames += self.socket.overflow_frames();
+        let names: Vec<String> = self.legs.iter().map(|leg| leg.node.clone()).collect();
+        let offset = unix_ns().saturating_sub(monotonic_ns());
+        let (links, unrouted) = report::links(&self.scheduler, &names, offset);
+        EmulatorReport {
+            realtime: self.realtime_refused.is_none(),
+            realtime_refused: self.realtime_refused.clone(),
+            socket_overflow_frames: self.overflow_frames,
+            links,
+            unrouted,
+        }
+    }
+
+    /// Reads one batch; true when more may be waiting.
+    fn receive(&mut self, batch: &mut Vec<Buffer>) -> bool {
+        while batch.len() < RECEIVE_BATCH {
+            let buffer = self.spare.pop();
+            batch.push(buffer.unwrap_or_else(|| Box::new([0; FRAME_CAPACITY])));
+        }
+        let mut received = [ReceivedFrame::default(); RECEIVE_BATCH];
+        let before = monotonic_ns();
+        let count = match sys::receive_batch(self.socket.as_fd(), batch, &mut received) {
+            Ok(count) => count,
+            Err(error) => {
+                tracing::warn!(%error, "the link emulator could not read frames");
+                0
+            }
+        };
+        let now = monotonic_ns();
+        let unix_minus_monotonic = unix_ns().saturating_sub(now);
+        for (frame, buffer) in received.iter().zip(batch.drain(..count)) {
+            let arrived = frame
+                .realtime_ns
+                .map_or(now, |at| at.saturating_sub(unix_minus_monotonic));
+            // A step of the wall clock must not move a frame in time.
+            let arrived = arrived.clamp(self.drained_at, now);
+            if let Some(unused) = self.accept(arrived, frame, buffer) {
+                self.spare.push(unused);
+            }
+        }
+        if count < RECEIVE_BATCH {
+            self.drained_at = before;
+        }
+        count == RECEIVE_BATCH
+    }
+
+    /// Takes in one frame; returns its buffer when it is of no more use.
+    fn accept(
+        &mut self,
+        at: Nanos,
+        received: &ReceivedFrame,
+        mut buffer: Buffer,
+    ) -> Option<Buffer> {
+        let Some(from) = self.leg_by_ifindex.get(&received.ifindex).copied() else {
+            // The namespace's loopback device carries no underlay traffic.
+            return Some(buffer);
+        };
+        let length = received.length;
+        if received.truncated || length > FRAME_MAX {
+            let booked = length.min(u32::MAX as usize) as u32;
+            self.scheduler.refuse(at, from, booked, DropReason::TooLong);
+            return Some(buffer);
+        }
+        let bytes = &mut buffer[..length];
+        if let Some(mac) = frame::source(bytes) {
+            self.legs[from].node_mac = mac;
+        }
+        match frame::parse(bytes) {
+            Frame::Ipv4 { destination } => {
+                let Some(to) = self.leg_by_subnet.get(&subnet(destination)).copied() else {
+                    let reason = DropReason::NoRoute;
+                    self.scheduler.refuse(at, from, length as u32, reason);
+                    return Some(buffer);
+                };
+                frame::readdress(bytes, self.legs[to].gateway_mac, self.legs[to].node_mac);
+                self.scheduler
+                    .offer(at, from, to, length as u32, buffer)
+                    .err()
+            }
+            Frame::ArpRequest { sender, target } if target == self.legs[from].gateway => {
+                self.answer_arp(from, sender);
+                Some(buffer)
+            }
+            // A node announcing or probing its own address needs no answer.
+            Frame::ArpRequest { target, .. } if target == self.legs[from].address => Some(buffer),
+            Frame::ArpRequest { .. } | Frame::Other => {
+                let reason = DropReason::NotForwardable;
+                self.scheduler.refuse(at, from, length as u32, reason);
+                Some(buffer)
+            }
+        }
+    }
+
+    fn answer_arp(&self, leg: usize, asker: Ipv4Addr) {
+        let leg = &self.legs[leg];
+        let reply = frame::arp_reply(leg.gateway_mac, leg.gateway, leg.node_mac, asker);
+        if let Err(error) = sys::send_batch(self.socket.as_fd(), &[(leg.ifindex, &reply)]) {
+            tracing::warn!(node = leg.node, %error, "could not answer ARP for the gateway");
+        }
+    }
+
+    /// Sends what is due now; true when it sent anything.
+    fn transmit_due(&mut self, due: &mut Vec<Departure<Buffer>>) -> bool {
+        let now = monotonic_ns();
+        while due.len() < SEND_BATCH
+            && let Some(departure) = self.scheduler.pop_due(now)
+        {
+            due.push(departure);
+        }
+        let any = !due.is_empty();
+        while !due.is_empty() {
+            let mut frames = [(0, &[][..]); SEND_BATCH];
+            for (slot, departure) in frames.iter_mut().zip(due.iter()) {
+                let bytes = &departure.frame[..departure.length as usize];
+                *slot = (self.legs[departure.to].ifindex, bytes);
+            }
+            let (count, sent) = match sys::send_batch(self.socket.as_fd(), &frames[..due.len()]) {
+                // Zero cannot be for a non-empty batch; never loop on it.
+                Ok(count) => (count.max(1), count > 0),
+                Err(_) => (1, false),
+            };
+            let at = monotonic_ns();
+            for departure in due.drain(..count) {
+                let buffer = self.scheduler.finish(departure, at, sent);
+                self.spare.push(buffer);
+            }
+        }
+        any
+    }
+
+    /// Waits until a frame arrives, a command comes or a frame is due.
+    fn wait(&mut self) {
+        let now = monotonic_ns();
+        let remaining = self.scheduler.next_due().map(|due| due.saturating_sub(now));
+        if let Some(remaining) = remaining
+            && remaining <= SPIN_NS
+        {
+            let due = now + remaining;
+            while monotonic_ns() < due {
+                std::hint::spin_loop();
+            }
+            return;
+        }
+        let timeout = remaining.map(|ns| {
+            let ns = ns - SPIN_NS;
+            TimeSpec::new((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64)
+        });
+        let mut waited = [
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+        ];
+        // EINTR is as good as any other reason to look again.
+        let _ = ppoll(&mut waited, timeout, None);
+        let _ = self.wake.read();
+    }
+}
+
+/// Each node's /24 is routed to it whole.
+fn subnet(address: Ipv4Addr) -> [u8; 3] {
+    let [a, b, c, _] = address.octets();
+    [a, b, c]
+}
