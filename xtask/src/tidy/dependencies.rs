@@ -112,7 +112,9 @@ pub(super) fn check(metadata: &Value) -> Vec<Finding> {
         for dependency in package["dependencies"].as_array().unwrap_or(&empty) {
             let known = dependency["name"].as_str().unwrap_or_default();
             let for_tests = dependency["kind"] == "dev";
+            // A crate's tests may ask the crate itself for a feature.
             let permitted = !ours.contains(&known)
+                || (for_tests && known == name)
                 || layer.may_know.contains(&known)
                 || (for_tests && layer.tests_may_know.contains(&known));
             if !permitted {
@@ -172,6 +174,12 @@ mod tests {
             check(&workspace(name, "sunwire-policy", Value::Null)).len(),
             1
         );
+    }
+
+    #[test]
+    fn tests_may_ask_their_own_crate_for_a_feature() {
+        let name = "sunwire-lab";
+        assert_eq!(check(&workspace(name, name, json!("dev"))), []);
     }
 
     #[test]
