@@ -1,0 +1,445 @@
+//! What is wrong with a policy, and where: located messages with a stable code, a caret and a hint.
+//!
+//! Every stage reports through [`Sink`], which turns byte offsets into lines and columns once, so a
+//! [`Diagnostic`] is complete by itself and can cross a process boundary.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// A range of bytes of the source text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    /// The range from `start` to `end`.
+    #[must_use]
+    pub const fn new(start: u32, end: u32) -> Self {
+        Span { start, end }
+    }
+
+    /// The smallest range that covers both.
+    #[must_use]
+    pub fn to(self, other: Span) -> Span {
+        Span {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
+    }
+}
+
+/// Whether a diagnostic stops the compilation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The policy is refused.
+    Error,
+    /// The policy means something, but perhaps not what its author meant.
+    Warning,
+}
+
+/// Declares the codes once: name, number, severity.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal $severity:ident),* $(,)?) => {
+        /// What kind of mistake a diagnostic reports; the numbers are stable.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $($(#[$doc])* $name),* }
+
+        impl Code {
+            /// Every code, ascending.
+            pub const ALL: &'static [Code] = &[$(Code::$name),*];
+
+            /// The stable code, such as `SW0301`.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Code::$name => $text),* }
+            }
+
+            /// Whether it is an error.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self { $(Code::$name => Severity::$severity),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A character that begins no token.
+    UnexpectedCharacter = "SW0101" Error,
+    /// A comment that is not closed.
+    UnterminatedComment = "SW0102" Error,
+    /// A string that is not closed on its line.
+    UnterminatedText = "SW0103" Error,
+    /// A number, address, prefix or MAC address that is none.
+    MalformedValue = "SW0104" Error,
+    /// The source is larger than the limit.
+    SourceTooLarge = "SW0105" Error,
+    /// A token where another was expected.
+    UnexpectedToken = "SW0201" Error,
+    /// Nesting beyond the limit.
+    NestedTooDeeply = "SW0202" Error,
+    /// An `if` without `else`.
+    MissingElse = "SW0203" Error,
+    /// A reserved word used as a name.
+    ReservedWord = "SW0204" Error,
+    /// More errors than are shown.
+    TooManyErrors = "SW0205" Error,
+    /// A name that nothing has.
+    UnknownName = "SW0301" Error,
+    /// A name that is already taken.
+    DuplicateName = "SW0302" Error,
+    /// The network of the policy is not known, or not named.
+    UnknownNetwork = "SW0303" Error,
+    /// The `network` block contradicts the network as it is.
+    NetworkDiffers = "SW0304" Error,
+    /// A policy where a predicate is needed, or a value of the wrong kind.
+    WrongKind = "SW0305" Error,
+    /// A value that does not fit its field.
+    ValueOutOfRange = "SW0306" Error,
+    /// A definition used with the wrong number of arguments.
+    WrongArguments = "SW0307" Error,
+    /// The document holds no policy.
+    NoPolicy = "SW0308" Error,
+    /// Definitions expand beyond the limit.
+    ExpandsTooFar = "SW0309" Error,
+    /// A part of the language that this release does not have.
+    NotSupported = "SW0401" Error,
+    /// A field that no packet can be rewritten in.
+    NotWritable = "SW0402" Error,
+    /// More copies than a verdict can hold.
+    TooManyCopies = "SW0501" Error,
+    /// Tables deeper than the walk.
+    TablesTooDeep = "SW0502" Error,
+    /// Tables larger than their capacity.
+    TablesTooLarge = "SW0503" Error,
+    /// Compiling takes more steps than the limit.
+    CompilingTooLong = "SW0504" Error,
+    /// An arm after `+` is not under the leading `filter`.
+    EscapesFilter = "SW0901" Warning,
+    /// A prefix with bits set behind its length.
+    HostBits = "SW0902" Warning,
+    /// `port` is tested after `forward`.
+    PortAfterForward = "SW0903" Warning,
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text())
+    }
+}
+
+/// One located message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// Kind of mistake.
+    pub code: Code,
+    /// Whether it stops the compilation.
+    pub severity: Severity,
+    /// What is wrong, in one sentence without a final stop.
+    pub message: String,
+    /// Where, in bytes.
+    pub span: Span,
+    /// Line of the first byte, from 1.
+    pub line: u32,
+    /// Column of the first byte in characters, from 1.
+    pub column: u32,
+    /// Other places that matter, each with what it has to do with the mistake.
+    pub labels: Vec<(Span, String)>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// A diagnostic without further labels or hint, located in `source`.
+    #[must_use]
+    pub fn new(source: &str, code: Code, span: Span, message: impl Into<String>) -> Self {
+        let (line, column) = position(source, span.start);
+        Diagnostic {
+            code,
+            severity: code.severity(),
+            message: message.into(),
+            span,
+            line,
+            column,
+            labels: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Whether it stops the compilation.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// Adds a hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds another place.
+    #[must_use]
+    pub fn with_label(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push((span, text.into()));
+        self
+    }
+
+    /// The message as plain text with the line it speaks of, a caret and the hint.
+    #[must_use]
+    pub fn render(&self, source: &str) -> String {
+        let mut out = format!("{}[{}]: {}\n", self.kind(), self.code.text(), self.message);
+        out.push_str(&excerpt(source, self.span, None));
+        for (span, text) in &self.labels {
+            out.push_str(&excerpt(source, *span, Some(text)));
+        }
+        if let Some(hint) = &self.hint {
+            out.push_str("  = hint: ");
+            out.push_str(hint);
+            out.push('\n');
+        }
+        out
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}: {}[{}]: {}",
+            self.line,
+            self.column,
+            self.kind(),
+            self.code.text(),
+            self.message
+        )?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Renders several diagnostics, one after the other, with an empty line between.
+#[must_use]
+pub fn render_all(diagnostics: &[Diagnostic], source: &str) -> String {
+    let rendered: Vec<String> = diagnostics.iter().map(|d| d.render(source)).collect();
+    rendered.join("\n")
+}
+
+/// Longest part of a source line that an excerpt shows, in characters.
+const EXCERPT_CHARACTERS: usize = 120;
+
+/// The line of `span` with carets under it.
+fn excerpt(source: &str, span: Span, label: Option<&str>) -> String {
+    let (line, column) = position(source, span.start);
+    let text: Vec<char> = source
+        .lines()
+        .nth(line as usize - 1)
+        .unwrap_or("")
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let at = (column as usize - 1).min(text.len());
+    let from = at.saturating_sub(EXCERPT_CHARACTERS / 2);
+    let shown: String = text.iter().skip(from).take(EXCERPT_CHARACTERS).collect();
+    let covered = source
+        .get(span.start as usize..span.end as usize)
+        .map_or(1, |s| s.lines().next().unwrap_or("").chars().count());
+    let room = shown.chars().count().saturating_sub(at - from);
+    let carets = covered.clamp(1, room.max(1));
+    let gutter = line.to_string().len();
+    format!(
+        "{blank} --> {line}:{column}\n{blank} |\n{line} | {shown}\n{blank} | {pad}{marks}{label}\n",
+        blank = " ".repeat(gutter),
+        pad = " ".repeat(at - from),
+        marks = "^".repeat(carets),
+        label = label.map(|l| format!(" {l}")).unwrap_or_default(),
+    )
+}
+
+/// Line and column, both from 1, of a byte offset.
+#[must_use]
+pub fn position(source: &str, offset: u32) -> (u32, u32) {
+    let mut end = (offset as usize).min(source.len());
+    while !source.is_char_boundary(end) {
+        end -= 1;
+    }
+    let before = &source[..end];
+    let line = before.matches('\n').count() as u32 + 1;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    (line, before[start..].chars().count() as u32 + 1)
+}
+
+/// Finds lines without reading the source again.
+#[derive(Clone, Debug)]
+pub(crate) struct Lines {
+    starts: Vec<u32>,
+}
+
+impl Lines {
+    pub(crate) fn new(source: &str) -> Self {
+        let breaks = source.bytes().enumerate().filter(|(_, b)| *b == b'\n');
+        Lines {
+            starts: breaks.map(|(at, _)| at as u32 + 1).collect(),
+        }
+    }
+
+    /// Line of a byte, from 1.
+    pub(crate) fn line(&self, offset: u32) -> usize {
+        self.starts.partition_point(|start| *start <= offset) + 1
+    }
+}
+
+/// Diagnostics kept of one source; further ones are counted, not kept.
+const KEPT: usize = 100;
+
+/// Collects the diagnostics of one source text.
+#[derive(Clone, Debug)]
+pub(crate) struct Sink {
+    source: Arc<str>,
+    diagnostics: Vec<Diagnostic>,
+    errors: usize,
+}
+
+impl Sink {
+    pub(crate) fn new(source: Arc<str>) -> Self {
+        Sink {
+            source,
+            diagnostics: Vec::new(),
+            errors: 0,
+        }
+    }
+
+    /// Reports; the returned diagnostic may be given labels and a hint.
+    pub(crate) fn report(
+        &mut self,
+        code: Code,
+        span: Span,
+        message: impl Into<String>,
+    ) -> Report<'_> {
+        if code.severity() == Severity::Error {
+            self.errors += 1;
+        }
+        // The limit also bounds the time spent on locating: each location reads the source.
+        if self.diagnostics.len() < KEPT {
+            let diagnostic = Diagnostic::new(&self.source, code, span, message);
+            self.diagnostics.push(diagnostic);
+            Report(self.diagnostics.last_mut())
+        } else {
+            if self.diagnostics.len() == KEPT {
+                self.diagnostics.push(Diagnostic::new(
+                    &self.source,
+                    Code::TooManyErrors,
+                    span,
+                    "too many mistakes; from here on they are not shown",
+                ));
+            }
+            Report(None)
+        }
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// Errors so far, also those beyond the limit.
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors
+    }
+
+    /// Counts an error that is reported elsewhere.
+    pub(crate) fn count_error(&mut self) {
+        self.errors += 1;
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
+        self.diagnostics.sort_by_key(|d| (d.span.start, d.code));
+        // A definition with parameters is read once for each use.
+        self.diagnostics.dedup();
+        self.diagnostics
+    }
+}
+
+/// A diagnostic just reported, unless it was beyond the limit.
+pub(crate) struct Report<'a>(Option<&'a mut Diagnostic>);
+
+impl Report<'_> {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        if let Some(diagnostic) = self.0 {
+            diagnostic.hint = Some(hint.into());
+            return Report(Some(diagnostic));
+        }
+        self
+    }
+
+    pub(crate) fn label(self, span: Span, text: impl Into<String>) -> Self {
+        if let Some(diagnostic) = self.0 {
+            diagnostic.labels.push((span, text.into()));
+            return Report(Some(diagnostic));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_ascending() {
+        for pair in Code::ALL.windows(2) {
+            assert!(pair[0].text() < pair[1].text());
+        }
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_span() {
+        let source = "set ä = {\n  wëb }\n";
+        let start = source.find("wëb").unwrap() as u32;
+        let diagnostic = Diagnostic::new(
+            source,
+            Code::UnknownName,
+            Span::new(start, start + 4),
+            "unknown name `wëb`",
+        )
+        .with_hint("did you mean `web`?");
+        assert_eq!(
+            diagnostic.render(source),
+            "error[SW0301]: unknown name `wëb`\n  --> 2:3\n  |\n2 |   wëb }\n  |   ^^^\n  = hint: did you mean `web`?\n"
+        );
+    }
+
+    #[test]
+    fn a_span_at_or_behind_the_end_still_renders() {
+        for source in ["", "a", "a\n", "ä"] {
+            for end in 0..5 {
+                let _ = Diagnostic::new(source, Code::NoPolicy, Span::new(end, end + 3), "x")
+                    .render(source);
+            }
+        }
+    }
+
+    #[test]
+    fn a_very_long_line_is_cut() {
+        let source = "x".repeat(100_000);
+        let text = Diagnostic::new(&source, Code::NoPolicy, Span::new(50_000, 100_000), "x")
+            .render(&source);
+        assert!(text.len() < 1000);
+    }
+}

@@ -1,0 +1,453 @@
+//! Values of the address fields: addresses, prefixes, endpoints, sets, labels.
+//!
+//! A set keeps the name it has, so that a change of what is in it changes the classes of addresses
+//! and no flow table; see [`crate::atoms`].
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Local, MAX_DEPTH, Resolver, Scope};
+use crate::address::{Address, AddressSet, Family, Prefix};
+use crate::ast::{Name, Value, ValueKind};
+use crate::diagnostic::{Code, Span};
+use crate::environment::Endpoint;
+use crate::field::{Field, Subject};
+use crate::nearest::nearest;
+use crate::term::{Pred, PredId};
+
+/// Which addresses a test sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    /// The address of either family.
+    Both,
+    /// The IPv4 address, or 0.0.0.0.
+    V4,
+    /// The IPv6 address, or `::`.
+    V6,
+}
+
+/// Addresses as written: those listed, and perhaps all outside the network.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addresses {
+    pub(super) listed: AddressSet,
+    pub(super) internet: bool,
+}
+
+impl<'d> Resolver<'d> {
+    /// The test whether an address field is among the addresses that a value means.
+    pub(super) fn address_test(
+        &mut self,
+        field: Field,
+        view: View,
+        value: &Value,
+        scope: &Scope<'d>,
+    ) -> Option<PredId> {
+        let before = self.sink.error_count();
+        let addresses = self.addresses(value, scope, view);
+        if self.sink.error_count() != before || self.exhausted {
+            return None;
+        }
+        let internet = match addresses.internet {
+            true => Some(self.internet_test(field, view, value.span)?),
+            false => None,
+        };
+        if addresses.listed.prefixes.is_empty() {
+            if let Some(internet) = internet {
+                return Some(internet);
+            }
+        }
+        let listed = self.set_test(field, view, addresses.listed);
+        Some(match internet {
+            Some(internet) => self.arena.predicate(Pred::Or(Box::new([listed, internet]))),
+            None => listed,
+        })
+    }
+
+    /// The test whether an address is outside all subnets of the network.
+    pub(super) fn internet_test(
+        &mut self,
+        field: Field,
+        view: View,
+        _span: Span,
+    ) -> Option<PredId> {
+        let network = self.network?;
+        let set = AddressSet {
+            identity: format!("internet of {:?}", network.name),
+            prefixes: network
+                .subnets
+                .iter()
+                .map(|(a, l)| Prefix::new(*a, *l))
+                .collect(),
+            complement: true,
+            none: false,
+        };
+        Some(self.set_test(field, view, set))
+    }
+
+    fn set_test(&mut self, field: Field, view: View, set: AddressSet) -> PredId {
+        let set = match view {
+            View::Both => set,
+            View::V4 => seen_as(set, Family::V4, Address::V4(Ipv4Addr::UNSPECIFIED)),
+            View::V6 => seen_as(set, Family::V6, Address::V6(Ipv6Addr::UNSPECIFIED)),
+        };
+        let id = match self.address_sets.get(&set.identity) {
+            Some(id) => *id,
+            None => {
+                let identity = set.identity.clone();
+                let id = self.arena.set(set);
+                self.address_sets.insert(identity, id);
+                id
+            }
+        };
+        self.arena.predicate(Pred::Address(field, id))
+    }
+
+    /// The addresses that a value means; what is wrong is reported and left out.
+    pub(super) fn addresses(&mut self, value: &Value, scope: &Scope<'d>, view: View) -> Addresses {
+        let mut parts = BTreeSet::new();
+        let mut prefixes = BTreeSet::new();
+        let mut internet = false;
+        self.collect_addresses(value, scope, view, &mut |identity, listed| {
+            match identity {
+                Some(identity) => {
+                    parts.insert(identity);
+                    prefixes.extend(listed);
+                }
+                None => internet = true,
+            };
+        });
+        let identity = if parts.len() == 1 {
+            parts.pop_first().unwrap_or_default()
+        } else {
+            let parts: Vec<String> = parts.into_iter().collect();
+            format!("{{{}}}", parts.join(","))
+        };
+        Addresses {
+            listed: AddressSet {
+                identity,
+                prefixes: prefixes.into_iter().collect(),
+                complement: false,
+                none: false,
+            },
+            internet,
+        }
+    }
+
+    /// Hands every part of a value to `add`, with its identity; the Internet has none.
+    fn collect_addresses(
+        &mut self,
+        value: &Value,
+        scope: &Scope<'d>,
+        view: View,
+        add: &mut dyn FnMut(Option<String>, &[Prefix]),
+    ) {
+        if self.exhausted || !self.spend(1, value.span) {
+            return;
+        }
+        if self.depth >= MAX_DEPTH {
+            self.too_deep(value.span);
+            return;
+        }
+        self.depth += 1;
+        match &value.kind {
+            ValueKind::Address(address) => {
+                self.check_family(view, *address, value.span);
+                let (family, _) = crate::address::number(*address);
+                let prefix = Prefix::new(*address, family.bits());
+                add(Some(prefix.to_string()), &[prefix]);
+            }
+            ValueKind::Prefix(address, length) => {
+                self.check_family(view, *address, value.span);
+                let prefix = self.prefix(*address, *length, value.span);
+                add(Some(prefix.to_string()), &[prefix]);
+            }
+            ValueKind::AddressRange(first, last) => {
+                self.check_family(view, *first, value.span);
+                let ((family, low), (other, high)) = (
+                    crate::address::number(*first),
+                    crate::address::number(*last),
+                );
+                if family == other && low <= high {
+                    add(
+                        Some(format!("{first}-{last}")),
+                        &Prefix::cover(family, low, high),
+                    );
+                } else {
+                    self.sink.report(
+                        Code::ValueOutOfRange,
+                        value.span,
+                        format!("the range {first}-{last} is empty"),
+                    );
+                }
+            }
+            ValueKind::Set(elements) => {
+                for element in elements {
+                    self.collect_addresses(element, scope, view, add);
+                }
+            }
+            ValueKind::Labels(labels) => {
+                let mut keys: Vec<String> = labels
+                    .iter()
+                    .map(|(k, v)| format!("{:?}={v:?}", k.text))
+                    .collect();
+                keys.sort();
+                let endpoints = self.labelled(labels);
+                let prefixes: Vec<Prefix> =
+                    endpoints.iter().flat_map(|e| host_prefixes(e)).collect();
+                add(Some(format!("labels({})", keys.join(","))), &prefixes);
+            }
+            ValueKind::Name(name) => self.named_addresses(name, value.span, scope, view, add),
+            ValueKind::Text(name) => {
+                if let Some(endpoint) = self.endpoint(name, value.span) {
+                    add(Some(format!("endpoint {name:?}")), &host_prefixes(endpoint));
+                }
+            }
+            ValueKind::Error => self.sink.count_error(),
+            ValueKind::Number(_) | ValueKind::Range(..) | ValueKind::Mac(_) => {
+                self.sink
+                    .report(
+                        Code::WrongKind,
+                        value.span,
+                        "an address, a prefix, an endpoint or a set is needed here",
+                    )
+                    .hint("for ports write `src port 80` or `dst port 80`");
+            }
+        }
+        self.depth -= 1;
+    }
+
+    fn named_addresses(
+        &mut self,
+        name: &str,
+        span: Span,
+        scope: &Scope<'d>,
+        view: View,
+        add: &mut dyn FnMut(Option<String>, &[Prefix]),
+    ) {
+        match self.local(scope, name) {
+            Some(Local::Argument(argument, outer)) => {
+                match argument.as_value() {
+                    Some(bound) => self.collect_addresses(&bound, &outer, view, add),
+                    None => {
+                        self.sink.report(
+                            Code::WrongKind,
+                            span,
+                            format!(
+                                "`{name}` is used as a set of addresses, and its argument is none"
+                            ),
+                        );
+                    }
+                }
+                return;
+            }
+            Some(_) => {
+                self.sink.report(
+                    Code::WrongKind,
+                    span,
+                    format!("`{name}` is a policy or predicate, and a set of addresses is needed"),
+                );
+                return;
+            }
+            None => {}
+        }
+        if name == "internet" {
+            add(None, &[]);
+            return;
+        }
+        if let Some(set) = self.sets.get(name) {
+            let (value, Some(addresses)) = (set.value, &set.addresses) else {
+                self.sink.report(
+                    Code::WrongKind,
+                    span,
+                    format!("`{name}` is a set of numbers, and addresses are needed"),
+                );
+                return;
+            };
+            let listed = addresses.listed.clone();
+            let internet = addresses.internet;
+            if self.spend(listed.prefixes.len(), value.span) {
+                add(Some(listed.identity), &listed.prefixes);
+            }
+            if internet {
+                add(None, &[]);
+            }
+            return;
+        }
+        if let Some(network) = self.network.filter(|n| n.name == name) {
+            let subnets: Vec<Prefix> = network
+                .subnets
+                .iter()
+                .map(|(a, l)| Prefix::new(*a, *l))
+                .collect();
+            add(Some(format!("network {name:?}")), &subnets);
+            return;
+        }
+        if let Some(endpoint) = self.endpoint(name, span) {
+            add(Some(format!("endpoint {name:?}")), &host_prefixes(endpoint));
+        }
+    }
+
+    /// The one address that an assignment needs.
+    pub(super) fn one_address(
+        &mut self,
+        subject: Subject,
+        value: &Value,
+        scope: &Scope<'d>,
+    ) -> Option<IpAddr> {
+        let before = self.sink.error_count();
+        let view = match subject {
+            Subject::Ip4(_) => View::V4,
+            Subject::Ip6(_) => View::V6,
+            Subject::Field(_) => View::Both,
+        };
+        let addresses = self.addresses(value, scope, view);
+        if self.sink.error_count() != before {
+            return None;
+        }
+        let hosts: Vec<&Prefix> = addresses
+            .listed
+            .prefixes
+            .iter()
+            .filter(|p| subject.admits(p.family.address(p.first)))
+            .collect();
+        match hosts.as_slice() {
+            [host] if host.length == host.family.bits() && !addresses.internet => {
+                Some(host.family.address(host.first))
+            }
+            _ => {
+                let hint = match subject {
+                    Subject::Field(field) => {
+                        let (v4, v6) = (Subject::Ip4(field).name(), Subject::Ip6(field).name());
+                        format!("write an address, or say which family with `{v4} :=` or `{v6} :=`")
+                    }
+                    _ => "write an address of this family, or an endpoint that has one".to_owned(),
+                };
+                self.sink
+                    .report(
+                        Code::WrongKind,
+                        value.span,
+                        format!("`{}` can be assigned one address", subject.name()),
+                    )
+                    .hint(hint);
+                None
+            }
+        }
+    }
+
+    /// A prefix as written, with a warning when it has bits behind its length.
+    pub(super) fn prefix(&mut self, address: IpAddr, length: u8, span: Span) -> Prefix {
+        let prefix = Prefix::new(address, length);
+        if prefix.family.address(prefix.first) != address {
+            self.sink
+                .report(
+                    Code::HostBits,
+                    span,
+                    format!("{address}/{length} has bits set behind its length"),
+                )
+                .hint(format!("it means {prefix}"));
+        }
+        prefix
+    }
+
+    fn check_family(&mut self, view: View, address: IpAddr, span: Span) {
+        let wrong = match view {
+            View::Both => false,
+            View::V4 => address.is_ipv6(),
+            View::V6 => address.is_ipv4(),
+        };
+        if wrong {
+            self.sink
+                .report(Code::WrongKind, span, "this address is of the other family")
+                .hint("`src` and `dst` take addresses of both families");
+        }
+    }
+
+    /// The endpoints of the network that have all these labels.
+    pub(super) fn labelled(&self, labels: &[(Name, String)]) -> Vec<&'d Endpoint> {
+        let environment = self.environment;
+        let network = self.network;
+        let has_all = |endpoint: &&Endpoint| {
+            labels
+                .iter()
+                .all(|(key, value)| endpoint.labels.get(&key.text) == Some(value))
+        };
+        environment
+            .endpoints
+            .iter()
+            .filter(|e| network.is_some_and(|n| n.name == e.network))
+            .filter(has_all)
+            .collect()
+    }
+
+    /// The endpoint of the network with this name.
+    pub(super) fn endpoint(&mut self, name: &str, span: Span) -> Option<&'d Endpoint> {
+        let environment = self.environment;
+        // Without a network every name would be unknown, and that is already reported.
+        let Some(network) = self.network else {
+            self.sink.count_error();
+            return None;
+        };
+        let found = environment.endpoints.iter().find(|e| e.name == name);
+        if let Some(endpoint) = found.filter(|e| e.network == network.name) {
+            return Some(endpoint);
+        }
+        let mut hint = None;
+        if let Some(elsewhere) = found {
+            hint = Some(format!(
+                "endpoint `{name}` is in network `{}`, and this policy is for `{}`",
+                elsewhere.network, network.name
+            ));
+        } else if self.is_defined_later(name) {
+            hint = Some("it is defined further down: move the definition up".to_owned());
+        } else {
+            let known = environment
+                .endpoints
+                .iter()
+                .filter(|e| e.network == network.name)
+                .map(|e| e.name.as_str())
+                .chain(self.sets.keys().copied())
+                .chain([network.name.as_str()]);
+            if let Some(near) = nearest(name, known) {
+                hint = Some(format!("did you mean `{near}`?"));
+            }
+        }
+        let report = self.sink.report(
+            Code::UnknownName,
+            span,
+            format!(
+                "there is no set or endpoint `{}` in network `{}`",
+                crate::token::shorten(name),
+                network.name
+            ),
+        );
+        if let Some(hint) = hint {
+            report.hint(hint);
+        }
+        None
+    }
+}
+
+fn host_prefixes(endpoint: &Endpoint) -> Vec<Prefix> {
+    endpoint
+        .addresses
+        .iter()
+        .map(|address| Prefix::new(*address, 128))
+        .collect()
+}
+
+/// What one family's view of an address sees of a set: where there is no address of the family, the
+/// view reads zero.
+fn seen_as(mut set: AddressSet, family: Family, zero: Address) -> AddressSet {
+    let zero_is_in = set.contains(zero);
+    set.prefixes.retain(|prefix| prefix.family == family);
+    let other = match family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    };
+    if zero_is_in != set.complement {
+        set.prefixes.push(Prefix::all(other));
+    }
+    set.none = zero_is_in;
+    set.identity = format!("{family:?} of {}", set.identity);
+    set
+}

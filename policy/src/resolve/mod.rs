@@ -1,0 +1,210 @@
+//! Syntax tree to resolved policy: names, values, kinds.
+//!
+//! Definitions are visible after the place where they stand. A definition without parameters is
+//! read once, however often it is used; one with parameters is read once for each use, under a
+//! limit on the whole expansion. What is already reported stays silent: an erroneous part is
+//! [`Meaning::Erroneous`], which every operation absorbs.
+
+mod addresses;
+mod arena;
+mod document;
+mod expression;
+mod scope;
+mod values;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::ast::{Document, ItemKind};
+use crate::diagnostic::{Code, Diagnostic, Lines, Sink, Span};
+use crate::environment::{Environment, Network};
+use crate::packet::LabelId;
+use crate::term::{AssignedField, PredId, Resolved, SetId, TermId};
+use addresses::Addresses;
+use arena::Arena;
+use scope::{Local, Scope};
+
+/// Steps that resolving one document may take: a bound on what parameters expand to.
+const MAX_STEPS: usize = 4 << 20;
+/// Greatest nesting of definitions and expressions together.
+const MAX_DEPTH: usize = 512;
+
+/// What an expression turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// A predicate.
+    Pred(PredId),
+    /// A policy.
+    Term(TermId),
+    /// Neither; already reported.
+    Erroneous,
+}
+
+/// Resolves the names of a document.
+///
+/// # Errors
+/// Everything that is wrong, and warnings.
+pub fn resolve(
+    document: &Document,
+    environment: &Environment,
+) -> Result<Resolved, Vec<Diagnostic>> {
+    resolve_with_warnings(document, environment).map(|(resolved, _)| resolved)
+}
+
+/// Resolves the names of a document and also returns the warnings.
+///
+/// # Errors
+/// Everything that is wrong, and warnings.
+pub fn resolve_with_warnings(
+    document: &Document,
+    environment: &Environment,
+) -> Result<(Resolved, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut resolver = Resolver {
+        document,
+        environment,
+        network: None,
+        lines: Lines::new(&document.source),
+        sink: Sink::new(document.source.clone()),
+        arena: Arena::default(),
+        policy: "main".to_owned(),
+        globals: HashMap::new(),
+        sets: HashMap::new(),
+        declared: HashSet::new(),
+        address_sets: HashMap::new(),
+        labels: BTreeMap::new(),
+        assigned: BTreeMap::new(),
+        depth: 0,
+        steps: 0,
+        exhausted: false,
+    };
+    let root = resolver.document();
+    let Resolver {
+        network,
+        sink,
+        arena,
+        policy,
+        labels,
+        assigned,
+        ..
+    } = resolver;
+    match (root, network) {
+        (Some((root, span)), Some(network)) if !sink.has_errors() => {
+            let resolved = Resolved {
+                network: crate::term::PolicyNetwork {
+                    name: network.name.clone(),
+                    vni: network.vni,
+                },
+                policy,
+                endpoints: environment
+                    .endpoints
+                    .iter()
+                    .filter(|e| e.network == network.name)
+                    .map(|e| e.number)
+                    .collect(),
+                terms: arena.terms,
+                predicates: arena.predicates,
+                sets: arena.sets,
+                root,
+                labels,
+                assigned,
+                span,
+                source: document.source.clone(),
+            };
+            Ok((resolved, sink.finish()))
+        }
+        _ => Err(sink.finish()),
+    }
+}
+
+struct Resolver<'d> {
+    document: &'d Document,
+    environment: &'d Environment,
+    network: Option<&'d Network>,
+    lines: Lines,
+    sink: Sink,
+    arena: Arena,
+    /// Name of the policy, for labels.
+    policy: String,
+    globals: HashMap<&'d str, Global<'d>>,
+    sets: HashMap<&'d str, NamedSet<'d>>,
+    /// Names defined anywhere in the document, for hints about order.
+    declared: HashSet<&'d str>,
+    address_sets: HashMap<String, SetId>,
+    labels: BTreeMap<LabelId, String>,
+    assigned: BTreeMap<AssignedField, Span>,
+    depth: usize,
+    steps: usize,
+    /// The limit on the expansion was reported.
+    exhausted: bool,
+}
+
+/// A definition by `let` outside of any expression.
+#[derive(Clone, Copy)]
+struct Global<'d> {
+    definition: &'d crate::ast::Let,
+    /// What it means; `None` for one with parameters.
+    meaning: Option<Meaning>,
+}
+
+/// A definition by `set`.
+struct NamedSet<'d> {
+    value: &'d crate::ast::Value,
+    span: Span,
+    /// Its addresses; `None` when it is a set of numbers.
+    addresses: Option<Addresses>,
+}
+
+impl<'d> Resolver<'d> {
+    /// Counts `steps` against the limit; says `false`, and reports once, beyond it.
+    fn spend(&mut self, steps: usize, span: Span) -> bool {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps <= MAX_STEPS {
+            return true;
+        }
+        if !self.exhausted {
+            self.exhausted = true;
+            self.sink
+                .report(
+                    Code::ExpandsTooFar,
+                    span,
+                    "the definitions of this policy expand to more than 4 million operations",
+                )
+                .hint("definitions with parameters are expanded at each use: use fewer levels of them");
+        }
+        false
+    }
+
+    fn too_deep(&mut self, span: Span) {
+        if !self.exhausted {
+            self.exhausted = true;
+            self.sink
+                .report(
+                    Code::ExpandsTooFar,
+                    span,
+                    format!("definitions and expressions together nest more than {MAX_DEPTH} deep"),
+                )
+                .hint("use fewer levels of definitions");
+        }
+    }
+
+    /// Names defined later in the document, for a hint.
+    fn is_defined_later(&self, name: &str) -> bool {
+        self.declared.contains(name)
+            && !self.globals.contains_key(name)
+            && !self.sets.contains_key(name)
+    }
+
+    fn collect_declared(&mut self) {
+        for item in &self.document.items {
+            match &item.kind {
+                ItemKind::Set { name, .. } => self.declared.insert(&name.text),
+                ItemKind::Let(definition) => self.declared.insert(&definition.name.text),
+                _ => false,
+            };
+        }
+    }
+
+    /// The innermost local definition of a name.
+    fn local(&self, scope: &Scope<'d>, name: &str) -> Option<Local<'d>> {
+        scope.find(name)
+    }
+}
