@@ -1,7 +1,9 @@
 //! The emulator's thread: read frames, ask the scheduler, transmit on time.
 //!
-//! Sleeping is precise to a few tens of microseconds, so the thread wakes a
-//! little early and spins for the rest, at most [`SPIN_NS`].
+//! How late a sleep ends depends on the machine (a virtual one that went idle
+//! takes a tenth of a millisecond, a busy one next to nothing), so the thread
+//! learns it, asks to be woken by that much earlier, and spins for what is
+//! left, at most [`SPIN_NS`].
 
 use std::collections::HashMap;
 use std::io;
@@ -23,10 +25,10 @@ use super::{Command, Leg};
 use crate::realtime::{EMULATOR_PRIORITY, monotonic_ns, unix_ns};
 use crate::sys::{self, FRAME_CAPACITY, RECEIVE_BATCH, ReceivedFrame, SEND_BATCH};
 
-/// How long before a frame is due the thread wakes and spins. A tenth of what
-/// waking up costs on a busy virtual machine would be too short, and 2 %
-/// of a core at a thousand wake-ups per second is what this costs at most.
-const SPIN_NS: u64 = 20_000;
+/// The longest spin: what is left of a sleep that ended early.
+const SPIN_NS: u64 = 50_000;
+/// The earliest that a sleep is made to end before a frame is due.
+const LEAD_NS_MAX: u64 = 200_000;
 /// Batches read before due frames are looked at again.
 const RECEIVE_ROUNDS: usize = 2;
 
@@ -44,7 +46,11 @@ pub(super) struct Engine {
     spare: Vec<Buffer>,
     /// When the socket was last seen empty: no frame read later is older.
     drained_at: Nanos,
+    /// How late sleeps have ended of late, nanoseconds.
+    oversleep: u64,
     overflow_frames: u64,
+    /// Backlog drops of the machine when the books were opened.
+    backlog_drops_before: u64,
     realtime_refused: Option<String>,
 }
 
@@ -79,7 +85,9 @@ impl Engine {
             wake,
             spare: Vec::new(),
             drained_at: monotonic_ns(),
+            oversleep: 0,
             overflow_frames: 0,
+            backlog_drops_before: backlog_drops(),
             realtime_refused,
         })
     }
@@ -123,6 +131,7 @@ impl Engine {
                     self.scheduler.reset_books();
                     let _ = self.socket.overflow_frames();
                     self.overflow_frames = 0;
+                    self.backlog_drops_before = backlog_drops();
                     let _ = done.send(());
                 }
             }
@@ -138,6 +147,7 @@ impl Engine {
             realtime: self.realtime_refused.is_none(),
             realtime_refused: self.realtime_refused.clone(),
             socket_overflow_frames: self.overflow_frames,
+            machine_backlog_drops: backlog_drops().saturating_sub(self.backlog_drops_before),
             links,
             unrouted,
         }
@@ -273,18 +283,35 @@ impl Engine {
             }
             return;
         }
-        let timeout = remaining.map(|ns| {
-            let ns = ns - SPIN_NS;
-            TimeSpec::new((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64)
-        });
+        let lead = SPIN_NS.max(self.oversleep.min(LEAD_NS_MAX));
+        // Too near for the whole lead: sleep as long as the spin allows.
+        let sleep = remaining.map(|ns| ns.checked_sub(lead).unwrap_or(ns - SPIN_NS));
         let mut waited = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
         ];
         // EINTR is as good as any other reason to look again.
-        let _ = ppoll(&mut waited, timeout, None);
-        let _ = self.wake.read();
+        let events = ppoll(&mut waited, sleep.map(timespec), None);
+        if let (Ok(0), Some(sleep)) = (events, sleep) {
+            let overslept = monotonic_ns().saturating_sub(now + sleep);
+            self.oversleep = (self.oversleep * 7 + overslept) / 8;
+        }
+        if waited[1].any().unwrap_or(true) {
+            let _ = self.wake.read();
+        }
     }
+}
+
+/// Packets that the kernel dropped because a processor's backlog was full, all
+/// namespaces together: the second column of each processor's line.
+fn backlog_drops() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    let column = |line: &str| u64::from_str_radix(line.split(' ').nth(1)?, 16).ok();
+    text.lines().filter_map(column).sum()
+}
+
+fn timespec(ns: u64) -> TimeSpec {
+    TimeSpec::new((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64)
 }
 
 /// Each node's /24 is routed to it whole.

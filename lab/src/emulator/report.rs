@@ -22,6 +22,12 @@ pub struct EmulatorReport {
     /// Frames that the kernel dropped because the emulator read too slowly;
     /// their pair is unknown. Any is a sign of an overloaded machine.
     pub socket_overflow_frames: u64,
+    /// Packets that the kernel dropped between devices because a processor's
+    /// backlog was full (`net.core.netdev_max_backlog`). The kernel counts them
+    /// for the whole machine, so they need not be the lab's; but a frame that
+    /// is in no drop log and did not arrive is one of these, or was dropped by
+    /// its receiver.
+    pub machine_backlog_drops: u64,
     /// Every ordered pair of different nodes.
     pub links: Vec<LinkReport>,
     /// Frames that no link took, per source node with any.

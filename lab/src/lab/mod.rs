@@ -17,7 +17,7 @@ use crate::link::{LinkChange, LinkParams};
 use crate::netns::Namespace;
 use crate::node::NodeHandle;
 use crate::state::{self, LabRecord, NodeRecord, Owner, WorkloadRecord};
-use crate::topology::{NodeSpec, Topology, WAN, WorkloadSpec};
+use crate::topology::{CONTROLLER, NodeSpec, Topology, WAN, WorkloadSpec};
 use crate::workload::{MoveTimes, Workload};
 
 /// A lab that this process owns. Dropping it takes it down.
@@ -65,7 +65,8 @@ fn remove(record: &LabRecord) -> Result<(), LabError> {
 
 impl Lab {
     /// Brings a topology up: sweeps what dead labs left, makes the namespaces,
-    /// the underlay, the emulator and the workloads. Blocks until all is there.
+    /// the underlay, the emulator and the workloads. Blocks until all is there;
+    /// call it by `spawn_blocking` from async code.
     ///
     /// # Errors
     /// [`LabError::NotRoot`], [`LabError::AlreadyUp`], or what the system
@@ -137,6 +138,12 @@ impl Lab {
     /// [`LabError::NoSuchName`].
     pub fn node(&self, name: &str) -> Result<&NodeHandle, LabError> {
         self.inner.index(name).map(|index| &self.inner.nodes[index])
+    }
+
+    /// The controller's node, when the topology has one.
+    #[must_use]
+    pub fn controller(&self) -> Option<&NodeHandle> {
+        self.inner.nodes.iter().find(|node| node.name == CONTROLLER)
     }
 
     /// All workloads, by name.
