@@ -2,10 +2,11 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::Duration;
 
 use sunwire_lab::traffic::ping::{PingOptions, ping};
-use sunwire_lab::{Lab, LinkChange, LinkEnds, Topology, expect_no_ping, expect_ping};
+use sunwire_lab::{DropReason, Lab, LinkChange, LinkEnds, Topology, expect_no_ping, expect_ping};
 
 fn two_nodes() -> Topology {
     Topology::builder()
@@ -60,7 +61,51 @@ fn link_taken_down_while_running_stops_pings_until_it_is_up_again() {
     expect_no_ping(east, west.underlay_address.into(), patience).unwrap();
     let report = lab.report().unwrap();
     let drops = &report.link("west", "east").unwrap().dropped;
-    assert_eq!(drops[&sunwire_lab::DropReason::LinkDown], 3);
+    assert_eq!(drops[&DropReason::LinkDown], 3);
     lab.set_link("west", "east", LinkChange::up(true)).unwrap();
     expect_ping(east, west.underlay_address.into()).unwrap();
+}
+
+#[test]
+fn frames_for_another_hardware_address_than_the_gateways_are_not_forwarded() {
+    let name = "frames_for_another_hardware_address_than_the_gateways_are_not_forwarded";
+    if !common::can_run(name) {
+        return;
+    }
+    let lab = Lab::up(two_nodes()).unwrap();
+    let (east, west) = (lab.node("east").unwrap(), lab.node("west").unwrap());
+    expect_ping(east, west.underlay_address.into()).unwrap();
+    let gateway = east.underlay_gateway;
+    let neighbour = |arguments: &str| {
+        let mut ip = Command::new("ip");
+        ip.args(format!("neigh {arguments}").split(' '));
+        let output = east.namespace.exec(ip).unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    neighbour(&format!(
+        "replace {gateway} lladdr 02:00:00:00:00:99 dev wan0"
+    ));
+    let patience = Duration::from_millis(200);
+    expect_no_ping(east, west.underlay_address.into(), patience).unwrap();
+    let unrouted = lab.report().unwrap().unrouted;
+    assert_eq!(unrouted[0].from, "east");
+    assert_eq!(unrouted[0].dropped[&DropReason::NotForwardable], 3);
+    neighbour(&format!("del {gateway} dev wan0"));
+    expect_ping(east, west.underlay_address.into()).unwrap();
+}
+
+#[test]
+fn address_of_no_node_is_a_drop_of_its_sender() {
+    if !common::can_run("address_of_no_node_is_a_drop_of_its_sender") {
+        return;
+    }
+    let lab = Lab::up(two_nodes()).unwrap();
+    let east = lab.node("east").unwrap();
+    let nobody = "10.99.99.99".parse().unwrap();
+    expect_no_ping(east, nobody, Duration::from_millis(200)).unwrap();
+    let unrouted = lab.report().unwrap().unrouted;
+    assert_eq!(unrouted[0].dropped[&DropReason::NoRoute], 3);
+    assert_eq!(unrouted[0].recent_drops.len(), 3);
+    lab.reset_report().unwrap();
+    assert!(lab.report().unwrap().unrouted.is_empty());
 }

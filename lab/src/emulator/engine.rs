@@ -22,6 +22,7 @@ use super::scheduler::{Departure, Scheduler};
 use super::shaper::{DropReason, Nanos};
 use super::socket::PacketSocket;
 use super::{Command, Leg};
+use crate::mac::Mac;
 use crate::realtime::{EMULATOR_PRIORITY, monotonic_ns, unix_ns};
 use crate::sys::{self, FRAME_CAPACITY, RECEIVE_BATCH, ReceivedFrame, SEND_BATCH};
 
@@ -31,6 +32,9 @@ const SPIN_NS: u64 = 50_000;
 const LEAD_NS_MAX: u64 = 200_000;
 /// Batches read before due frames are looked at again.
 const RECEIVE_ROUNDS: usize = 2;
+
+/// Buffers kept for later frames at most, 32 MiB; more are given back.
+const SPARE_MAX: usize = 1 << 14;
 
 type Buffer = Box<[u8; FRAME_CAPACITY]>;
 
@@ -97,6 +101,7 @@ impl Engine {
         let mut due = Vec::with_capacity(SEND_BATCH);
         let mut batch = Vec::with_capacity(RECEIVE_BATCH);
         while self.obey() {
+            self.spare.truncate(SPARE_MAX);
             for _ in 0..RECEIVE_ROUNDS {
                 if !self.receive(&mut batch) {
                     break;
@@ -204,38 +209,41 @@ impl Engine {
             return Some(buffer);
         }
         let bytes = &mut buffer[..length];
-        if let Some(mac) = frame::source(bytes) {
-            self.legs[from].node_mac = mac;
-        }
-        match frame::parse(bytes) {
-            Frame::Ipv4 { destination } => {
-                let Some(to) = self.leg_by_subnet.get(&subnet(destination)).copied() else {
-                    let reason = DropReason::NoRoute;
-                    self.scheduler.refuse(at, from, length as u32, reason);
-                    return Some(buffer);
-                };
-                frame::readdress(bytes, self.legs[to].gateway_mac, self.legs[to].node_mac);
-                self.scheduler
-                    .offer(at, from, to, length as u32, buffer)
-                    .err()
+        let reason = match frame::parse(bytes) {
+            // A gateway takes what is addressed to it and nothing else.
+            Frame::Ipv4 { destination }
+                if frame::destination(bytes) == Some(self.legs[from].gateway_mac) =>
+            {
+                if let Some(to) = self.leg_by_subnet.get(&subnet(destination)).copied() {
+                    frame::readdress(bytes, self.legs[to].gateway_mac, self.legs[to].node_mac);
+                    let offered = self.scheduler.offer(at, from, to, length as u32, buffer);
+                    return offered.err();
+                }
+                DropReason::NoRoute
             }
-            Frame::ArpRequest { sender, target } if target == self.legs[from].gateway => {
-                self.answer_arp(from, sender);
-                Some(buffer)
+            Frame::ArpRequest { sender, target } => {
+                // The sender may be announcing a new hardware address.
+                if let Some(mac) = frame::source(bytes)
+                    && sender == self.legs[from].address
+                {
+                    self.legs[from].node_mac = mac;
+                }
+                if target == self.legs[from].gateway {
+                    self.answer_arp(from, frame::source(bytes), sender);
+                }
+                // Others are for neighbours that a node does not have.
+                return Some(buffer);
             }
-            // A node announcing or probing its own address needs no answer.
-            Frame::ArpRequest { target, .. } if target == self.legs[from].address => Some(buffer),
-            Frame::ArpRequest { .. } | Frame::Other => {
-                let reason = DropReason::NotForwardable;
-                self.scheduler.refuse(at, from, length as u32, reason);
-                Some(buffer)
-            }
-        }
+            Frame::Ipv4 { .. } | Frame::Other => DropReason::NotForwardable,
+        };
+        self.scheduler.refuse(at, from, length as u32, reason);
+        Some(buffer)
     }
 
-    fn answer_arp(&self, leg: usize, asker: Ipv4Addr) {
+    fn answer_arp(&self, leg: usize, asker_mac: Option<Mac>, asker: Ipv4Addr) {
         let leg = &self.legs[leg];
-        let reply = frame::arp_reply(leg.gateway_mac, leg.gateway, leg.node_mac, asker);
+        let asker_mac = asker_mac.unwrap_or(leg.node_mac);
+        let reply = frame::arp_reply(leg.gateway_mac, leg.gateway, asker_mac, asker);
         if let Err(error) = sys::send_batch(self.socket.as_fd(), &[(leg.ifindex, &reply)]) {
             tracing::warn!(node = leg.node, %error, "could not answer ARP for the gateway");
         }

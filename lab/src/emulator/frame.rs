@@ -51,6 +51,11 @@ fn address(bytes: &[u8]) -> Ipv4Addr {
     Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])
 }
 
+/// The hardware address that a frame is for.
+pub(crate) fn destination(frame: &[u8]) -> Option<Mac> {
+    Some(Mac(*frame.first_chunk()?))
+}
+
 /// The hardware address that sent a frame.
 pub(crate) fn source(frame: &[u8]) -> Option<Mac> {
     Some(Mac(frame.get(6..12)?.try_into().ok()?))
@@ -96,7 +101,7 @@ mod tests {
             NODE,
             Ipv4Addr::new(10, 200, 1, 2),
         );
-        assert_eq!(reply[..6], NODE.0);
+        assert_eq!(destination(&reply), Some(NODE));
         assert_eq!(source(&reply), Some(GATEWAY));
         assert_eq!(reply[20..22], [0, 2]);
         assert_eq!(reply[28..32], [10, 200, 1, 1]);
@@ -127,6 +132,7 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             parse(&bytes);
             source(&bytes);
+            destination(&bytes);
         }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Leg {
     /// The gateway's hardware address. It is not the leg's own, so that the
     /// kernel takes the frames for somebody else's and drops its copy early.
     pub(crate) gateway_mac: Mac,
-    /// The node's hardware address; learnt anew from what the node sends.
+    /// The node's hardware address; learnt anew from the node's ARP requests.
     pub(crate) node_mac: Mac,
 }
 

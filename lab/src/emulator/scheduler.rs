@@ -13,9 +13,9 @@ use super::random::Random;
 use super::shaper::{DropReason, Fate, Nanos, Shaper};
 use crate::link::LinkParams;
 
-/// Bytes of frames that a lab holds at most: a second at 2 Gbit/s. Memory stays
-/// bounded even with long delays and no rate limit.
-pub(crate) const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
+/// Frames that a lab holds at most, 256 MiB of buffers and more than a second of
+/// gigabit: memory stays bounded even with long delays and no rate limit.
+pub(crate) const IN_FLIGHT_FRAMES_MAX: usize = 1 << 17;
 
 /// One ordered pair's link with its books.
 #[derive(Debug)]
@@ -81,7 +81,6 @@ pub(crate) struct Scheduler<F> {
     unrouted: Vec<DropLog>,
     under_way: BinaryHeap<Reverse<Scheduled<F>>>,
     sequence: u64,
-    in_flight_bytes: u64,
 }
 
 impl<F> Scheduler<F> {
@@ -103,7 +102,6 @@ impl<F> Scheduler<F> {
             unrouted: vec![DropLog::default(); nodes],
             under_way: BinaryHeap::new(),
             sequence: 0,
-            in_flight_bytes: 0,
         }
     }
 
@@ -129,7 +127,7 @@ impl<F> Scheduler<F> {
         length: u32,
         frame: F,
     ) -> Result<(), F> {
-        let full = self.in_flight_bytes + u64::from(length) > IN_FLIGHT_BYTES_MAX;
+        let full = self.under_way.len() >= IN_FLIGHT_FRAMES_MAX;
         let link = self.link_mut(from, to);
         let fate = if full {
             Fate::Drop(DropReason::InFlightLimit)
@@ -152,7 +150,6 @@ impl<F> Scheduler<F> {
                 // The sequence keeps the order of frames due at the same time.
                 let order = (due, self.sequence);
                 self.sequence += 1;
-                self.in_flight_bytes += u64::from(length);
                 self.under_way.push(Reverse(Scheduled { order, departure }));
                 Ok(())
             }
@@ -175,7 +172,6 @@ impl<F> Scheduler<F> {
             return None;
         }
         let Reverse(next) = self.under_way.pop()?;
-        self.in_flight_bytes -= u64::from(next.departure.length);
         Some(next.departure)
     }
 
@@ -258,18 +254,17 @@ mod tests {
             }
             prop_assert_eq!(dropped, returned);
             prop_assert_eq!(dropped + delivered, offers.len() as u64);
-            prop_assert_eq!(scheduler.in_flight_bytes, 0);
+            prop_assert_eq!(scheduler.next_due(), None);
         }
     }
 
     #[test]
     fn memory_of_frames_under_way_is_bounded() {
         let mut scheduler = scheduler(LinkParams::with_delay(Duration::from_secs(60)));
-        let frames = IN_FLIGHT_BYTES_MAX / (1 << 20);
-        for id in 0..frames {
-            assert_eq!(scheduler.offer(0, 0, 1, 1 << 20, id as usize), Ok(()));
+        for id in 0..IN_FLIGHT_FRAMES_MAX {
+            assert_eq!(scheduler.offer(0, 0, 1, 60, id), Ok(()));
         }
-        assert_eq!(scheduler.offer(0, 0, 1, 1, 9), Err(9));
+        assert_eq!(scheduler.offer(0, 0, 1, 60, 9), Err(9));
         let drops = &scheduler.link(0, 1).books.drops;
         assert_eq!(drops.counts()[&DropReason::InFlightLimit], 1);
     }

@@ -29,11 +29,11 @@ pub enum DropReason {
     QueueFull,
     /// The link was down.
     LinkDown,
-    /// The lab as a whole holds too many bytes under way.
+    /// The lab as a whole holds too many frames under way.
     InFlightLimit,
     /// No node has the destination address.
     NoRoute,
-    /// Neither IPv4 nor an ARP request for the gateway, or malformed.
+    /// No IPv4, malformed, or not for the gateway's hardware address.
     NotForwardable,
     /// Longer than the underlay's MTU allows: an offload was turned back on.
     TooLong,

@@ -141,3 +141,10 @@ fn link_that_is_down_drops_everything() {
     params.up = false;
     assert_eq!(link(params).offer(5, 60), Fate::Drop(DropReason::LinkDown));
 }
+
+#[test]
+fn receive_times_that_step_back_keep_the_order() {
+    let mut shaper = link(LinkParams::with_delay(Duration::from_micros(1)));
+    assert_eq!(shaper.offer(5_000, 60), Fate::Deliver(6_000));
+    assert_eq!(shaper.offer(4_000, 60), Fate::Deliver(6_000));
+}

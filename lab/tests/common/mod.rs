@@ -15,7 +15,7 @@ pub(crate) fn can_run(test: &str) -> bool {
         (21, "CAP_SYS_ADMIN"),
     ] {
         if capabilities & (1 << bit) == 0 {
-            eprintln!("SKIPPED {test}: {name}");
+            eprintln!("SKIPPED {test}: {name} is missing, run as root");
             return false;
         }
     }
