@@ -3,7 +3,7 @@
 #![allow(
     unreachable_pub,
     missing_docs,
-    clippy::doc_markdown,
+    clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]
 

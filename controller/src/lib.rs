@@ -1,1 +1,42 @@
-//! The controller
+//! The controller: decides what is agreed, keeps it durably, and tells agents.
+//!
+//! ```text
+//! REST  --> rest/ ---+                             +--> wire.rs --> sessions.rs --> agents
+//!                    +--> handle.rs --> owner.rs --+
+//! gRPC  --> grpc.rs -+        (one thread: state.apply, then log.append, then answers)
+//! ```
+//! [`state::State::apply`] decides, purely; [`log`] makes durable; everything else carries.
+//!
+//! ```no_run
+//! use sunwire_controller::{Config, Controller};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let controller = Controller::open(&Config {
+//!     rest: vec!["127.0.0.1:7510".parse()?],
+//!     grpc: vec!["127.0.0.1:7511".parse()?],
+//!     data_dir: "/var/lib/sunwire/controller".into(),
+//! })?;
+//! controller.run(std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod command;
+mod compile;
+mod controller;
+pub mod effects;
+mod grpc;
+mod handle;
+pub mod listen;
+pub mod log;
+mod owner;
+mod refusal;
+mod report;
+mod rest;
+mod sessions;
+pub mod state;
+mod wire;
+
+pub use controller::{Config, Controller, OpenError, RunError};
+pub use refusal::Refusal;

@@ -1,0 +1,142 @@
+//! The agents' side of the controller: one stream for each node.
+
+use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use sunwire_api::agent::agent_message::Message as Said;
+use sunwire_api::agent::agents_server::Agents;
+use sunwire_api::{Name, NodeLocation, Problem, ProblemCode, agent};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::command::Command;
+use crate::handle::Handle;
+use crate::owner::{Hello, Message};
+use crate::sessions::{QUEUE_MAX, SessionId};
+
+/// How long a client may take to say who it is.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// The service.
+pub(crate) struct AgentService {
+    handle: Handle,
+}
+
+impl AgentService {
+    pub(crate) fn new(handle: Handle) -> Self {
+        AgentService { handle }
+    }
+}
+
+#[tonic::async_trait]
+impl Agents for AgentService {
+    type ConnectStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<agent::ControllerMessage, Status>> + Send>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<agent::AgentMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let mut stream = request.into_inner();
+        let first = tokio::time::timeout(HELLO_WITHIN, stream.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no Hello came"))??;
+        let Some(Said::Hello(hello)) = first.and_then(|first| first.message) else {
+            return Err(Status::invalid_argument(
+                "the first message of a stream has to be Hello",
+            ));
+        };
+        let (node, register) = parse(&hello)?;
+        let (feed, fed) = mpsc::channel(QUEUE_MAX);
+        let (reader, closed) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
+        let hello = Hello {
+            register,
+            node: node.clone(),
+            version: hello.version,
+            feed,
+            reader,
+            answer,
+        };
+        self.handle
+            .send(Message::Hello(hello))
+            .await
+            .map_err(refused)?;
+        let session = answered
+            .await
+            .map_err(|_| Status::unavailable("the controller is stopping"))?
+            .map_err(|refusal| refused(refusal.into()))?;
+        tracing::info!(%node, "agent connected");
+        tokio::spawn(listen(self.handle.clone(), node, session, stream, closed));
+        Ok(Response::new(Box::pin(ReceiverStream::new(fed))))
+    }
+}
+
+/// Passes on what an agent says, until the stream ends or is closed.
+async fn listen(
+    handle: Handle,
+    node: Name,
+    session: SessionId,
+    mut stream: Streaming<agent::AgentMessage>,
+    mut closed: oneshot::Receiver<()>,
+) {
+    loop {
+        let said = tokio::select! {
+            _ = &mut closed => break,
+            said = stream.message() => said,
+        };
+        match said {
+            Ok(Some(said)) => {
+                let said = Message::Said(node.clone(), session, said);
+                if handle.send(said).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(status) => {
+                tracing::debug!(%node, %status, "stream failed");
+                break;
+            }
+        }
+    }
+    tracing::info!(%node, "agent gone");
+    // When the owner is gone too, there is nobody left to tell.
+    let _ = handle.send(Message::Gone(node, session)).await;
+}
+
+fn parse(hello: &agent::Hello) -> Result<(Name, Command), Status> {
+    let wrong = |what: &str, error: &dyn std::fmt::Display| {
+        Status::invalid_argument(format!("{what}: {error}"))
+    };
+    let name: Name = hello
+        .node
+        .parse()
+        .map_err(|error| wrong("name of the node", &error))?;
+    let location: NodeLocation = hello
+        .location
+        .parse()
+        .map_err(|error| wrong("location of the node", &error))?;
+    let address = <[u8; 4]>::try_from(hello.underlay_address.as_slice())
+        .map_err(|_| wrong("underlay address of the node", &"it has to have 4 bytes"))?;
+    let register = Command::RegisterNode {
+        name: name.clone(),
+        location,
+        underlay_address: Ipv4Addr::from(address),
+    };
+    Ok((name, register))
+}
+
+/// A problem as gRPC has it.
+fn refused(problem: Problem) -> Status {
+    match problem.code {
+        ProblemCode::Stopping => Status::unavailable(problem.detail),
+        ProblemCode::NodeConnected | ProblemCode::UnderlayAddressTaken => {
+            Status::already_exists(problem.detail)
+        }
+        ProblemCode::AddressInvalid => Status::invalid_argument(problem.detail),
+        ProblemCode::PolicyBroken => Status::failed_precondition(problem.detail),
+        _ => Status::internal(problem.detail),
+    }
+}

@@ -1,0 +1,310 @@
+//! The one thread that owns the state: proposals come by a channel and are answered once they are
+//! durable.
+//!
+//! ```text
+//! REST, agents --Message--> apply to the state --> pending --> one durable append --> deltas to
+//!                                (in memory)        (batch)                           agents, answers
+//! ```
+//! Nobody sees a state that could be lost: reads wait for the append of what was applied before
+//! them, and refusals too, since what refuses may be pending. A thread and not a task, because an
+//! append waits for the disk.
+
+use sunwire_api::{Name, ProblemCode, agent};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::command::{Command, Entry, Proposal};
+use crate::effects::Effects;
+use crate::log::{Log, LogError};
+use crate::refusal::Refusal;
+use crate::report;
+use crate::sessions::{Feed, SessionId, Sessions};
+use crate::state::State;
+use crate::wire;
+
+/// Proposals that wait before those who propose have to.
+pub(crate) const MESSAGES_MAX: usize = 1024;
+/// Entries that are made durable together at most.
+const BATCH_MAX: usize = 128;
+/// Entries after which a snapshot takes their place.
+const COMPACT_AFTER: u64 = 1024;
+
+/// Runs with what is agreed and what is known of agents.
+pub(crate) type Reader = Box<dyn FnOnce(&Cluster) + Send>;
+/// Takes the outcome of a proposal and returns what is to be done once it is durable.
+pub(crate) type Answer = Box<dyn FnOnce(Result<(&Cluster, &Effects), Refusal>) -> Deferred + Send>;
+/// Sends an answer.
+pub(crate) type Deferred = Box<dyn FnOnce() + Send>;
+
+/// What the owner is asked to do.
+pub(crate) enum Message {
+    /// Apply a proposal.
+    Propose(Proposal, Answer),
+    /// Read.
+    Read(Reader),
+    /// An agent connects.
+    Hello(Hello),
+    /// An agent says something.
+    Said(Name, SessionId, agent::AgentMessage),
+    /// A stream has ended.
+    Gone(Name, SessionId),
+    /// Stop, with everything durable.
+    Stop,
+}
+
+/// An agent that connects.
+pub(crate) struct Hello {
+    /// Registers the node.
+    pub(crate) register: Command,
+    /// The node.
+    pub(crate) node: Name,
+    /// Version of the agent.
+    pub(crate) version: String,
+    /// Where to feed it.
+    pub(crate) feed: Feed,
+    /// Dropped to end the task that reads the stream.
+    pub(crate) reader: oneshot::Sender<()>,
+    /// Whether it may stay.
+    pub(crate) answer: oneshot::Sender<Result<SessionId, Refusal>>,
+}
+
+/// What is agreed, and what is known of agents.
+pub(crate) struct Cluster {
+    /// What is agreed.
+    pub(crate) state: State,
+    /// What is known of agents.
+    pub(crate) sessions: Sessions,
+}
+
+/// Changes whenever something that can be waited for may have happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tick {
+    count: u64,
+    /// The controller is stopping: nothing will happen any more.
+    pub(crate) stopping: bool,
+}
+
+/// The owner, before its thread runs.
+pub(crate) struct Owner {
+    cluster: Cluster,
+    log: Box<dyn Log>,
+    ticks: watch::Sender<Tick>,
+    /// Applied and not durable.
+    entries: Vec<Entry>,
+    deltas: Vec<(u64, agent::ControllerMessage)>,
+    deferred: Vec<Deferred>,
+}
+
+impl Owner {
+    pub(crate) fn new(state: State, log: Box<dyn Log>, ticks: watch::Sender<Tick>) -> Self {
+        Owner {
+            cluster: Cluster {
+                state,
+                sessions: Sessions::default(),
+            },
+            log,
+            ticks,
+            entries: Vec::new(),
+            deltas: Vec::new(),
+            deferred: Vec::new(),
+        }
+    }
+
+    /// Serves until it is told to stop or nobody is left to tell it.
+    ///
+    /// # Errors
+    /// The log failed: what is pending is unanswered, and whether it is durable is unknown.
+    pub(crate) fn run(mut self, mut messages: mpsc::Receiver<Message>) -> Result<(), LogError> {
+        let outcome = self.serve(&mut messages);
+        self.cluster.sessions.end_all();
+        self.ticks.send_modify(|tick| tick.stopping = true);
+        outcome
+    }
+
+    fn serve(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<(), LogError> {
+        while let Some(message) = messages.blocking_recv() {
+            let mut next = Some(message);
+            while let Some(message) = next {
+                if matches!(message, Message::Stop) {
+                    self.flush()?;
+                    return self.log.compact(&self.cluster.state);
+                }
+                self.handle(message)?;
+                if self.entries.len() >= BATCH_MAX {
+                    self.flush()?;
+                }
+                next = messages.try_recv().ok();
+            }
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, message: Message) -> Result<(), LogError> {
+        match message {
+            Message::Propose(proposal, answer) => {
+                let outcome = self.apply(proposal);
+                let deferred = match &outcome {
+                    Ok(effects) => answer(Ok((&self.cluster, effects))),
+                    Err(refusal) => answer(Err(refusal.clone())),
+                };
+                self.deferred.push(deferred);
+            }
+            Message::Read(read) => {
+                self.flush()?;
+                read(&self.cluster);
+            }
+            Message::Hello(hello) => self.hello(hello)?,
+            Message::Said(node, session, said) => self.said(&node, session, said),
+            Message::Gone(node, session) => {
+                self.flush()?;
+                let revision = self.cluster.state.revision();
+                self.cluster.sessions.end(&node, session, revision);
+                self.tick();
+            }
+            Message::Stop => unreachable!("the loop has ended"),
+        }
+        Ok(())
+    }
+
+    /// Applies a proposal; what it changed is pending until the next flush.
+    fn apply(&mut self, proposal: Proposal) -> Result<Effects, Refusal> {
+        let deleted = match &proposal.command {
+            Command::DeleteNode { name } if self.cluster.sessions.is_connected(name) => {
+                return Err(Refusal::new(
+                    ProblemCode::NodeConnected,
+                    format!("the agent of node {name} is connected: stop it first"),
+                ));
+            }
+            Command::DeleteNode { name } => Some(name.clone()),
+            _ => None,
+        };
+        let effects = self.cluster.state.apply(&proposal)?;
+        if effects.repeated {
+            return Ok(effects);
+        }
+        if effects.concern_agents() {
+            let delta = wire::delta(&self.cluster.state, &effects);
+            self.deltas.push((effects.revision, delta));
+        }
+        self.entries.push(Entry {
+            revision: effects.revision,
+            proposal,
+        });
+        if let Some(node) = deleted {
+            self.cluster.sessions.forget(&node);
+        }
+        Ok(effects)
+    }
+
+    /// Makes what is pending durable, and then tells.
+    fn flush(&mut self) -> Result<(), LogError> {
+        let changed = !self.entries.is_empty();
+        if changed {
+            self.log.append(&self.entries)?;
+            self.entries.clear();
+            for (revision, delta) in self.deltas.drain(..) {
+                self.cluster.sessions.publish(revision, &delta);
+            }
+            self.cluster.sessions.catch_up(&self.cluster.state);
+        }
+        for answer in self.deferred.drain(..) {
+            answer();
+        }
+        if changed {
+            self.tick();
+            if self.log.entries_since_snapshot() >= COMPACT_AFTER {
+                self.log.compact(&self.cluster.state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, hello: Hello) -> Result<(), LogError> {
+        let outcome = self.register(&hello);
+        // The snapshot holds only what is durable.
+        self.flush()?;
+        let answer = outcome.map(|()| {
+            self.cluster.sessions.begin(
+                &hello.node,
+                hello.version,
+                hello.feed,
+                hello.reader,
+                &self.cluster.state,
+            )
+        });
+        let gone = match &answer {
+            Ok(session) => Some(*session),
+            Err(_) => None,
+        };
+        if hello.answer.send(answer).is_err()
+            && let Some(session) = gone
+        {
+            let revision = self.cluster.state.revision();
+            self.cluster.sessions.end(&hello.node, session, revision);
+        }
+        self.tick();
+        Ok(())
+    }
+
+    /// Registers a node, and refuses one whose name is at work at another address.
+    fn register(&mut self, hello: &Hello) -> Result<(), Refusal> {
+        if let Command::RegisterNode {
+            underlay_address, ..
+        } = &hello.register
+            && let Some(known) = self.cluster.state.nodes().get(&hello.node)
+            && known.underlay_address != *underlay_address
+            && self.cluster.sessions.is_connected(&hello.node)
+        {
+            return Err(Refusal::new(
+                ProblemCode::NodeConnected,
+                format!(
+                    "an agent is connected as node {} from {}: give this node another name, or \
+                     stop that agent",
+                    hello.node, known.underlay_address
+                ),
+            ));
+        }
+        match self.apply(Proposal::internal(hello.register.clone())) {
+            Ok(_) | Err(Refusal::Unchanged) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn said(&mut self, node: &Name, session: SessionId, said: agent::AgentMessage) {
+        if !self.cluster.sessions.is_current(node, session) {
+            return;
+        }
+        match said.message {
+            Some(agent::agent_message::Message::Acknowledge(answer)) => {
+                let revision = self.cluster.state.revision();
+                self.cluster.sessions.acknowledge(node, answer, revision);
+                if self.entries.is_empty() {
+                    self.cluster.sessions.catch_up(&self.cluster.state);
+                }
+                self.tick();
+            }
+            Some(agent::agent_message::Message::Endpoint(report)) => {
+                let command = report::command(&self.cluster.state, node, &report);
+                if let Some(command) = command {
+                    match self.apply(Proposal::internal(command)) {
+                        Ok(_) | Err(Refusal::Unchanged) => {}
+                        Err(refusal) => {
+                            tracing::warn!(%node, %refusal, "an agent's report was refused");
+                        }
+                    }
+                }
+            }
+            Some(agent::agent_message::Message::Counters(counters)) => {
+                self.cluster.sessions.count(node, counters);
+                self.tick();
+            }
+            Some(agent::agent_message::Message::Hello(_)) | None => {
+                tracing::warn!(%node, "an agent said something out of place");
+            }
+        }
+    }
+
+    fn tick(&self) {
+        self.ticks.send_modify(|tick| tick.count += 1);
+    }
+}

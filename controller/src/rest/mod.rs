@@ -1,0 +1,87 @@
+//! The REST side of the controller, under `/v1`.
+//!
+//! Handlers parse, propose or read, and show; what may change is decided by the state alone.
+
+mod answer;
+mod endpoints;
+mod failure;
+mod networks;
+mod nodes;
+mod openapi;
+mod policies;
+mod request;
+mod status;
+mod wait;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::routing::{get, post};
+use sunwire_api::ProblemCode;
+
+use crate::handle::Handle;
+use failure::Failure;
+
+/// Every route.
+pub(crate) fn router(handle: Handle) -> Router {
+    Router::new()
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/{name}", get(nodes::show).delete(nodes::delete))
+        .route("/v1/networks", get(networks::list).post(networks::create))
+        .route(
+            "/v1/networks/{name}",
+            get(networks::show).delete(networks::delete),
+        )
+        .route(
+            "/v1/endpoints",
+            get(endpoints::list).post(endpoints::create),
+        )
+        .route(
+            "/v1/endpoints/{name}",
+            get(endpoints::show)
+                .patch(endpoints::update)
+                .delete(endpoints::delete),
+        )
+        .route("/v1/endpoints/{name}/move", post(endpoints::begin_move))
+        .route(
+            "/v1/endpoints/{name}/move/abort",
+            post(endpoints::abort_move),
+        )
+        .route("/v1/policies", get(policies::list))
+        // A policy cannot be named `check`: the path is the compiler's.
+        .route("/v1/policies/check", post(policies::check))
+        .route(
+            "/v1/policies/{name}",
+            get(policies::show)
+                .put(policies::put)
+                .delete(policies::delete),
+        )
+        .route("/v1/policies/{name}/text", get(policies::text))
+        .route("/v1/policies/{name}/history", get(policies::history))
+        .route("/v1/policies/{name}/rollback", post(policies::rollback))
+        .route("/v1/status", get(status::status))
+        .route("/v1/counters", get(status::counters))
+        .route("/v1/openapi.json", get(openapi::show))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(handle)
+}
+
+async fn no_route(uri: Uri) -> Failure {
+    Failure::new(
+        ProblemCode::RouteNotFound,
+        format!(
+            "there is no {}: GET /v1/openapi.json lists every path",
+            uri.path()
+        ),
+    )
+}
+
+async fn no_method(method: Method, uri: Uri) -> Failure {
+    Failure::new(
+        ProblemCode::MethodNotAllowed,
+        format!(
+            "{} does not take {method}: the Allow header says what it takes",
+            uri.path()
+        ),
+    )
+}

@@ -1,0 +1,93 @@
+//! Virtual networks.
+
+use axum::Json;
+use axum::extract::State;
+use sunwire_api::{Deleted, Name, Network, NetworkCreate, Page, Problem};
+
+use super::answer::{PageQuery, Tagged, Written};
+use super::failure::Failure;
+use super::request::{self, NetworkName, NoBody, Parameters, Write};
+use crate::command::Command;
+use crate::handle::Handle;
+
+/// Lists networks.
+#[utoipa::path(
+    get, path = "/v1/networks", tag = "networks",
+    params(PageQuery),
+    responses((status = 200, body = Page<Network>), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn list(
+    State(handle): State<Handle>,
+    Parameters(query): Parameters<PageQuery>,
+) -> Result<Json<Page<Network>>, Failure> {
+    let page = handle
+        .read(move |cluster| {
+            let state = &cluster.state;
+            query.page(state.networks(), |name, _| state.network_view(name))
+        })
+        .await??;
+    Ok(Json(page))
+}
+
+/// Creates a network.
+#[utoipa::path(
+    post, path = "/v1/networks", tag = "networks",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Names this request")),
+    request_body = NetworkCreate,
+    responses((status = 201, body = Network), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn create(
+    State(handle): State<Handle>,
+    write: Write<request::Json<NetworkCreate>>,
+) -> Result<Written<Network>, Failure> {
+    let name = write.body.0.name.clone();
+    let proposal = write.propose(|body| Command::CreateNetwork(body.0));
+    let resource = handle
+        .propose(proposal, move |cluster, _| {
+            cluster.state.network_view(&name)
+        })
+        .await?;
+    Ok(Written {
+        resource,
+        created: true,
+        collection: "/v1/networks",
+    })
+}
+
+/// Shows a network.
+#[utoipa::path(
+    get, path = "/v1/networks/{name}", tag = "networks",
+    params(("name" = Name, Path, description = "Name of the network")),
+    responses((status = 200, body = Network), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn show(
+    State(handle): State<Handle>,
+    NetworkName(name): NetworkName,
+) -> Result<Tagged<Network>, Failure> {
+    let network = handle
+        .read(move |cluster| cluster.state.network_view(&name))
+        .await??;
+    Ok(Tagged(network))
+}
+
+/// Deletes a network without endpoints and policy.
+#[utoipa::path(
+    delete, path = "/v1/networks/{name}", tag = "networks",
+    params(
+        ("name" = Name, Path, description = "Name of the network"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the network, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    responses((status = 200, body = Deleted), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn delete(
+    State(handle): State<Handle>,
+    NetworkName(name): NetworkName,
+    write: Write<NoBody>,
+) -> Result<Json<Deleted>, Failure> {
+    let proposal = write.propose(|NoBody| Command::DeleteNetwork { name });
+    let revision = handle
+        .propose(proposal, |_, effects| Ok(effects.revision))
+        .await?;
+    Ok(Json(Deleted { revision }))
+}

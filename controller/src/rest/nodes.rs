@@ -1,0 +1,84 @@
+//! Nodes.
+
+use axum::Json;
+use axum::extract::State;
+use sunwire_api::{Deleted, Name, Node, NodeSpec, Page, Problem, ProblemCode};
+
+use super::answer::{PageQuery, Tagged};
+use super::failure::Failure;
+use super::request::{NoBody, NodeName, Parameters, Write};
+use crate::command::Command;
+use crate::handle::Handle;
+use crate::owner::Cluster;
+use crate::refusal::Refusal;
+
+pub(crate) fn view(cluster: &Cluster, name: &Name) -> Result<Node, Refusal> {
+    let record = cluster.state.nodes().get(name).ok_or_else(|| {
+        Refusal::new(
+            ProblemCode::NodeNotFound,
+            format!("there is no node {name}: a node appears when its agent connects"),
+        )
+    })?;
+    let revision = cluster.state.revision();
+    Ok(Node {
+        name: name.clone(),
+        spec: NodeSpec {
+            location: record.location.clone(),
+            underlay_address: record.underlay_address.into(),
+        },
+        status: cluster.sessions.status(name, record, revision),
+        revision: record.revision,
+    })
+}
+
+/// Lists nodes.
+#[utoipa::path(
+    get, path = "/v1/nodes", tag = "nodes",
+    params(PageQuery),
+    responses((status = 200, body = Page<Node>), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn list(
+    State(handle): State<Handle>,
+    Parameters(query): Parameters<PageQuery>,
+) -> Result<Json<Page<Node>>, Failure> {
+    let page = handle
+        .read(move |cluster| query.page(cluster.state.nodes(), |name, _| view(cluster, name)))
+        .await??;
+    Ok(Json(page))
+}
+
+/// Shows a node.
+#[utoipa::path(
+    get, path = "/v1/nodes/{name}", tag = "nodes",
+    params(("name" = Name, Path, description = "Name of the node")),
+    responses((status = 200, body = Node), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn show(
+    State(handle): State<Handle>,
+    NodeName(name): NodeName,
+) -> Result<Tagged<Node>, Failure> {
+    let node = handle.read(move |cluster| view(cluster, &name)).await??;
+    Ok(Tagged(node))
+}
+
+/// Forgets a node whose agent is gone and where no endpoint is.
+#[utoipa::path(
+    delete, path = "/v1/nodes/{name}", tag = "nodes",
+    params(
+        ("name" = Name, Path, description = "Name of the node"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the node, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    responses((status = 200, body = Deleted), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn delete(
+    State(handle): State<Handle>,
+    NodeName(name): NodeName,
+    write: Write<NoBody>,
+) -> Result<Json<Deleted>, Failure> {
+    let proposal = write.propose(|NoBody| Command::DeleteNode { name });
+    let revision = handle
+        .propose(proposal, |_, effects| Ok(effects.revision))
+        .await?;
+    Ok(Json(Deleted { revision }))
+}

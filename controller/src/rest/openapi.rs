@@ -1,0 +1,47 @@
+//! The description of the REST interface, in OpenAPI 3.1, made of the handlers themselves.
+
+use axum::Json;
+use utoipa::OpenApi;
+
+use super::{endpoints, networks, nodes, policies, status};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Sunwire controller",
+        description = "Nodes, networks, endpoints and policies of one private cloud over many \
+                       public ones."
+    ),
+    paths(
+        nodes::list,
+        nodes::show,
+        nodes::delete,
+        networks::list,
+        networks::create,
+        networks::show,
+        networks::delete,
+        endpoints::list,
+        endpoints::create,
+        endpoints::show,
+        endpoints::update,
+        endpoints::delete,
+        endpoints::begin_move,
+        endpoints::abort_move,
+        policies::list,
+        policies::check,
+        policies::show,
+        policies::text,
+        policies::put,
+        policies::delete,
+        policies::history,
+        policies::rollback,
+        status::status,
+        status::counters,
+    )
+)]
+struct Description;
+
+/// The description.
+pub(crate) async fn show() -> Json<utoipa::openapi::OpenApi> {
+    Json(Description::openapi())
+}

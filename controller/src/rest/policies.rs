@@ -1,0 +1,208 @@
+//! Policies.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use sunwire_api::{
+    Deleted, Name, Page, Policy, PolicyChecked, PolicyHistory, PolicyText, Problem, ProblemCode,
+    RollbackRequest,
+};
+
+use super::answer::{PageQuery, Tagged, Written};
+use super::failure::Failure;
+use super::request::{NoBody, Parameters, PolicyName, PolicySource, Rollback, Write};
+use crate::command::Command;
+use crate::handle::Handle;
+use crate::state;
+
+/// Lists policies.
+#[utoipa::path(
+    get, path = "/v1/policies", tag = "policies",
+    params(PageQuery),
+    responses((status = 200, body = Page<Policy>), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn list(
+    State(handle): State<Handle>,
+    Parameters(query): Parameters<PageQuery>,
+) -> Result<Json<Page<Policy>>, Failure> {
+    let page = handle
+        .read(move |cluster| {
+            let state = &cluster.state;
+            query.page(state.policies(), |name, _| state.policy_view(name))
+        })
+        .await??;
+    Ok(Json(page))
+}
+
+/// Compiles a text against the networks, endpoints and nodes as they are, and changes nothing.
+#[utoipa::path(
+    post, path = "/v1/policies/check", tag = "policies",
+    request_body(content(
+        (PolicyText = "application/json"), (String = "text/plain"),
+    )),
+    responses((status = 200, body = PolicyChecked), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn check(
+    State(handle): State<Handle>,
+    write: Write<PolicySource>,
+) -> Result<Json<PolicyChecked>, Failure> {
+    let text = write.body.0;
+    let compiled = handle
+        .read(move |cluster| state::check(&cluster.state, &text))
+        .await??;
+    Ok(Json(PolicyChecked {
+        network: compiled.network,
+        table_nodes: compiled.tables.nodes.len() as u64,
+        leaves: compiled.tables.leaves.len() as u64,
+        address_prefixes: compiled.tables.classes.len() as u64,
+        warnings: compiled.warnings,
+    }))
+}
+
+/// Shows a policy.
+#[utoipa::path(
+    get, path = "/v1/policies/{name}", tag = "policies",
+    params(("name" = Name, Path, description = "Name of the policy")),
+    responses((status = 200, body = Policy), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn show(
+    State(handle): State<Handle>,
+    PolicyName(name): PolicyName,
+) -> Result<Tagged<Policy>, Failure> {
+    let policy = handle
+        .read(move |cluster| cluster.state.policy_view(&name))
+        .await??;
+    Ok(Tagged(policy))
+}
+
+/// The text in force, byte for byte.
+#[utoipa::path(
+    get, path = "/v1/policies/{name}/text", tag = "policies",
+    params(("name" = Name, Path, description = "Name of the policy")),
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = "4XX", body = Problem),
+    ),
+)]
+pub(crate) async fn text(
+    State(handle): State<Handle>,
+    PolicyName(name): PolicyName,
+) -> Result<impl IntoResponse, Failure> {
+    let policy = handle
+        .read(move |cluster| cluster.state.policy_view(&name))
+        .await??;
+    let tag = format!("\"{}\"", policy.revision);
+    let media_type = "text/plain; charset=utf-8".to_owned();
+    let headers = [(header::ETAG, tag), (header::CONTENT_TYPE, media_type)];
+    Ok((headers, policy.spec.text))
+}
+
+/// Creates a policy, or replaces its text.
+#[utoipa::path(
+    put, path = "/v1/policies/{name}", tag = "policies",
+    params(
+        ("name" = Name, Path, description = "Name of the policy"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the policy, or *"),
+        ("If-None-Match" = Option<String>, Header, description = "* to create only"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    request_body(content(
+        (PolicyText = "application/json"), (String = "text/plain"),
+    )),
+    responses(
+        (status = 200, body = Policy),
+        (status = 201, body = Policy),
+        (status = "4XX", body = Problem),
+    ),
+)]
+pub(crate) async fn put(
+    State(handle): State<Handle>,
+    PolicyName(name): PolicyName,
+    write: Write<PolicySource>,
+) -> Result<Written<Policy>, Failure> {
+    if name.as_str() == "check" {
+        return Err(Failure::new(
+            ProblemCode::MethodNotAllowed,
+            "a policy cannot be named check: POST /v1/policies/check compiles; take another name",
+        ));
+    }
+    let proposal = write.propose(|body| Command::PutPolicy {
+        name: name.clone(),
+        text: body.0,
+    });
+    let (resource, created) = handle
+        .propose(proposal, move |cluster, effects| {
+            Ok((cluster.state.policy_view(&name)?, effects.created))
+        })
+        .await?;
+    Ok(Written {
+        resource,
+        created,
+        collection: "/v1/policies",
+    })
+}
+
+/// Deletes a policy: everything in its network is dropped from then on.
+#[utoipa::path(
+    delete, path = "/v1/policies/{name}", tag = "policies",
+    params(
+        ("name" = Name, Path, description = "Name of the policy"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the policy, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    responses((status = 200, body = Deleted), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn delete(
+    State(handle): State<Handle>,
+    PolicyName(name): PolicyName,
+    write: Write<NoBody>,
+) -> Result<Json<Deleted>, Failure> {
+    let proposal = write.propose(|NoBody| Command::DeletePolicy { name });
+    let revision = handle
+        .propose(proposal, |_, effects| Ok(effects.revision))
+        .await?;
+    Ok(Json(Deleted { revision }))
+}
+
+/// The texts that a policy had, oldest first.
+#[utoipa::path(
+    get, path = "/v1/policies/{name}/history", tag = "policies",
+    params(("name" = Name, Path, description = "Name of the policy")),
+    responses((status = 200, body = PolicyHistory), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn history(
+    State(handle): State<Handle>,
+    PolicyName(name): PolicyName,
+) -> Result<Json<PolicyHistory>, Failure> {
+    let history = handle
+        .read(move |cluster| cluster.state.policy_history(&name))
+        .await??;
+    Ok(Json(history))
+}
+
+/// Brings back an earlier text, resolved anew.
+#[utoipa::path(
+    post, path = "/v1/policies/{name}/rollback", tag = "policies",
+    params(
+        ("name" = Name, Path, description = "Name of the policy"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the policy, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    request_body = Option<RollbackRequest>,
+    responses((status = 200, body = Policy), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn rollback(
+    State(handle): State<Handle>,
+    PolicyName(name): PolicyName,
+    write: Write<Rollback>,
+) -> Result<Tagged<Policy>, Failure> {
+    let proposal = write.propose(|body| Command::RollbackPolicy {
+        name: name.clone(),
+        to: body.0.to,
+    });
+    let policy = handle
+        .propose(proposal, move |cluster, _| cluster.state.policy_view(&name))
+        .await?;
+    Ok(Tagged(policy))
+}

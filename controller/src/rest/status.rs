@@ -1,0 +1,153 @@
+//! The controller's status, and counters.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use sunwire_api::{
+    Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Problem, Status, Totals, Vni,
+    agent,
+};
+use utoipa::IntoParams;
+
+use super::failure::Failure;
+use super::request::Parameters;
+use super::wait;
+use crate::handle::Handle;
+use crate::owner::Cluster;
+
+/// What to wait for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StatusQuery {
+    /// Answer once every connected node has answered this revision, or the time is over.
+    wait_revision: Option<u64>,
+    /// How long to wait, in milliseconds: at most 300000, 10000 when absent.
+    timeout_ms: Option<u64>,
+}
+
+/// How far the controller and its nodes are.
+#[utoipa::path(
+    get, path = "/v1/status", tag = "status",
+    params(StatusQuery),
+    responses((status = 200, body = Status), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn status(
+    State(handle): State<Handle>,
+    Parameters(query): Parameters<StatusQuery>,
+) -> Result<Json<Status>, Failure> {
+    let timeout = wait::timeout(query.timeout_ms)?;
+    let awaited = query.wait_revision.unwrap_or(0);
+    let read = move |cluster: &Cluster| {
+        let answered =
+            cluster.state.revision() >= awaited && cluster.sessions.all_answered(awaited);
+        Ok((view(cluster), answered))
+    };
+    let ((mut status, _), answered) = handle
+        .read_until(timeout, read, |(_, answered)| *answered)
+        .await?;
+    status.timed_out = !answered;
+    Ok(Json(status))
+}
+
+fn view(cluster: &Cluster) -> Status {
+    let revision = cluster.state.revision();
+    let nodes = cluster.state.nodes().iter().map(|(name, record)| {
+        let status = cluster.sessions.status(name, record, revision);
+        NodeProgress {
+            name: name.clone(),
+            number: record.number,
+            connected: status.connected,
+            acknowledged_revision: status.acknowledged_revision,
+            error: status.error,
+        }
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision,
+        nodes: nodes.collect(),
+        timed_out: false,
+    }
+}
+
+/// Counters of all nodes, as their agents last reported them.
+#[utoipa::path(
+    get, path = "/v1/counters", tag = "status",
+    responses((status = 200, body = Counters), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn counters(State(handle): State<Handle>) -> Result<Json<Counters>, Failure> {
+    Ok(Json(handle.read(sum).await?))
+}
+
+fn sum(cluster: &Cluster) -> Counters {
+    let mut all = Sums::default();
+    let mut nodes = Vec::new();
+    for (node, counters) in cluster.sessions.counters() {
+        all.add(counters);
+        let mut own = Sums::default();
+        own.add(counters);
+        nodes.push(NodeCounters {
+            node: node.clone(),
+            labels: own.labels(cluster),
+            drops: own.drops(),
+        });
+    }
+    Counters {
+        labels: all.labels(cluster),
+        drops: all.drops(),
+        nodes,
+    }
+}
+
+/// Totals by what was counted.
+#[derive(Default)]
+struct Sums {
+    labels: BTreeMap<(u32, String), Totals>,
+    drops: BTreeMap<String, Totals>,
+}
+
+impl Sums {
+    fn add(&mut self, counters: &agent::Counters) {
+        for counter in &counters.labels {
+            let key = (counter.vni, counter.label.clone());
+            *self.labels.entry(key).or_default() += Totals {
+                packets: counter.packets,
+                bytes: counter.bytes,
+            };
+        }
+        for counter in &counters.drops {
+            *self.drops.entry(counter.reason.clone()).or_default() += Totals {
+                packets: counter.packets,
+                bytes: counter.bytes,
+            };
+        }
+    }
+
+    fn labels(&self, cluster: &Cluster) -> Vec<LabelTotals> {
+        let network = |vni: u32| {
+            let vni = Vni::try_from(vni).ok()?;
+            cluster.state.network_of(vni).cloned()
+        };
+        let labels = self.labels.iter();
+        labels
+            .map(|((vni, label), totals)| LabelTotals {
+                vni: *vni,
+                network: network(*vni),
+                label: label.clone(),
+                totals: *totals,
+            })
+            .collect()
+    }
+
+    fn drops(&self) -> Vec<DropTotals> {
+        let drops = self.drops.iter();
+        drops
+            .map(|(reason, totals)| DropTotals {
+                reason: reason.clone(),
+                totals: *totals,
+            })
+            .collect()
+    }
+}

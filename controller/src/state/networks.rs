@@ -1,0 +1,153 @@
+//! Virtual networks.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use sunwire_api::{Cidr, MacAddress, Name, NetworkCreate, ProblemCode, Vni};
+
+use super::{State, addresses};
+use crate::effects::Effects;
+use crate::refusal::Refusal;
+
+/// MAC address of every network's gateway, the same on every node, so that an endpoint that moves
+/// finds the gateway it knows.
+pub(crate) const GATEWAY_MAC: MacAddress = MacAddress([0x02, 0x53, 0x57, 0x00, 0x00, 0x01]);
+
+/// MTU of a network whose creator names none: clouds give 1460 and more, and tunnels over
+/// encryption and IPv6 take up to 150.
+const MTU_DEFAULT: u16 = 1300;
+/// Every IPv4 host takes that much (RFC 791).
+const MTU_MIN_V4: u16 = 576;
+/// Every IPv6 link carries that much (RFC 8200).
+const MTU_MIN_V6: u16 = 1280;
+/// A jumbo frame of 9000 bytes without the 50 of the tunnel.
+const MTU_MAX: u16 = 8950;
+
+/// A virtual network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// VXLAN network identifier.
+    pub vni: Vni,
+    /// One, or one of each family.
+    pub subnets: Vec<Cidr>,
+    /// Greatest IP packet, in bytes.
+    pub mtu: u16,
+    /// Revision of its last change.
+    pub revision: u64,
+}
+
+impl NetworkRecord {
+    /// The gateway of each subnet.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        self.subnets.iter().map(addresses::gateway)
+    }
+}
+
+impl State {
+    pub(super) fn create_network(
+        &mut self,
+        create: &NetworkCreate,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let name = &create.name;
+        if self.networks.contains_key(name) {
+            return Err(Refusal::new(
+                ProblemCode::NameTaken,
+                format!("there is a network {name}: take another name"),
+            ));
+        }
+        addresses::check_subnets(&create.subnets)?;
+        let mtu = create.mtu.unwrap_or(MTU_DEFAULT);
+        let v6 = create
+            .subnets
+            .iter()
+            .any(|subnet| subnet.address().is_ipv6());
+        let mtu_min = if v6 { MTU_MIN_V6 } else { MTU_MIN_V4 };
+        if !(mtu_min..=MTU_MAX).contains(&mtu) {
+            return Err(Refusal::new(
+                ProblemCode::MtuInvalid,
+                format!("the MTU {mtu} cannot be: take one from {mtu_min} to {MTU_MAX} bytes"),
+            ));
+        }
+        let vni = match create.vni {
+            Some(vni) => self.free_vni(vni)?,
+            None => self.next_vni()?,
+        };
+        if create.vni.is_none() {
+            self.last_vni = vni.get();
+        }
+        let record = NetworkRecord {
+            vni,
+            subnets: create.subnets.clone(),
+            mtu,
+            revision: effects.revision,
+        };
+        self.networks.insert(name.clone(), record);
+        effects.created = true;
+        effects.networks.insert(name.clone());
+        Ok(())
+    }
+
+    pub(super) fn delete_network(
+        &mut self,
+        name: &Name,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let vni = self.network(name)?.vni;
+        let mut endpoints = self.endpoints.iter();
+        if let Some((endpoint, _)) = endpoints.find(|(_, record)| record.network == *name) {
+            return Err(Refusal::new(
+                ProblemCode::NetworkInUse,
+                format!("endpoint {endpoint} is in network {name}: delete every endpoint first"),
+            ));
+        }
+        if let Some(program) = self.programs.get(name) {
+            return Err(Refusal::new(
+                ProblemCode::NetworkInUse,
+                format!(
+                    "policy {} governs network {name}: delete the policy first",
+                    program.policy
+                ),
+            ));
+        }
+        self.networks.remove(name);
+        effects.removed_networks.push(vni);
+        Ok(())
+    }
+
+    pub(super) fn network(&self, name: &Name) -> Result<&NetworkRecord, Refusal> {
+        self.networks.get(name).ok_or_else(|| {
+            Refusal::new(
+                ProblemCode::NetworkNotFound,
+                format!("there is no network {name}: GET /v1/networks lists all"),
+            )
+        })
+    }
+
+    fn free_vni(&self, vni: Vni) -> Result<Vni, Refusal> {
+        match self.network_of(vni) {
+            None => Ok(vni),
+            Some(other) => Err(Refusal::new(
+                ProblemCode::VniTaken,
+                format!("network {other} has VNI {vni}: take another, or leave `vni` out"),
+            )),
+        }
+    }
+
+    /// The next VNI that was not chosen before, so that a packet of a deleted network does not
+    /// soon mean another one; from the beginning once all have been.
+    fn next_vni(&self) -> Result<Vni, Refusal> {
+        let used: BTreeSet<Vni> = self.networks.values().map(|network| network.vni).collect();
+        let after = Vni::try_from(self.last_vni + 1).unwrap_or(Vni::MIN);
+        std::iter::successors(Some(after), |vni| vni.next())
+            .chain(std::iter::successors(Some(Vni::MIN), |vni| vni.next()))
+            .find(|vni| !used.contains(vni))
+            .ok_or_else(|| {
+                Refusal::new(
+                    ProblemCode::VnisExhausted,
+                    "every VNI is taken: delete a network first",
+                )
+            })
+    }
+}

@@ -1,0 +1,139 @@
+//! Nodes.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use sunwire_api::{Name, NodeLocation, ProblemCode};
+
+use super::State;
+use super::policies::Change;
+use crate::effects::Effects;
+use crate::refusal::Refusal;
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Dense, from 1, never reused.
+    pub number: u32,
+    /// Where it is.
+    pub location: NodeLocation,
+    /// Its address on the underlay.
+    pub underlay_address: Ipv4Addr,
+    /// Revision of its last change.
+    pub revision: u64,
+}
+
+impl State {
+    pub(super) fn register_node(
+        &mut self,
+        name: &Name,
+        location: &NodeLocation,
+        underlay_address: Ipv4Addr,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let address_of_one = !(underlay_address.is_unspecified()
+            || underlay_address.is_multicast()
+            || underlay_address.is_broadcast());
+        if !address_of_one {
+            return Err(Refusal::new(
+                ProblemCode::AddressInvalid,
+                format!("{underlay_address} cannot be the underlay address of one node"),
+            ));
+        }
+        let mut others = self.nodes.iter().filter(|(other, _)| *other != name);
+        if let Some((other, _)) =
+            others.find(|(_, other)| other.underlay_address == underlay_address)
+        {
+            return Err(Refusal::new(
+                ProblemCode::UnderlayAddressTaken,
+                format!(
+                    "node {other} has the underlay address {underlay_address}: give {name} another \
+                     one, or delete node {other}"
+                ),
+            ));
+        }
+        let number = match self.nodes.get(name) {
+            Some(known)
+                if known.location == *location && known.underlay_address == underlay_address =>
+            {
+                return Err(Refusal::Unchanged);
+            }
+            Some(known) => known.number,
+            None => next_number(self.last_node_number, "node")?,
+        };
+        let record = NodeRecord {
+            number,
+            location: location.clone(),
+            underlay_address,
+            revision: effects.revision,
+        };
+        let programs = self.recompiled(Change::Node(name, Some(&record)))?;
+
+        effects.created = self.nodes.insert(name.clone(), record).is_none();
+        self.last_node_number = self.last_node_number.max(number);
+        effects.nodes.insert(name.clone());
+        self.replace_programs(programs, effects);
+        Ok(())
+    }
+
+    pub(super) fn delete_node(
+        &mut self,
+        name: &Name,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let number = self.node(name)?.number;
+        let mut endpoints = self.endpoints.iter();
+        if let Some((endpoint, _)) = endpoints
+            .find(|(_, record)| record.node == *name || record.moving_to.as_ref() == Some(name))
+        {
+            return Err(Refusal::new(
+                ProblemCode::NodeInUse,
+                format!(
+                    "endpoint {endpoint} is on node {name} or moves there: move or delete every \
+                     endpoint first"
+                ),
+            ));
+        }
+        let programs = self.recompiled(Change::Node(name, None))?;
+
+        self.nodes.remove(name);
+        effects.removed_nodes.push(number);
+        for (endpoint, record) in &mut self.endpoints {
+            if record.previous.as_ref() == Some(name) {
+                record.previous = None;
+                effects.endpoints.insert(endpoint.clone());
+            }
+        }
+        self.replace_programs(programs, effects);
+        Ok(())
+    }
+
+    pub(super) fn node(&self, name: &Name) -> Result<&NodeRecord, Refusal> {
+        self.nodes.get(name).ok_or_else(|| {
+            Refusal::new(
+                ProblemCode::NodeNotFound,
+                format!("there is no node {name}: a node appears when its agent connects"),
+            )
+        })
+    }
+
+    /// Refuses a node that a request's body names and that does not exist.
+    pub(super) fn known_node(&self, name: &Name) -> Result<&NodeRecord, Refusal> {
+        self.nodes.get(name).ok_or_else(|| {
+            Refusal::new(
+                ProblemCode::UnknownNode,
+                format!("there is no node {name}: name one that GET /v1/nodes lists"),
+            )
+        })
+    }
+}
+
+/// The number after `last`: numbers are never reused.
+pub(super) fn next_number(last: u32, kind: &str) -> Result<u32, Refusal> {
+    last.checked_add(1).ok_or_else(|| {
+        Refusal::new(
+            ProblemCode::NumbersExhausted,
+            format!("every {kind} number has been used"),
+        )
+    })
+}

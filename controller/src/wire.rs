@@ -1,0 +1,225 @@
+//! The state and its changes as agents hear them.
+
+use std::net::IpAddr;
+
+use sunwire_api::agent::{self, controller_message::Message, copy, edge};
+use sunwire_api::{Name, Vni};
+use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
+
+use crate::effects::Effects;
+use crate::state::{EndpointRecord, GATEWAY_MAC, NetworkRecord, NodeRecord, State};
+
+/// Everything, at the state's revision.
+pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
+    let programs = state.programs().iter().map(|(network, program)| {
+        let revision = state.policies()[&program.policy].tables_revision;
+        let vni = state.networks()[network].vni;
+        program_of(vni, revision, &program.tables, None)
+    });
+    let all = agent::State {
+        nodes: state
+            .nodes()
+            .iter()
+            .map(|(name, record)| node(name, record))
+            .collect(),
+        networks: state
+            .networks()
+            .iter()
+            .map(|(name, record)| network(name, record))
+            .collect(),
+        endpoints: state
+            .endpoints()
+            .iter()
+            .map(|(name, record)| endpoint(state, name, record))
+            .collect(),
+        programs: programs.collect(),
+    };
+    agent::ControllerMessage {
+        message: Some(Message::Snapshot(agent::Snapshot {
+            revision: state.revision(),
+            state: Some(all),
+        })),
+    }
+}
+
+/// What changed. `state` is the state right after the change.
+pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessage {
+    let programs = effects.programs.iter().map(|(network, before)| {
+        let vni = state.networks()[network].vni;
+        match state.programs().get(network) {
+            Some(program) => program_of(
+                vni,
+                effects.revision,
+                &program.tables,
+                before.tables.as_deref(),
+            ),
+            // No root: no policy, everything is dropped.
+            None => agent::Program {
+                vni: vni.get(),
+                revision: effects.revision,
+                ..agent::Program::default()
+            },
+        }
+    });
+    let changed = agent::State {
+        nodes: effects
+            .nodes
+            .iter()
+            .map(|name| node(name, &state.nodes()[name]))
+            .collect(),
+        networks: effects
+            .networks
+            .iter()
+            .map(|name| network(name, &state.networks()[name]))
+            .collect(),
+        endpoints: effects
+            .endpoints
+            .iter()
+            .map(|name| endpoint(state, name, &state.endpoints()[name]))
+            .collect(),
+        programs: programs.collect(),
+    };
+    let removed = effects.removed_networks.iter();
+    agent::ControllerMessage {
+        message: Some(Message::Delta(agent::Delta {
+            revision: effects.revision,
+            changed: Some(changed),
+            removed_nodes: effects.removed_nodes.clone(),
+            removed_endpoints: effects.removed_endpoints.clone(),
+            removed_networks: removed.map(|vni| vni.get()).collect(),
+        })),
+    }
+}
+
+fn node(name: &Name, record: &NodeRecord) -> agent::Node {
+    agent::Node {
+        number: record.number,
+        name: name.to_string(),
+        underlay_address: record.underlay_address.octets().to_vec(),
+    }
+}
+
+fn network(name: &Name, record: &NetworkRecord) -> agent::Network {
+    let (gateway_v4, gateway_v6) = by_family(record.gateways());
+    agent::Network {
+        vni: record.vni.get(),
+        name: name.to_string(),
+        mtu: u32::from(record.mtu),
+        gateway_v4,
+        gateway_v6,
+        gateway_mac: GATEWAY_MAC.0.to_vec(),
+    }
+}
+
+fn endpoint(state: &State, name: &Name, record: &EndpointRecord) -> agent::Endpoint {
+    let number_of = |node: &Name| state.nodes()[node].number;
+    let (ipv4, ipv6) = by_family(record.addresses.iter().copied());
+    let other = record.moving_to.as_ref().or(record.previous.as_ref());
+    agent::Endpoint {
+        number: record.number,
+        name: name.to_string(),
+        vni: state.networks()[&record.network].vni.get(),
+        device: record.device.to_string(),
+        mac: record.mac.0.to_vec(),
+        ipv4,
+        ipv6,
+        node: number_of(&record.node),
+        other: other.map_or(0, number_of),
+        moving: record.moving_to.is_some(),
+        epoch: record.epoch,
+    }
+}
+
+/// The IPv4 and the IPv6 address as bytes; empty where there is none.
+fn by_family(addresses: impl Iterator<Item = IpAddr>) -> (Vec<u8>, Vec<u8>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => v4 = address.octets().to_vec(),
+            IpAddr::V6(address) => v6 = address.octets().to_vec(),
+        }
+    }
+    (v4, v6)
+}
+
+/// A program, without the nodes and leaves that the one before it had.
+fn program_of(
+    vni: Vni,
+    revision: u64,
+    tables: &FlowTables,
+    before: Option<&FlowTables>,
+) -> agent::Program {
+    let known = |digest: &Digest| {
+        before.is_some_and(|before| {
+            before.nodes.contains_key(digest) || before.leaves.contains_key(digest)
+        })
+    };
+    let nodes = tables.nodes.iter().filter(|(digest, _)| !known(digest));
+    let leaves = tables.leaves.iter().filter(|(digest, _)| !known(digest));
+    agent::Program {
+        vni: vni.get(),
+        revision,
+        root: bytes(&tables.root),
+        nodes: nodes
+            .map(|(digest, node)| table_node(digest, node))
+            .collect(),
+        leaves: leaves
+            .map(|(digest, leaf)| agent::Leaf {
+                digest: bytes(digest),
+                label: leaf.label.clone(),
+                copies: leaf.copies.iter().map(copied).collect(),
+            })
+            .collect(),
+        classes: tables.classes.iter().map(address_class).collect(),
+        class_none: bytes(&tables.class_none),
+    }
+}
+
+fn table_node(digest: &Digest, node: &tables::TableNode) -> agent::TableNode {
+    let edges = node.edges.iter().map(|(value, next)| agent::Edge {
+        value: Some(match value {
+            Value::Number(number) => edge::Value::Number(*number),
+            Value::Class(class) => edge::Value::Class(bytes(class)),
+        }),
+        next: bytes(next),
+    });
+    agent::TableNode {
+        digest: bytes(digest),
+        field: node.field as u32,
+        shift: u32::from(node.shift),
+        width: u32::from(node.width),
+        edges: edges.collect(),
+        default: bytes(&node.default),
+    }
+}
+
+fn copied(copied: &tables::Copied) -> agent::Copy {
+    agent::Copy {
+        out: copied.out.map(|out| match out {
+            Out::Owner => copy::Out::Owner(true),
+            Out::Endpoint(number) => copy::Out::Endpoint(number),
+        }),
+        eth_src: copied.eth_src.map(|mac| mac.to_vec()),
+        eth_dst: copied.eth_dst.map(|mac| mac.to_vec()),
+        dscp: copied.dscp.map(u32::from),
+        src_port: copied.src_port.map(u32::from),
+        dst_port: copied.dst_port.map(u32::from),
+        ip4_src: copied.ip4_src.map(|address| address.octets().to_vec()),
+        ip4_dst: copied.ip4_dst.map(|address| address.octets().to_vec()),
+    }
+}
+
+fn address_class(class: &tables::AddressClass) -> agent::AddressClass {
+    agent::AddressClass {
+        address: match class.address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        },
+        prefix: u32::from(class.prefix),
+        class: bytes(&class.class),
+    }
+}
+
+fn bytes(digest: &Digest) -> Vec<u8> {
+    digest.0.to_vec()
+}
