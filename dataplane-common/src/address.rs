@@ -4,7 +4,7 @@
 //! as the words they are loaded in: byte arrays would be split into single bytes by the compiler
 //! and fill the 512 bytes of stack that a program has.
 
-use crate::bytes::{half, word};
+use crate::bytes::Window;
 
 /// A MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -28,22 +28,15 @@ const _: () = assert!(size_of::<Mac>() == 8);
 const _: () = assert!(size_of::<Address>() == 16);
 
 impl Mac {
-    /// The address in 6 bytes of a larger array.
-    #[inline(always)]
-    #[must_use]
-    pub fn read<const N: usize>(bytes: &[u8; N], at: usize) -> Self {
-        Mac {
-            first: word(bytes, at),
-            last: half(bytes, at + 4),
-            padding: 0,
-        }
-    }
-
     /// The address with these bytes.
     #[inline(always)]
     #[must_use]
     pub fn new(bytes: [u8; 6]) -> Self {
-        Self::read(&bytes, 0)
+        Mac {
+            first: (&bytes).word::<0>(),
+            last: (&bytes).half::<4>(),
+            padding: 0,
+        }
     }
 
     /// Its bytes.
@@ -89,18 +82,12 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub fn v6(bytes: [u8; 16]) -> Self {
-        Self::read(&bytes, 0)
-    }
-
-    /// The 16 bytes at an offset.
-    #[inline(always)]
-    #[must_use]
-    pub fn read<const N: usize>(bytes: &[u8; N], at: usize) -> Self {
+        let bytes = &bytes;
         Address([
-            word(bytes, at),
-            word(bytes, at + 4),
-            word(bytes, at + 8),
-            word(bytes, at + 12),
+            bytes.word::<0>(),
+            bytes.word::<4>(),
+            bytes.word::<8>(),
+            bytes.word::<12>(),
         ])
     }
 

@@ -77,7 +77,7 @@ pub struct LocationEntry {
 }
 
 /// How a node is reached, in `PEERS` by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct PeerEntry {
     /// ifindex of the underlay device; zero while the next hop is not resolved.
@@ -85,10 +85,8 @@ pub struct PeerEntry {
     /// Ones' complement sum of the template's IPv4 header with length and checksum zero.
     pub checksum: u32,
     /// Outer Ethernet, IPv4, UDP and VXLAN headers, complete but for lengths, IPv4 checksum, UDP
-    /// source port and VNI.
-    pub template: [u8; crate::vxlan::OUTER_BYTES],
-    /// Keeps the size a multiple of 4; zero.
-    pub padding: [u8; 2],
+    /// source port and VNI; words in memory order.
+    pub template: [u32; crate::vxlan::OUTER_WORDS],
 }
 
 /// What a node needs to know of a network, in `NETWORKS` by VNI.

@@ -13,7 +13,7 @@
 
 use crate::{
     address::{Address, Mac},
-    bytes::{Bytes, half, word},
+    bytes::{Bytes, Window},
 };
 
 /// Length of an Ethernet header in bytes.
@@ -97,7 +97,7 @@ pub struct Parsed {
     /// The headers.
     pub headers: Headers,
     /// Offset of the transport header in bytes from the start of the frame; zero without IP.
-    pub transport: usize,
+    pub transport: u32,
     /// The packet is a fragment, first or later; ports are then not read.
     pub fragment: bool,
 }
@@ -113,9 +113,17 @@ impl Headers {
         let ethernet = frame.window::<ETHERNET_BYTES>(0).ok_or(Malformed)?;
         let mut parsed = Parsed {
             headers: Headers {
-                eth_dst: Mac::read(ethernet, 0),
-                eth_src: Mac::read(ethernet, 6),
-                ether_type: u16::from_be(half(ethernet, 12)),
+                eth_dst: Mac {
+                    first: ethernet.word::<0>(),
+                    last: ethernet.half::<4>(),
+                    padding: 0,
+                },
+                eth_src: Mac {
+                    first: ethernet.word::<6>(),
+                    last: ethernet.half::<10>(),
+                    padding: 0,
+                },
+                ether_type: u16::from_be(ethernet.half::<12>()),
                 ..Headers::default()
             },
             transport: 0,
@@ -136,21 +144,22 @@ impl Parsed {
         let ip = frame
             .window::<IPV4_BYTES>(ETHERNET_BYTES)
             .ok_or(Malformed)?;
-        let header_bytes = usize::from(ip[0] & 0x0f) * 4;
-        if ip[0] >> 4 != 4 || header_bytes < IPV4_BYTES {
+        let version = ip.byte::<0>();
+        let header_bytes = usize::from(version & 0x0f) * 4;
+        if version >> 4 != 4 || header_bytes < IPV4_BYTES {
             return Err(Malformed);
         }
         let headers = &mut self.headers;
         headers.family = Family::V4;
-        headers.dscp = ip[1] >> 2;
-        headers.protocol = ip[9];
-        headers.src.0[0] = word(ip, 12);
-        headers.dst.0[0] = word(ip, 16);
+        headers.dscp = ip.byte::<1>() >> 2;
+        headers.protocol = ip.byte::<9>();
+        headers.src.0[0] = ip.word::<12>();
+        headers.dst.0[0] = ip.word::<16>();
         // More fragments, or an offset: the transport header is not (wholly) here.
-        if u16::from_be(half(ip, 6)) & 0x3fff != 0 {
+        if u16::from_be(ip.half::<6>()) & 0x3fff != 0 {
             self.fragment = true;
         }
-        self.transport(frame, ETHERNET_BYTES + header_bytes)
+        self.transport(frame, (ETHERNET_BYTES + header_bytes) as u32)
     }
 
     #[inline(always)]
@@ -158,23 +167,35 @@ impl Parsed {
         let ip = frame
             .window::<IPV6_BYTES>(ETHERNET_BYTES)
             .ok_or(Malformed)?;
-        if ip[0] >> 4 != 6 {
+        // Version 4 bits, DSCP 6, ECN 2, flow label 20 (RFC 8200, RFC 2474).
+        let first = u16::from_be(ip.half::<0>());
+        if first >> 12 != 6 {
             return Err(Malformed);
         }
         let headers = &mut self.headers;
         headers.family = Family::V6;
-        headers.dscp = ((ip[0] & 0x0f) << 2) | (ip[1] >> 6);
-        headers.protocol = ip[6];
-        headers.src = Address::read(ip, 8);
-        headers.dst = Address::read(ip, 24);
+        headers.dscp = (first >> 6) as u8 & 0x3f;
+        headers.protocol = ip.byte::<6>();
+        headers.src = Address([
+            ip.word::<8>(),
+            ip.word::<12>(),
+            ip.word::<16>(),
+            ip.word::<20>(),
+        ]);
+        headers.dst = Address([
+            ip.word::<24>(),
+            ip.word::<28>(),
+            ip.word::<32>(),
+            ip.word::<36>(),
+        ]);
         if headers.protocol == PROTOCOL_IPV6_FRAGMENT {
             self.fragment = true;
         }
-        self.transport(frame, ETHERNET_BYTES + IPV6_BYTES)
+        self.transport(frame, (ETHERNET_BYTES + IPV6_BYTES) as u32)
     }
 
     #[inline(always)]
-    fn transport<B: Bytes>(&mut self, frame: &B, offset: usize) -> Result<(), Malformed> {
+    fn transport<B: Bytes>(&mut self, frame: &B, offset: u32) -> Result<(), Malformed> {
         self.transport = offset;
         if self.fragment {
             return Ok(());
@@ -182,14 +203,14 @@ impl Parsed {
         let headers = &mut self.headers;
         match (headers.protocol, headers.family) {
             (PROTOCOL_TCP | PROTOCOL_UDP, _) => {
-                let ports = frame.window::<4>(offset).ok_or(Malformed)?;
-                headers.src_port = u16::from_be(half(ports, 0));
-                headers.dst_port = u16::from_be(half(ports, 2));
+                let ports = frame.window::<4>(offset as usize).ok_or(Malformed)?;
+                headers.src_port = u16::from_be(ports.half::<0>());
+                headers.dst_port = u16::from_be(ports.half::<2>());
             }
             (PROTOCOL_ICMP, Family::V4) | (PROTOCOL_ICMPV6, Family::V6) => {
-                let icmp = frame.window::<2>(offset).ok_or(Malformed)?;
-                headers.icmp_type = icmp[0];
-                headers.icmp_code = icmp[1];
+                let icmp = frame.window::<2>(offset as usize).ok_or(Malformed)?;
+                headers.icmp_type = icmp.byte::<0>();
+                headers.icmp_code = icmp.byte::<1>();
             }
             _ => {}
         }
@@ -219,7 +240,7 @@ mod tests {
         for options in [0, 4, 40] {
             let (frame, transport) = udp_v4(options);
             let parsed = Headers::parse(&frame.as_slice()).unwrap();
-            assert_eq!(parsed.transport, transport);
+            assert_eq!(parsed.transport as usize, transport);
             assert_eq!(
                 (parsed.headers.src_port, parsed.headers.dst_port),
                 (12345, 53)

@@ -13,6 +13,8 @@
 //! The last reserved byte carries how often a packet was forwarded after its endpoint moved. It is
 //! zero toward other implementations, which ignore it on receipt as the RFC asks.
 
+use crate::bytes::Window;
+
 /// UDP port of VXLAN (IANA).
 pub const PORT: u16 = 4789;
 /// Bytes from the outer Ethernet header to the inner one.
@@ -49,31 +51,22 @@ impl Vxlan {
     /// Reads a header; `None` when a flag other than the VNI flag is set or the VNI flag is not.
     #[inline(always)]
     #[must_use]
-    pub fn parse(bytes: [u8; 8]) -> Option<Self> {
-        if bytes[0] != FLAG_VNI {
+    pub fn parse(header: impl Window<8>) -> Option<Self> {
+        if header.byte::<0>() != FLAG_VNI {
             return None;
         }
+        let last = u32::from_be(header.word::<4>());
         Some(Vxlan {
-            vni: u32::from_be_bytes([0, bytes[4], bytes[5], bytes[6]]),
-            hops: bytes[7] & MAX_HOPS,
+            vni: last >> 8,
+            hops: last as u8 & MAX_HOPS,
         })
     }
 
-    /// The header's bytes.
+    /// The header's second word, in memory order; the first is the flag and zeros.
     #[inline(always)]
     #[must_use]
-    pub fn to_bytes(self) -> [u8; 8] {
-        let vni = self.vni.to_be_bytes();
-        [
-            FLAG_VNI,
-            0,
-            0,
-            0,
-            vni[1],
-            vni[2],
-            vni[3],
-            self.hops & MAX_HOPS,
-        ]
+    pub fn last_word(self) -> u32 {
+        (self.vni << 8 | u32::from(self.hops & MAX_HOPS)).to_be()
     }
 }
 
@@ -86,16 +79,19 @@ pub fn fold_checksum(sum: u32) -> u16 {
     !(sum as u16)
 }
 
-/// The template of the outer headers toward a peer, and the sum of its IPv4 header without length
-/// and checksum.
+/// Words that hold the outer headers; the last two bytes are the inner frame's and not used.
+pub const OUTER_WORDS: usize = OUTER_BYTES.div_ceil(4);
+
+/// The template of the outer headers toward a peer as words in memory order, and the sum of its
+/// IPv4 header without length and checksum.
 #[must_use]
 pub fn template(
     source_mac: [u8; 6],
     next_hop_mac: [u8; 6],
     source: [u8; 4],
     destination: [u8; 4],
-) -> ([u8; OUTER_BYTES], u32) {
-    let mut bytes = [0; OUTER_BYTES];
+) -> ([u32; OUTER_WORDS], u32) {
+    let mut bytes = [0; OUTER_WORDS * 4];
     bytes[0..6].copy_from_slice(&next_hop_mac);
     bytes[6..12].copy_from_slice(&source_mac);
     bytes[12..14].copy_from_slice(&crate::headers::ETHER_IPV4.to_be_bytes());
@@ -112,7 +108,11 @@ pub fn template(
         .chunks_exact(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
         .sum();
-    (bytes, sum)
+    let mut words = [0; OUTER_WORDS];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    (words, sum)
 }
 
 #[cfg(test)]
@@ -125,19 +125,24 @@ mod tests {
             vni: 0x0a_bc_de,
             hops: 3,
         };
-        assert_eq!(header.to_bytes(), [8, 0, 0, 0, 0x0a, 0xbc, 0xde, 3]);
-        assert_eq!(Vxlan::parse(header.to_bytes()), Some(header));
+        let [a, b, c, d] = header.last_word().to_ne_bytes();
+        assert_eq!([a, b, c, d], [0x0a, 0xbc, 0xde, 3]);
+        assert_eq!(Vxlan::parse(&[8, 0, 0, 0, a, b, c, d]), Some(header));
     }
 
     #[test]
     fn other_flags_are_refused() {
-        assert_eq!(Vxlan::parse([0x0c, 0, 0, 0, 0, 0, 1, 0]), None);
-        assert_eq!(Vxlan::parse([0x00, 0, 0, 0, 0, 0, 1, 0]), None);
+        assert_eq!(Vxlan::parse(&[0x0c, 0, 0, 0, 0, 0, 1, 0]), None);
+        assert_eq!(Vxlan::parse(&[0x00, 0, 0, 0, 0, 0, 1, 0]), None);
     }
 
     #[test]
     fn the_template_sum_completes_to_a_valid_checksum() {
-        let (mut bytes, sum) = template([2; 6], [4; 6], [10, 1, 0, 2], [10, 2, 0, 2]);
+        let (words, sum) = template([2; 6], [4; 6], [10, 1, 0, 2], [10, 2, 0, 2]);
+        let mut bytes = [0; OUTER_WORDS * 4];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
         let length = 86u16;
         bytes[16..18].copy_from_slice(&length.to_be_bytes());
         bytes[24..26].copy_from_slice(&fold_checksum(sum + u32::from(length)).to_be_bytes());

@@ -36,7 +36,7 @@ pub(crate) fn copy(
     };
     let location = location(number, network).ok_or(DropReason::NoOwner)?;
     if copied.set & set::ETH_DST == 0 {
-        skb.write(0, &location.mac.to_bytes())?;
+        skb.window_mut::<6>(0)?.set_mac::<0>(location.mac);
     }
     if location.ifindex != 0 {
         return Ok(Handled::Redirect(to_device(

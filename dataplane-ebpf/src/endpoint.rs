@@ -83,7 +83,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
 fn check_size(skb: &mut Skb, parsed: &Parsed, endpoint: &EndpointEntry) -> Result<(), DropReason> {
     let bytes = match skb.gso_size() {
         0 => skb.len() - ETHERNET_BYTES as u32,
-        segment => (parsed.transport - ETHERNET_BYTES) as u32 + segment,
+        segment => parsed.transport - ETHERNET_BYTES as u32 + segment,
     };
     if bytes > endpoint.mtu {
         Err(DropReason::TooBig)

@@ -4,15 +4,22 @@
 //! wants to see. Helpers that may move or change the packet take the buffer exclusively, so the
 //! borrow checker ends every earlier window on it.
 
+use core::{arch::asm, ffi::c_void, marker::PhantomData};
+
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
-        bpf_clone_redirect, bpf_csum_diff, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
-        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+        bpf_clone_redirect, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
-use sunwire_dataplane_common::{bytes::Bytes, drop_reason::DropReason};
+use sunwire_dataplane_common::{
+    address::Mac,
+    bytes::{Bytes, Window},
+    drop_reason::DropReason,
+};
 
 /// Bytes that are pulled into the linear part when a header is not in it.
 const PULL_BYTES: u32 = 128;
@@ -28,10 +35,111 @@ pub(crate) struct View<'a> {
     offset: usize,
 }
 
+/// `N` bytes of the linear part, to be read.
+#[derive(Clone, Copy)]
+pub(crate) struct PacketWindow<'a, const N: usize> {
+    start: *const u8,
+    borrow: PhantomData<&'a Skb>,
+}
+
+/// `N` bytes of the linear part, to be written.
+pub(crate) struct PacketWindowMut<'a, const N: usize> {
+    start: *mut u8,
+    borrow: PhantomData<&'a mut Skb>,
+}
+
 impl Bytes for View<'_> {
+    type Window<'a, const N: usize>
+        = PacketWindow<'a, N>
+    where
+        Self: 'a;
+
     #[inline(always)]
-    fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+    fn window<const N: usize>(&self, offset: usize) -> Option<PacketWindow<'_, N>> {
         self.skb.window(self.offset + offset)
+    }
+}
+
+// Fields of headers lie at any address. Rust has no unaligned load that this target does not split
+// into bytes (its feature for that would also misalign stack accesses, which the verifier refuses),
+// so the loads and stores are written out.
+macro_rules! load {
+    ($self:ident, $at:ident, $instruction:literal) => {{
+        let value: u64;
+        // SAFETY: the caller asserted `AT` plus the width to be within `N`; the window was compared
+        // against the end of the linear part when it was made, and nothing moves the packet while
+        // it is borrowed.
+        unsafe {
+            asm!(
+                $instruction,
+                value = out(reg) value,
+                start = in(reg) $self.start,
+                at = const $at,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }};
+}
+
+macro_rules! store {
+    ($self:ident, $at:ident, $value:ident, $instruction:literal) => {
+        // SAFETY: as for `load`; the kernel's prologue of a program that writes directly makes the
+        // linear part writable, and the packet is borrowed exclusively.
+        unsafe {
+            asm!(
+                $instruction,
+                value = in(reg) u64::from($value),
+                start = in(reg) $self.start,
+                at = const $at,
+                options(nostack, preserves_flags),
+            );
+        }
+    };
+}
+
+impl<const N: usize> Window<N> for PacketWindow<'_, N> {
+    #[inline(always)]
+    fn byte<const AT: usize>(self) -> u8 {
+        const { assert!(AT < N) };
+        load!(self, AT, "{value} = *(u8 *)({start} + {at})") as u8
+    }
+
+    #[inline(always)]
+    fn half<const AT: usize>(self) -> u16 {
+        const { assert!(AT + 2 <= N) };
+        load!(self, AT, "{value} = *(u16 *)({start} + {at})") as u16
+    }
+
+    #[inline(always)]
+    fn word<const AT: usize>(self) -> u32 {
+        const { assert!(AT + 4 <= N) };
+        load!(self, AT, "{value} = *(u32 *)({start} + {at})") as u32
+    }
+}
+
+impl<const N: usize> PacketWindowMut<'_, N> {
+    /// Writes 2 bytes, given in memory order.
+    #[inline(always)]
+    pub(crate) fn set_half<const AT: usize>(&mut self, value: u16) {
+        const { assert!(AT + 2 <= N) };
+        store!(self, AT, value, "*(u16 *)({start} + {at}) = {value}");
+    }
+
+    /// Writes 4 bytes, given in memory order.
+    #[inline(always)]
+    pub(crate) fn set_word<const AT: usize>(&mut self, value: u32) {
+        const { assert!(AT + 4 <= N) };
+        store!(self, AT, value, "*(u32 *)({start} + {at}) = {value}");
+    }
+
+    /// Writes a MAC address.
+    #[inline(always)]
+    pub(crate) fn set_mac<const AT: usize>(&mut self, mac: Mac) {
+        const { assert!(AT + 6 <= N) };
+        let (first, last) = (mac.first, mac.last);
+        store!(self, AT, first, "*(u32 *)({start} + {at}) = {value}");
+        store!(self, AT, last, "*(u16 *)({start} + {at} + 4) = {value}");
     }
 }
 
@@ -131,17 +239,18 @@ impl Skb {
         unsafe { bpf_skb_pull_data(self.raw, wanted) };
     }
 
-    /// The `N` bytes at an offset, in place, or `None` when the linear part ends before them.
+    /// The `N` bytes at an offset, or `None` when the linear part ends before them.
     #[inline(always)]
-    pub(crate) fn window<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+    pub(crate) fn window<const N: usize>(&self, offset: usize) -> Option<PacketWindow<'_, N>> {
         let context = self.context();
         let start = context.data as usize + offset;
         if start + N > context.data_end as usize {
             return None;
         }
-        // SAFETY: `start .. start + N` was just compared against the end of the linear part, and
-        // nothing moves it while `self` is borrowed.
-        Some(unsafe { &*(start as *const [u8; N]) })
+        Some(PacketWindow {
+            start: start as *const u8,
+            borrow: PhantomData,
+        })
     }
 
     /// The `N` bytes at an offset, to be written.
@@ -152,26 +261,69 @@ impl Skb {
     pub(crate) fn window_mut<const N: usize>(
         &mut self,
         offset: usize,
-    ) -> Result<&mut [u8; N], DropReason> {
+    ) -> Result<PacketWindowMut<'_, N>, DropReason> {
         let context = self.context();
         let start = context.data as usize + offset;
         if start + N > context.data_end as usize {
             return Err(DropReason::Malformed);
         }
-        // SAFETY: as for `window`; the kernel's prologue of a program that writes directly makes
-        // the linear part writable, and `self` is borrowed exclusively.
-        Ok(unsafe { &mut *(start as *mut [u8; N]) })
+        Ok(PacketWindowMut {
+            start: start as *mut u8,
+            borrow: PhantomData,
+        })
     }
 
-    /// Writes bytes at an offset, or refuses when the packet ends before them.
+    /// Words from an offset on, in memory order, copied by a helper.
     #[inline(always)]
-    pub(crate) fn write<const N: usize>(
+    pub(crate) fn load_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = [0u32; N];
+        // SAFETY: the context is valid, and the pointer and length describe `words`.
+        let status = unsafe {
+            bpf_skb_load_bytes(
+                self.raw.cast(),
+                offset as u32,
+                words.as_mut_ptr().cast(),
+                (N * 4) as u32,
+            )
+        };
+        (status == 0).then_some(words)
+    }
+
+    /// Writes bytes at an offset, copied by a helper.
+    #[inline(always)]
+    pub(crate) fn store<const N: usize>(
         &mut self,
         offset: usize,
         bytes: &[u8; N],
     ) -> Result<(), DropReason> {
-        *self.window_mut(offset)? = *bytes;
-        Ok(())
+        self.store_raw(offset, bytes.as_ptr().cast(), N)
+    }
+
+    /// Writes words in memory order at an offset, copied by a helper.
+    #[inline(always)]
+    pub(crate) fn store_words<const N: usize>(
+        &mut self,
+        offset: usize,
+        words: &[u32; N],
+    ) -> Result<(), DropReason> {
+        self.store_raw(offset, words.as_ptr().cast(), N * 4)
+    }
+
+    #[inline(always)]
+    fn store_raw(
+        &mut self,
+        offset: usize,
+        from: *const c_void,
+        length: usize,
+    ) -> Result<(), DropReason> {
+        // SAFETY: the context is valid, and both callers pass pointer and length of one array.
+        let status =
+            unsafe { bpf_skb_store_bytes(self.raw.cast(), offset as u32, from, length as u32, 0) };
+        if status == 0 {
+            Ok(())
+        } else {
+            Err(DropReason::Malformed)
+        }
     }
 
     /// Grows (or shrinks) the packet behind its Ethernet header.
@@ -245,21 +397,5 @@ impl Skb {
             0 => Ok(()),
             _ => Err(DropReason::Resize),
         }
-    }
-}
-
-/// Ones' complement sum of words, not folded.
-#[inline(always)]
-pub(crate) fn checksum<const N: usize>(words: &[u32; N]) -> u32 {
-    // SAFETY: the pointer and the length describe `words`; a null `from` of length zero is what
-    // the helper takes for "sum only".
-    unsafe {
-        bpf_csum_diff(
-            core::ptr::null_mut(),
-            0,
-            words.as_ptr().cast_mut(),
-            (N * 4) as u32,
-            0,
-        ) as u32
     }
 }

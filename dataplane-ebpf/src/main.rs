@@ -14,6 +14,8 @@
 //! that receives it checks and delivers. Nothing here knows of NetKAT: the programs walk tables.
 #![no_std]
 #![no_main]
+// Loads and stores of header fields are written in the target's own assembly; see `frame`.
+#![feature(asm_experimental_arch)]
 
 mod classify;
 mod counters;

@@ -5,23 +5,18 @@
 
 use sunwire_dataplane_common::{
     address::{Address, Mac},
-    bytes::{half, word},
+    bytes::Window,
     drop_reason::DropReason,
     entries::{AddressKey, EndpointEntry},
     headers::{ETHERNET_BYTES, Headers, IPV6_BYTES, PROTOCOL_ICMPV6},
     vxlan::fold_checksum,
 };
 
-use crate::{
-    Handled, deliver,
-    frame::{Skb, checksum},
-    maps::NETWORKS,
-};
+use crate::{Handled, deliver, frame::Skb, maps::NETWORKS};
 
-const ARP_BYTES: usize = 28;
-const ARP_REQUEST: u16 = 1;
-/// Ethernet and IPv4, then the reply operation (RFC 826).
-const ARP_REPLY_HEAD: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 2];
+/// Ethernet and IPv4 with their address lengths, then the operation (RFC 826).
+const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
+const ARP_REPLY: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 2];
 
 const ICMPV6: usize = ETHERNET_BYTES + IPV6_BYTES;
 const SOLICITATION: u8 = 135;
@@ -47,21 +42,35 @@ const IPV6_HEAD: [u8; 8] = [
 // A function of its own, like `solicitation`: rare, and its stack is then not the common path's.
 #[inline(never)]
 pub(crate) fn arp(skb: &mut Skb, endpoint: &EndpointEntry) -> Result<Handled, DropReason> {
-    let arp = skb
-        .window::<ARP_BYTES>(ETHERNET_BYTES)
+    // Through the helper, in words: rare packets need no speed, and the stack is short.
+    let [kinds, operation] = skb
+        .load_words(ETHERNET_BYTES)
         .ok_or(DropReason::Malformed)?;
-    if word(arp, 0) != word(&ARP_REPLY_HEAD, 0) || half(arp, 4) != half(&ARP_REPLY_HEAD, 4) {
+    let [first, last] = skb
+        .load_words(ETHERNET_BYTES + 8)
+        .ok_or(DropReason::Malformed)?;
+    let [sender] = skb
+        .load_words(ETHERNET_BYTES + 14)
+        .ok_or(DropReason::Malformed)?;
+    let [target] = skb
+        .load_words(ETHERNET_BYTES + 24)
+        .ok_or(DropReason::Malformed)?;
+    let own = endpoint.ipv4.0[0];
+    let is_request = operation == (&ARP_REQUEST).word::<4>();
+    if kinds != (&ARP_REQUEST).word::<0>() || (!is_request && operation != (&ARP_REPLY).word::<4>())
+    {
         return Err(DropReason::Malformed);
     }
-    let operation = u16::from_be(half(arp, 6));
-    let sender = word(arp, 14);
-    let target = word(arp, 24);
-    let own = endpoint.ipv4.0[0];
-    if Mac::read(arp, 8) != endpoint.mac || (sender != own && sender != 0) {
+    let sender_mac = Mac {
+        first,
+        last: first_half(last),
+        padding: 0,
+    };
+    if sender_mac != endpoint.mac || (sender != own && sender != 0) {
         return Err(DropReason::SpoofedSource);
     }
     // Announcements, and probes for the endpoint's own address (RFC 5227): silence means free.
-    if operation != ARP_REQUEST || target == own {
+    if !is_request || target == own {
         return Ok(Handled::Consumed);
     }
     let key = AddressKey {
@@ -71,15 +80,13 @@ pub(crate) fn arp(skb: &mut Skb, endpoint: &EndpointEntry) -> Result<Handled, Dr
     };
     let mac = mac_of(&key, endpoint.network).ok_or(DropReason::NeighbourUnknown)?;
 
-    let own_mac = endpoint.mac.to_bytes();
-    let mac = mac.to_bytes();
-    skb.write(0, &own_mac)?;
-    skb.write(6, &mac)?;
-    skb.write(ETHERNET_BYTES, &ARP_REPLY_HEAD)?;
-    skb.write(ETHERNET_BYTES + 8, &mac)?;
-    skb.write(ETHERNET_BYTES + 14, &target.to_ne_bytes())?;
-    skb.write(ETHERNET_BYTES + 18, &own_mac)?;
-    skb.write(ETHERNET_BYTES + 24, &sender.to_ne_bytes())?;
+    skb.store(0, &endpoint.mac.to_bytes())?;
+    skb.store(6, &mac.to_bytes())?;
+    skb.store(ETHERNET_BYTES, &ARP_REPLY)?;
+    skb.store(ETHERNET_BYTES + 8, &mac.to_bytes())?;
+    skb.store(ETHERNET_BYTES + 14, &target.to_ne_bytes())?;
+    skb.store(ETHERNET_BYTES + 18, &endpoint.mac.to_bytes())?;
+    skb.store(ETHERNET_BYTES + 24, &sender.to_ne_bytes())?;
     Ok(Handled::Redirect(skb.redirect(skb.ifindex())))
 }
 
@@ -104,8 +111,7 @@ pub(crate) fn solicitation(
     if headers.src != endpoint.ipv6 && !headers.src.is_link_local() && !unspecified {
         return Err(DropReason::SpoofedSource);
     }
-    let target = skb.window::<16>(ICMPV6 + 8).ok_or(DropReason::Malformed)?;
-    let target = Address::read(target, 0);
+    let target = Address(skb.load_words(ICMPV6 + 8).ok_or(DropReason::Malformed)?);
     // Duplicate address detection: silence means free (RFC 4862, 5.4).
     if unspecified || target == endpoint.ipv6 {
         return Ok(Handled::Consumed);
@@ -118,73 +124,65 @@ pub(crate) fn solicitation(
     let mac = mac_of(&key, endpoint.network).ok_or(DropReason::NeighbourUnknown)?;
 
     let source = headers.src;
+    let checksum = advertisement_checksum(source, target, mac);
     skb.set_len((ICMPV6 + ADVERTISEMENT_BYTES) as u32)?;
-    let frame = skb.window_mut::<{ ICMPV6 + ADVERTISEMENT_BYTES }>(0)?;
-    put(frame, 0, &endpoint.mac.to_bytes());
-    put(frame, 6, &mac.to_bytes());
-    put(frame, ETHERNET_BYTES, &IPV6_HEAD);
-    put_address(frame, ETHERNET_BYTES + 8, target);
-    put_address(frame, ETHERNET_BYTES + 24, source);
-    put(
-        frame,
-        ICMPV6,
-        &[ADVERTISEMENT, 0, 0, 0, SOLICITED_OVERRIDE, 0, 0, 0],
-    );
-    put_address(frame, ICMPV6 + 8, target);
-    put(frame, ICMPV6 + 24, &TARGET_LINK_LAYER);
-    put(frame, ICMPV6 + 26, &mac.to_bytes());
-    put(
-        frame,
-        ICMPV6 + 2,
-        &advertisement_checksum(source, target, mac).to_be_bytes(),
-    );
+    skb.store(0, &endpoint.mac.to_bytes())?;
+    skb.store(6, &mac.to_bytes())?;
+    skb.store(ETHERNET_BYTES, &IPV6_HEAD)?;
+    skb.store_words(ETHERNET_BYTES + 8, &target.0)?;
+    skb.store_words(ETHERNET_BYTES + 24, &source.0)?;
+    let checksum = checksum.to_be_bytes();
+    let head = [
+        ADVERTISEMENT,
+        0,
+        checksum[0],
+        checksum[1],
+        SOLICITED_OVERRIDE,
+        0,
+        0,
+        0,
+    ];
+    skb.store(ICMPV6, &head)?;
+    skb.store_words(ICMPV6 + 8, &target.0)?;
+    skb.store(ICMPV6 + 24, &TARGET_LINK_LAYER)?;
+    skb.store(ICMPV6 + 26, &mac.to_bytes())?;
     Ok(Handled::Redirect(skb.redirect(skb.ifindex())))
 }
 
+/// The first two bytes in memory of a word.
 #[inline(always)]
-fn put<const N: usize, const M: usize>(frame: &mut [u8; N], at: usize, bytes: &[u8; M]) {
-    // Offsets are constants within the frame; the test only satisfies the compiler.
-    if let Some(target) = frame.get_mut(at..at + M) {
-        target.copy_from_slice(bytes);
-    }
-}
-
-#[inline(always)]
-fn put_address<const N: usize>(frame: &mut [u8; N], at: usize, address: Address) {
-    put(frame, at, &address.0[0].to_ne_bytes());
-    put(frame, at + 4, &address.0[1].to_ne_bytes());
-    put(frame, at + 8, &address.0[2].to_ne_bytes());
-    put(frame, at + 12, &address.0[3].to_ne_bytes());
+fn first_half(word: u32) -> u16 {
+    let [first, second, ..] = word.to_ne_bytes();
+    u16::from_ne_bytes([first, second])
 }
 
 /// The ICMPv6 checksum of the advertisement, over the pseudo header of RFC 8200, 8.1.
+///
+/// Words are added in memory order, so the halves of the sum are swapped back at the end.
 #[inline(always)]
 fn advertisement_checksum(destination: Address, target: Address, mac: Mac) -> u16 {
     let mac = mac.to_bytes();
-    let words = [
-        // The pseudo header: source (the target itself), destination, length, protocol.
-        target.0[0],
-        target.0[1],
-        target.0[2],
-        target.0[3],
-        destination.0[0],
-        destination.0[1],
-        destination.0[2],
-        destination.0[3],
-        (ADVERTISEMENT_BYTES as u32).to_be(),
-        u32::from(PROTOCOL_ICMPV6).to_be(),
-        // The message.
-        u32::from_ne_bytes([ADVERTISEMENT, 0, 0, 0]),
-        u32::from_ne_bytes([SOLICITED_OVERRIDE, 0, 0, 0]),
-        target.0[0],
-        target.0[1],
-        target.0[2],
-        target.0[3],
-        u32::from_ne_bytes([TARGET_LINK_LAYER[0], TARGET_LINK_LAYER[1], mac[0], mac[1]]),
-        u32::from_ne_bytes([mac[2], mac[3], mac[4], mac[5]]),
-    ];
-    // The sum is of words in memory order, so its halves are swapped back at the end.
-    fold_checksum(checksum(&words)).swap_bytes()
+    let address = |address: Address| -> u64 {
+        u64::from(address.0[0])
+            + u64::from(address.0[1])
+            + u64::from(address.0[2])
+            + u64::from(address.0[3])
+    };
+    let word = |bytes: [u8; 4]| u64::from(u32::from_ne_bytes(bytes));
+    // The pseudo header: source (the target itself), destination, length, protocol.
+    let pseudo = address(target)
+        + address(destination)
+        + word([0, 0, 0, ADVERTISEMENT_BYTES as u8])
+        + word([0, 0, 0, PROTOCOL_ICMPV6]);
+    let message = word([ADVERTISEMENT, 0, 0, 0])
+        + word([SOLICITED_OVERRIDE, 0, 0, 0])
+        + address(target)
+        + word([TARGET_LINK_LAYER[0], TARGET_LINK_LAYER[1], mac[0], mac[1]])
+        + word([mac[2], mac[3], mac[4], mac[5]]);
+    let sum = pseudo + message;
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    fold_checksum(sum as u32).swap_bytes()
 }
 
 /// The MAC address that answers for an address: its owner's, or the gateway's.

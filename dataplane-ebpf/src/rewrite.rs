@@ -1,6 +1,7 @@
 //! What a verdict changes in a packet, with checksums kept right.
 
 use sunwire_dataplane_common::{
+    bytes::Window,
     drop_reason::DropReason,
     headers::{ETHERNET_BYTES, Family, PROTOCOL_TCP, PROTOCOL_UDP, Parsed},
     tables::{Copied, set},
@@ -31,10 +32,10 @@ pub(crate) fn apply(skb: &mut Skb, parsed: &Parsed, copied: &Copied) -> Result<(
         return Ok(());
     }
     if set & set::ETH_SRC != 0 {
-        skb.write(6, &copied.eth_src.to_bytes())?;
+        skb.window_mut::<6>(6)?.set_mac::<0>(copied.eth_src);
     }
     if set & set::ETH_DST != 0 {
-        skb.write(0, &copied.eth_dst.to_bytes())?;
+        skb.window_mut::<6>(0)?.set_mac::<0>(copied.eth_dst);
     }
     if set & set::DSCP != 0 {
         dscp(skb, parsed.headers.family, copied.dscp)?;
@@ -56,30 +57,36 @@ pub(crate) fn apply(skb: &mut Skb, parsed: &Parsed, copied: &Copied) -> Result<(
 
 #[inline(always)]
 fn dscp(skb: &mut Skb, family: Family, dscp: u8) -> Result<(), DropReason> {
-    let old = *skb
+    let old = skb
         .window::<2>(ETHERNET_BYTES)
         .ok_or(DropReason::Malformed)?;
+    let old = u16::from_be(old.half::<0>());
+    let dscp = u16::from(dscp);
+    let new = match family {
+        // Version and header length 8 bits, DSCP 6, ECN 2 (RFC 791, RFC 2474, RFC 3168).
+        Family::V4 => old & !(0x3f << 2) | dscp << 2,
+        // Version 4 bits, DSCP 6, ECN 2, flow label 20 (RFC 8200).
+        Family::V6 => old & !(0x3f << 6) | dscp << 6,
+        Family::None => return Err(DropReason::NotRewritable),
+    };
+    skb.window_mut::<2>(ETHERNET_BYTES)?
+        .set_half::<0>(new.to_be());
     match family {
-        Family::V4 => {
-            let new = [old[0], dscp << 2 | old[1] & 3];
-            skb.write(ETHERNET_BYTES, &new)?;
-            correct_ipv4_checksum(skb, u16::from_be_bytes(old), u16::from_be_bytes(new))
-        }
-        Family::V6 => {
-            // Version 4 bits, DSCP 6, ECN 2, flow label 20 (RFC 8200, RFC 2474).
-            let new = [old[0] & 0xf0 | dscp >> 2, dscp << 6 | old[1] & 0x3f];
-            skb.write(ETHERNET_BYTES, &new)
-        }
-        Family::None => Err(DropReason::NotRewritable),
+        Family::V4 => correct_ipv4_checksum(skb, old, new),
+        _ => Ok(()),
     }
 }
 
 /// Corrects the IPv4 header checksum for one 16-bit word that changed (RFC 1624, equation 3).
 #[inline(always)]
 fn correct_ipv4_checksum(skb: &mut Skb, old: u16, new: u16) -> Result<(), DropReason> {
-    let checksum = skb.window_mut::<2>(IPV4_CHECKSUM)?;
-    let sum = u32::from(!u16::from_be_bytes(*checksum)) + u32::from(!old) + u32::from(new);
-    *checksum = fold_checksum(sum).to_be_bytes();
+    let checksum = skb
+        .window::<2>(IPV4_CHECKSUM)
+        .ok_or(DropReason::Malformed)?;
+    let checksum = u16::from_be(checksum.half::<0>());
+    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    skb.window_mut::<2>(IPV4_CHECKSUM)?
+        .set_half::<0>(fold_checksum(sum).to_be());
     Ok(())
 }
 
@@ -87,8 +94,11 @@ fn correct_ipv4_checksum(skb: &mut Skb, old: u16, new: u16) -> Result<(), DropRe
 #[inline(always)]
 fn transport_checksum(parsed: &Parsed) -> Option<(usize, u64)> {
     match parsed.headers.protocol {
-        PROTOCOL_TCP => Some((parsed.transport + TCP_CHECKSUM, 0)),
-        PROTOCOL_UDP => Some((parsed.transport + UDP_CHECKSUM, BPF_F_MARK_MANGLED_0)),
+        PROTOCOL_TCP => Some((parsed.transport as usize + TCP_CHECKSUM, 0)),
+        PROTOCOL_UDP => Some((
+            parsed.transport as usize + UDP_CHECKSUM,
+            BPF_F_MARK_MANGLED_0,
+        )),
         _ => None,
     }
 }
@@ -99,12 +109,15 @@ fn port(skb: &mut Skb, parsed: &Parsed, offset: usize, port: u16) -> Result<(), 
         return Err(DropReason::NotRewritable);
     }
     let (checksum, flags) = transport_checksum(parsed).ok_or(DropReason::NotRewritable)?;
-    let offset = parsed.transport + offset;
-    let old = skb.window::<2>(offset).ok_or(DropReason::Malformed)?;
-    let old = u16::from_ne_bytes(*old);
+    let offset = parsed.transport as usize + offset;
+    let old = skb
+        .window::<2>(offset)
+        .ok_or(DropReason::Malformed)?
+        .half::<0>();
     let new = port.to_be();
     skb.correct_transport_checksum(checksum, u32::from(old), u32::from(new), flags | 2)?;
-    skb.write(offset, &new.to_ne_bytes())
+    skb.window_mut::<2>(offset)?.set_half::<0>(new);
+    Ok(())
 }
 
 #[inline(always)]
@@ -112,18 +125,15 @@ fn address(skb: &mut Skb, parsed: &Parsed, offset: usize, new: u32) -> Result<()
     if parsed.headers.family != Family::V4 {
         return Err(DropReason::NotRewritable);
     }
-    let old = *skb.window::<4>(offset).ok_or(DropReason::Malformed)?;
+    let old = skb
+        .window::<4>(offset)
+        .ok_or(DropReason::Malformed)?
+        .word::<0>();
     if let Some((checksum, flags)) = transport_checksum(parsed) {
-        skb.correct_transport_checksum(
-            checksum,
-            u32::from_ne_bytes(old),
-            new,
-            flags | BPF_F_PSEUDO_HDR | 4,
-        )?;
+        skb.correct_transport_checksum(checksum, old, new, flags | BPF_F_PSEUDO_HDR | 4)?;
     }
-    let new = new.to_ne_bytes();
-    skb.write(offset, &new)?;
-    let half = |bytes: [u8; 4], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    correct_ipv4_checksum(skb, half(old, 0), half(new, 0))?;
-    correct_ipv4_checksum(skb, half(old, 2), half(new, 2))
+    skb.window_mut::<4>(offset)?.set_word::<0>(new);
+    let (old, new) = (u32::from_be(old), u32::from_be(new));
+    correct_ipv4_checksum(skb, (old >> 16) as u16, (new >> 16) as u16)?;
+    correct_ipv4_checksum(skb, old as u16, new as u16)
 }

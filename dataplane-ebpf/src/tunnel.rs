@@ -1,15 +1,19 @@
 //! Into the tunnel and on through it: VXLAN over IPv4, with super-packets kept whole.
 
 use sunwire_dataplane_common::{
+    bytes::Window,
     drop_reason::DropReason,
     entries::PeerEntry,
     vxlan::{
-        IPV4_OFFSET, OUTER_BYTES, SOURCE_PORT_BASE, SOURCE_PORT_MASK, UDP_OFFSET, VXLAN_OFFSET,
-        Vxlan, fold_checksum,
+        self, IPV4_OFFSET, OUTER_BYTES, SOURCE_PORT_BASE, SOURCE_PORT_MASK, UDP_OFFSET,
+        VXLAN_OFFSET, Vxlan, fold_checksum,
     },
 };
 
-use crate::{frame::Skb, maps::PEERS};
+use crate::{
+    frame::{PacketWindowMut, Skb},
+    maps::PEERS,
+};
 
 const BPF_F_ADJ_ROOM_FIXED_GSO: u64 = 1 << 0;
 const BPF_F_ADJ_ROOM_ENCAP_L3_IPV4: u64 = 1 << 1;
@@ -25,32 +29,53 @@ const ENCAP_FLAGS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH
     | INNER_L2_BYTES << 56;
 
+/// An Ethernet header, to be put back after the packet grew or shrank behind the outer one.
+struct Ethernet {
+    words: [u32; 3],
+    ether_type: u16,
+}
+
+impl Ethernet {
+    #[inline(always)]
+    fn read(skb: &Skb, offset: usize) -> Result<Self, DropReason> {
+        let bytes = skb.window::<14>(offset).ok_or(DropReason::Malformed)?;
+        Ok(Ethernet {
+            words: [bytes.word::<0>(), bytes.word::<4>(), bytes.word::<8>()],
+            ether_type: bytes.half::<12>(),
+        })
+    }
+}
+
 /// Wraps the packet for a node and sends it out of the underlay device.
 #[inline(always)]
 pub(crate) fn encapsulate(skb: &mut Skb, node: u32, network: u32) -> Result<i32, DropReason> {
     let peer = reachable(node)?;
     // The inner flow spreads over the underlay's paths by the outer source port (RFC 7348, 5).
     let port = SOURCE_PORT_BASE | (skb.hash() & SOURCE_PORT_MASK) as u16;
-    let inner = *skb.window::<14>(0).ok_or(DropReason::Malformed)?;
+    let inner = Ethernet::read(skb, 0)?;
     skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
 
     let length = skb.len();
-    skb.write(0, &peer.template)?;
-    skb.write(OUTER_BYTES, &inner)?;
-    write_ipv4_length(skb, peer, length)?;
-    skb.write(UDP_OFFSET, &port.to_be_bytes())?;
-    skb.write(
-        UDP_OFFSET + 4,
-        &((length - UDP_OFFSET as u32) as u16).to_be_bytes(),
-    )?;
-    skb.write(
-        VXLAN_OFFSET,
-        &Vxlan {
+    let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
+    write_until_udp(&mut outer, peer, length);
+    let udp_bytes = (length - UDP_OFFSET as u32) as u16;
+    outer.set_half::<UDP_OFFSET>(port.to_be());
+    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
+    outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
+    // No checksum: the inner packet has its own (RFC 7348, 5).
+    outer.set_half::<{ UDP_OFFSET + 6 }>(0);
+    outer.set_word::<VXLAN_OFFSET>(u32::from(vxlan::FLAG_VNI).to_le());
+    outer.set_word::<{ VXLAN_OFFSET + 4 }>(
+        Vxlan {
             vni: network,
             hops: 0,
         }
-        .to_bytes(),
-    )?;
+        .last_word(),
+    );
+    outer.set_word::<OUTER_BYTES>(inner.words[0]);
+    outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
+    outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);
+    outer.set_half::<{ OUTER_BYTES + 12 }>(inner.ether_type);
     Ok(skb.redirect(peer.ifindex))
 }
 
@@ -58,18 +83,17 @@ pub(crate) fn encapsulate(skb: &mut Skb, node: u32, network: u32) -> Result<i32,
 #[inline(always)]
 pub(crate) fn forward(skb: &mut Skb, node: u32, header: Vxlan) -> Result<i32, DropReason> {
     let peer = reachable(node)?;
-    let outer: &[u8; UDP_OFFSET] = peer.template.first_chunk().ok_or(DropReason::BadTables)?;
-    skb.write(0, outer)?;
     let length = skb.len();
-    write_ipv4_length(skb, peer, length)?;
-    skb.write(VXLAN_OFFSET, &header.to_bytes())?;
+    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
+    write_until_udp(&mut outer, peer, length);
+    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
     Ok(skb.redirect(peer.ifindex))
 }
 
 /// Takes the outer headers off; the inner Ethernet header takes their place.
 #[inline(always)]
 pub(crate) fn decapsulate(skb: &mut Skb, is_ipv6: bool) -> Result<(), DropReason> {
-    let inner = *skb.window::<14>(OUTER_BYTES).ok_or(DropReason::Malformed)?;
+    let inner = Ethernet::read(skb, OUTER_BYTES)?;
     // Without the flag skb->protocol would stay IPv4 and the stack would drop the packet.
     let family = if is_ipv6 {
         BPF_F_ADJ_ROOM_DECAP_L3_IPV6
@@ -77,7 +101,35 @@ pub(crate) fn decapsulate(skb: &mut Skb, is_ipv6: bool) -> Result<(), DropReason
         BPF_F_ADJ_ROOM_DECAP_L3_IPV4
     };
     skb.adjust_room(-(OUTER_BYTES as i32), BPF_F_ADJ_ROOM_FIXED_GSO | family)?;
-    skb.write(0, &inner)
+    let mut frame = skb.window_mut::<14>(0)?;
+    frame.set_word::<0>(inner.words[0]);
+    frame.set_word::<4>(inner.words[1]);
+    frame.set_word::<8>(inner.words[2]);
+    frame.set_half::<12>(inner.ether_type);
+    Ok(())
+}
+
+/// Writes the outer Ethernet and IPv4 headers from the peer's template, for a packet of `length`
+/// bytes. A super-packet's length may not fit; segmentation sets it anew for each segment.
+#[inline(always)]
+fn write_until_udp<const N: usize>(
+    outer: &mut PacketWindowMut<'_, N>,
+    peer: &PeerEntry,
+    length: u32,
+) {
+    let total = (length - IPV4_OFFSET as u32) as u16;
+    let checksum = fold_checksum(peer.checksum + u32::from(total));
+    outer.set_word::<0>(peer.template[0]);
+    outer.set_word::<4>(peer.template[1]);
+    outer.set_word::<8>(peer.template[2]);
+    outer.set_word::<12>(peer.template[3]);
+    outer.set_word::<16>(peer.template[4]);
+    outer.set_word::<20>(peer.template[5]);
+    outer.set_word::<24>(peer.template[6]);
+    outer.set_word::<28>(peer.template[7]);
+    outer.set_half::<32>(peer.template[8] as u16);
+    outer.set_half::<{ IPV4_OFFSET + 2 }>(total.to_be());
+    outer.set_half::<{ IPV4_OFFSET + 10 }>(checksum.to_be());
 }
 
 #[inline(always)]
@@ -86,14 +138,4 @@ fn reachable(node: u32) -> Result<&'static PeerEntry, DropReason> {
         .get(node)
         .filter(|peer| peer.ifindex != 0)
         .ok_or(DropReason::NoRoute)
-}
-
-/// Completes the template's IPv4 header. A super-packet's length may not fit; segmentation sets
-/// it anew for each segment.
-#[inline(always)]
-fn write_ipv4_length(skb: &mut Skb, peer: &PeerEntry, length: u32) -> Result<(), DropReason> {
-    let total = (length - IPV4_OFFSET as u32) as u16;
-    skb.write(IPV4_OFFSET + 2, &total.to_be_bytes())?;
-    let checksum = fold_checksum(peer.checksum + u32::from(total));
-    skb.write(IPV4_OFFSET + 10, &checksum.to_be_bytes())
 }

@@ -2,7 +2,7 @@
 
 use sunwire_dataplane_common::{
     address::Address,
-    bytes::{half, word},
+    bytes::Window,
     drop_reason::DropReason,
     entries::{AddressKey, LocationEntry},
     headers::{ETHER_IPV4, ETHERNET_BYTES, Family, Headers, PROTOCOL_UDP},
@@ -30,26 +30,26 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         return Ok(Handled::Pass);
     };
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
-    let source = word(ip, 12);
+    let source = ip.word::<12>();
     // A tunnelled packet of ours never has IPv4 options; one that has is the stack's to refuse.
-    if ip[0] != 0x45 || ip[9] != PROTOCOL_UDP || word(ip, 16) != control.vtep.0[0] {
+    if ip.byte::<0>() != 0x45
+        || ip.byte::<9>() != PROTOCOL_UDP
+        || ip.word::<16>() != control.vtep.0[0]
+    {
         return Ok(Handled::Pass);
     }
     // Of a fragmented datagram only the first fragment has a port: the stack takes them all, and
     // the idle tunnel device behind it drops them.
-    if u16::from_be(half(ip, 6)) & 0x3fff != 0 {
+    if u16::from_be(ip.half::<6>()) & 0x3fff != 0 {
         return Ok(Handled::Pass);
     }
     let Some(udp) = skb.window::<8>(UDP_OFFSET) else {
         return Ok(Handled::Pass);
     };
-    if u16::from_be(half(udp, 2)) != vxlan::PORT {
+    if u16::from_be(udp.half::<2>()) != vxlan::PORT {
         return Ok(Handled::Pass);
     }
-    let header = skb
-        .window::<8>(VXLAN_OFFSET)
-        .copied()
-        .and_then(Vxlan::parse);
+    let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
 
     let address = Address([source, 0, 0, 0]);

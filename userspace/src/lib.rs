@@ -1,1 +1,44 @@
-//! The node agent
+//! The node agent: makes this node's kernel be what the controller wants, and tells the controller
+//! what became of it.
+//!
+//! ```text
+//! controller --gRPC--> [state] --> [dataplane] --> kernel maps, programs, links (pinned)
+//!                                     ^
+//! kernel ----netlink--> devices, routes, neighbours
+//! ```
+//!
+//! - [`agent`]: the loop that listens to the controller, to the kernel and to local callers.
+//! - [`state`]: the controller's messages, parsed once.
+//! - [`dataplane`]: the whole desired state into the kernel, in an order that loses no packet.
+//! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::{net::Ipv4Addr, path::Path};
+//! use sunwire_userspace::{dataplane::{Dataplane, Surroundings}, maps::Capacity, state::Desired};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut dataplane = Dataplane::load(Path::new("/sys/fs/bpf/sunwire"), Capacity::default())?;
+//! dataplane.attach_underlay("eth0")?;
+//! let vtep = Ipv4Addr::new(192, 0, 2, 1);
+//! dataplane.apply(&Desired::default(), 1, vtep, &Surroundings::default())?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod agent;
+mod class_map;
+pub mod control;
+pub mod counters;
+pub mod dataplane;
+pub mod flow_map;
+mod ids;
+pub mod maps;
+pub mod membarrier;
+pub mod netlink;
+pub mod object;
+pub mod pod;
+mod programs;
+pub mod shadow;
+pub mod state;

@@ -122,13 +122,15 @@ impl Toolchain {
 
     /// A cargo command for the kernel programs, with the target directory, linker and flags set.
     ///
-    /// The flags are those of aya-build 0.2: BTF comes from debug information, and
-    /// `bpf_target_arch` selects the register layout of the traced kernel.
+    /// The first flags are those of aya-build 0.2: BTF comes from debug information, and
+    /// `bpf_target_arch` selects the register layout of the traced kernel. The instruction set is
+    /// that of Linux 5.1 (32-bit arithmetic and jumps).
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let flags = [
             format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
             String::from("-Cdebuginfo=2"),
             String::from("-Clink-arg=--btf"),
+            String::from("-Ctarget-cpu=v3"),
         ];
         let mut command = self.recipe.cargo();
         command

@@ -1,0 +1,459 @@
+//! This node's data plane: makes the kernel be what the controller wants.
+//!
+//! [`Dataplane::apply`] takes the whole desired state and what the kernel has of devices and
+//! neighbours, writes what differs and deletes what is gone. It is called after every change of
+//! either, so there is one path for the first start, a restart, a delta and a device that moves.
+//!
+//! Order matters to packets in flight: what others point to is written before the pointers, and
+//! deleted after them.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+use sunwire_dataplane_common::{
+    address::Address,
+    entries::{AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry},
+    vxlan,
+};
+
+use crate::{
+    counters::Totals,
+    flow_map::{FlowMap, InstallError},
+    maps::{Capacity, Maps},
+    netlink::{Device, Route},
+    programs::{Programs, ProgramsError},
+    shadow::ShadowError,
+    state::{Desired, Endpoint, kernel_address},
+};
+use sunwire_dataplane_common::address::Mac;
+
+/// What the kernel has, beside our own maps.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Devices by name.
+    pub devices: BTreeMap<String, Device>,
+    /// Routes to the underlay addresses of other nodes.
+    pub routes: BTreeMap<Ipv4Addr, Route>,
+    /// Resolved next hops.
+    pub neighbours: BTreeMap<(u32, Ipv4Addr), Mac>,
+}
+
+/// What became of an endpoint on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// The device is here and its packets pass the programs; it may still have to be set up.
+    Attached {
+        /// ifindex of the device.
+        ifindex: u32,
+    },
+    /// The device is not here.
+    Absent,
+    /// The device is here and cannot be used.
+    Failed(String),
+}
+
+/// The data plane could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// A policy could not be installed.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// A map could not be written.
+    #[error(transparent)]
+    Shadow(#[from] ShadowError),
+    /// A program could not be loaded or attached.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+}
+
+/// The data plane of one node.
+pub struct Dataplane {
+    programs: Programs,
+    maps: Maps,
+    flow: FlowMap,
+    /// Device index of each endpoint that this agent attached or took over.
+    attached: BTreeMap<u32, u32>,
+}
+
+impl Dataplane {
+    /// Loads the programs, or takes over what an earlier agent left pinned in `directory`.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the pinned maps have another layout.
+    pub fn load(directory: &Path, capacity: Capacity) -> Result<Self, DataplaneError> {
+        let (programs, maps) = Programs::load(directory, capacity)?;
+        let flow = FlowMap::open(&maps);
+        Ok(Dataplane {
+            programs,
+            maps,
+            flow,
+            attached: BTreeMap::new(),
+        })
+    }
+
+    /// Runs the underlay program on a device.
+    ///
+    /// # Errors
+    /// When the device cannot be attached to.
+    pub fn attach_underlay(&mut self, device: &str) -> Result<(), DataplaneError> {
+        Ok(self.programs.attach_underlay(device)?)
+    }
+
+    /// Makes the kernel be what `desired` says for node `own`, given what is around it. Returns
+    /// what became of each endpoint that is, or is expected, here.
+    ///
+    /// # Errors
+    /// When a map is full or cannot be written; the policy in force is then still whole.
+    pub fn apply(
+        &mut self,
+        desired: &Desired,
+        own: u32,
+        vtep: Ipv4Addr,
+        around: &Surroundings,
+    ) -> Result<BTreeMap<u32, Attachment>, DataplaneError> {
+        let control = self.maps.control.get(0);
+        self.maps.control.set(
+            0,
+            Control {
+                node: own,
+                vtep: Address::v4(vtep.octets()),
+                ..control
+            },
+        )?;
+        self.write_peers(desired, own, vtep, around)?;
+        for (vni, network) in &desired.networks {
+            let entry = NetworkEntry {
+                gateway_v4: network.gateway_v4,
+                gateway_v6: network.gateway_v6,
+                gateway_mac: network.gateway_mac,
+                mtu: network.mtu,
+            };
+            self.maps.networks.set(*vni, entry)?;
+        }
+        self.detach_gone(desired, own, around)?;
+        self.write_locations(desired)?;
+        // A policy that cannot be installed must not keep devices from being attached: the error
+        // is kept until the rest is done.
+        let installed = self.flow.install(&mut self.maps, desired);
+        let attachments = self.attach(desired, own, around)?;
+        self.remove_gone(desired)?;
+        installed?;
+        Ok(attachments)
+    }
+
+    /// Takes an endpoint off this node before its device moves away: from here on its packets
+    /// are forwarded to where it goes. Returns whether it was attached.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn release(&mut self, number: u32) -> Result<bool, DataplaneError> {
+        let Some(ifindex) = self.attached.remove(&number) else {
+            return Ok(false);
+        };
+        let location = self.maps.locations.get(number);
+        self.maps.locations.set(
+            number,
+            LocationEntry {
+                ifindex: 0,
+                ..location
+            },
+        )?;
+        self.programs.detach_endpoint(number)?;
+        self.maps.endpoints.set(ifindex, EndpointEntry::default())?;
+        Ok(true)
+    }
+
+    /// Totals of all counters.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn totals(&self) -> Result<Totals, aya::maps::MapError> {
+        Totals::read(&self.maps)
+    }
+
+    /// The generation in force.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.maps.control.get(0).generation
+    }
+
+    /// Entries in use, by map, for those that a policy fills.
+    #[must_use]
+    pub fn table_sizes(&self) -> TableSizes {
+        TableSizes {
+            nodes: self.maps.nodes.content().len(),
+            edges: self.maps.edges.content().len(),
+            verdicts: self.maps.verdicts.content().len(),
+            classes: self.maps.classes_v4.content().len() + self.maps.classes_v6.content().len(),
+        }
+    }
+
+    /// The program on host-side devices, to be run on test packets.
+    ///
+    /// # Errors
+    /// When it is not loaded.
+    pub fn endpoint_program(
+        &mut self,
+    ) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
+        Ok(self.programs.endpoint_program()?)
+    }
+
+    /// The program on the underlay device, to be run on test packets.
+    ///
+    /// # Errors
+    /// When it is not loaded.
+    pub fn underlay_program(
+        &mut self,
+    ) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
+        Ok(self.programs.underlay_program()?)
+    }
+
+    fn write_peers(
+        &mut self,
+        desired: &Desired,
+        own: u32,
+        vtep: Ipv4Addr,
+        around: &Surroundings,
+    ) -> Result<(), ShadowError> {
+        for (number, node) in &desired.nodes {
+            if *number == own {
+                continue;
+            }
+            let peer = peer_entry(node.address, vtep, around).unwrap_or_default();
+            self.maps.peers.set(*number, peer)?;
+            self.maps
+                .peer_addresses
+                .set(kernel_address(node.address.into()), *number)?;
+        }
+        Ok(())
+    }
+
+    fn write_locations(&mut self, desired: &Desired) -> Result<(), ShadowError> {
+        for (number, endpoint) in &desired.endpoints {
+            let ifindex = self.attached.get(number).copied().unwrap_or(0);
+            // A restarted agent has attached nothing yet; what it finds pinned goes on meanwhile.
+            let ifindex = if ifindex == 0 {
+                self.maps.locations.get(*number).ifindex
+            } else {
+                ifindex
+            };
+            self.maps
+                .locations
+                .set(*number, location_entry(endpoint, ifindex))?;
+            for key in owner_keys(endpoint) {
+                self.maps.owners.set(key, *number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches what is here and should be.
+    fn attach(
+        &mut self,
+        desired: &Desired,
+        own: u32,
+        around: &Surroundings,
+    ) -> Result<BTreeMap<u32, Attachment>, DataplaneError> {
+        let mut attachments = BTreeMap::new();
+        for (number, endpoint) in desired.endpoints.iter().filter(|(_, e)| expected(e, own)) {
+            let attachment = match around.devices.get(&endpoint.device) {
+                None => Attachment::Absent,
+                Some(device) => match self.attach_one(desired, *number, endpoint, device) {
+                    Ok(()) => Attachment::Attached {
+                        ifindex: device.ifindex,
+                    },
+                    Err(error) => Attachment::Failed(chain(&error)),
+                },
+            };
+            attachments.insert(*number, attachment);
+        }
+        Ok(attachments)
+    }
+
+    fn attach_one(
+        &mut self,
+        desired: &Desired,
+        number: u32,
+        endpoint: &Endpoint,
+        device: &Device,
+    ) -> Result<(), DataplaneError> {
+        let Some(network) = desired.networks.get(&endpoint.vni) else {
+            return Ok(());
+        };
+        let mut entry = EndpointEntry {
+            network: endpoint.vni,
+            number,
+            ipv4: endpoint.ipv4,
+            ipv6: endpoint.ipv6,
+            mac: endpoint.mac,
+            mtu: network.mtu,
+            ..self.maps.endpoints.get(device.ifindex)
+        };
+        let generation = self.maps.control.get(0).generation;
+        self.flow.classify(&mut self.maps, &mut entry, generation)?;
+        self.maps.endpoints.set(device.ifindex, entry)?;
+        if self.attached.get(&number) != Some(&device.ifindex) {
+            self.programs.attach_endpoint(&endpoint.device, number)?;
+            self.attached.insert(number, device.ifindex);
+        }
+        self.maps
+            .locations
+            .set(number, location_entry(endpoint, device.ifindex))?;
+        Ok(())
+    }
+
+    /// Lets go of endpoints whose device is gone or that live elsewhere now.
+    fn detach_gone(
+        &mut self,
+        desired: &Desired,
+        own: u32,
+        around: &Surroundings,
+    ) -> Result<(), DataplaneError> {
+        let held: Vec<u32> = self
+            .attached
+            .keys()
+            .copied()
+            .chain(self.programs.attached())
+            .collect();
+        for number in held {
+            let device = desired
+                .endpoints
+                .get(&number)
+                .filter(|endpoint| expected(endpoint, own))
+                .and_then(|endpoint| around.devices.get(&endpoint.device));
+            let is_here = match (device, self.attached.get(&number)) {
+                (Some(device), Some(ifindex)) => device.ifindex == *ifindex,
+                (Some(device), None) => device.ifindex == self.maps.locations.get(number).ifindex,
+                (None, _) => false,
+            };
+            if is_here {
+                continue;
+            }
+            let location = self.maps.locations.get(number);
+            let ifindex = self.attached.remove(&number).unwrap_or(location.ifindex);
+            self.maps.locations.set(
+                number,
+                LocationEntry {
+                    ifindex: 0,
+                    ..location
+                },
+            )?;
+            self.programs.detach_endpoint(number)?;
+            if self.maps.endpoints.get(ifindex).number == number {
+                self.maps.endpoints.set(ifindex, EndpointEntry::default())?;
+            }
+        }
+        // Entries of devices that vanished while no agent ran.
+        let attached = &self.attached;
+        let locations = &self.maps.locations;
+        let stale: Vec<u32> = self
+            .maps
+            .endpoints
+            .content()
+            .iter()
+            .filter(|(ifindex, entry)| {
+                attached.get(&entry.number) != Some(ifindex)
+                    && locations.get(entry.number).ifindex != **ifindex
+            })
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in stale {
+            self.maps.endpoints.set(ifindex, EndpointEntry::default())?;
+        }
+        Ok(())
+    }
+
+    fn remove_gone(&mut self, desired: &Desired) -> Result<(), ShadowError> {
+        let owners: std::collections::BTreeSet<AddressKey> =
+            desired.endpoints.values().flat_map(owner_keys).collect();
+        self.maps.owners.retain(|key| owners.contains(key))?;
+        self.maps
+            .locations
+            .retain(|number| desired.endpoints.contains_key(&number))?;
+        self.maps
+            .networks
+            .retain(|vni| desired.networks.contains_key(vni))?;
+        let addresses: std::collections::BTreeSet<Address> = desired
+            .nodes
+            .values()
+            .map(|node| kernel_address(node.address.into()))
+            .collect();
+        self.maps
+            .peer_addresses
+            .retain(|address| addresses.contains(address))?;
+        self.maps
+            .peers
+            .retain(|number| desired.nodes.contains_key(&number))
+    }
+}
+
+/// How much of the tables is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Nodes and leaves.
+    pub nodes: usize,
+    /// Exact edges.
+    pub edges: usize,
+    /// Verdicts.
+    pub verdicts: usize,
+    /// Prefixes with a class.
+    pub classes: usize,
+}
+
+/// Whether an endpoint's device belongs on this node: it lives here, or it is moving here.
+fn expected(endpoint: &Endpoint, own: u32) -> bool {
+    endpoint.node == own || (endpoint.moving && endpoint.other == own)
+}
+
+fn location_entry(endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
+    LocationEntry {
+        network: endpoint.vni,
+        node: endpoint.node,
+        other: endpoint.other,
+        ifindex,
+        epoch: endpoint.epoch,
+        mac: endpoint.mac,
+    }
+}
+
+/// The keys under which an endpoint is found: its addresses and its MAC address.
+fn owner_keys(endpoint: &Endpoint) -> Vec<AddressKey> {
+    let mut keys = vec![AddressKey::mac(endpoint.vni, endpoint.mac)];
+    for (family, address) in [(4, endpoint.ipv4), (6, endpoint.ipv6)] {
+        if address != Address::ZERO {
+            keys.push(AddressKey {
+                network: endpoint.vni,
+                family,
+                address,
+            });
+        }
+    }
+    keys
+}
+
+fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Option<PeerEntry> {
+    let route = around.routes.get(&address)?;
+    let next_hop = around.neighbours.get(&(route.ifindex, route.next_hop))?;
+    let device = around
+        .devices
+        .values()
+        .find(|device| device.ifindex == route.ifindex)?;
+    let (template, checksum) = vxlan::template(
+        device.mac.to_bytes(),
+        next_hop.to_bytes(),
+        vtep.octets(),
+        address.octets(),
+    );
+    Some(PeerEntry { ifindex: route.ifindex, checksum, template })
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

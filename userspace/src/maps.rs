@@ -1,0 +1,143 @@
+//! The kernel's maps as the agent holds them.
+
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray},
+};
+use sunwire_dataplane_common::{
+    address::Address,
+    entries::{
+        AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
+        LocationEntry, NetworkEntry, PeerEntry,
+    },
+    tables::{EdgeKey, Next, RootKey, Verdict},
+};
+
+use crate::{
+    pod::Pod,
+    shadow::{ArrayShadow, HashShadow, LpmShadow, ShadowError},
+};
+
+/// How many entries the maps hold; fixed when they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Largest ifindex of a host-side device, and number of endpoints of the whole cloud.
+    pub endpoints: u32,
+    /// Nodes of the mesh.
+    pub nodes: u32,
+    /// Virtual networks.
+    pub networks: u32,
+    /// Prefixes with a class of their own, per address family.
+    pub classes: u32,
+    /// Nodes of the flow tables.
+    pub table_nodes: u32,
+    /// Exact edges of the flow tables.
+    pub edges: u32,
+    /// Verdicts.
+    pub verdicts: u32,
+    /// Labels.
+    pub labels: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Capacity {
+            endpoints: 16_384,
+            nodes: 1_024,
+            networks: 1_024,
+            classes: 65_536,
+            table_nodes: 65_536,
+            edges: 131_072,
+            verdicts: 8_192,
+            labels: 4_096,
+        }
+    }
+}
+
+impl Capacity {
+    /// Entries by map name, for the loader.
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 15] {
+        [
+            ("ENDPOINTS", self.endpoints),
+            ("LOCATIONS", self.endpoints),
+            // An IPv4, an IPv6 and a MAC address each.
+            ("OWNERS", self.endpoints.saturating_mul(3)),
+            ("PEERS", self.nodes),
+            ("PEER_ADDRESSES", self.nodes),
+            ("NETWORKS", self.networks),
+            ("CLASSES_V4", self.classes),
+            ("CLASSES_V6", self.classes),
+            // Two generations.
+            ("ROOTS", self.networks.saturating_mul(2)),
+            ("EDGES", self.edges),
+            ("NODES", self.table_nodes),
+            ("VERDICTS", self.verdicts),
+            ("LABEL_COUNTERS", self.labels),
+            ("LABELS", self.labels),
+            (
+                "IDS",
+                self.table_nodes
+                    .saturating_add(self.verdicts)
+                    .saturating_add(self.classes),
+            ),
+        ]
+    }
+}
+
+/// Every map.
+pub(crate) struct Maps {
+    pub(crate) control: ArrayShadow<Control>,
+    pub(crate) endpoints: ArrayShadow<EndpointEntry>,
+    pub(crate) locations: ArrayShadow<LocationEntry>,
+    pub(crate) peers: ArrayShadow<PeerEntry>,
+    pub(crate) networks: HashShadow<u32, NetworkEntry>,
+    pub(crate) owners: HashShadow<AddressKey, u32>,
+    pub(crate) peer_addresses: HashShadow<Address, u32>,
+    pub(crate) classes_v4: LpmShadow<ClassKeyV4, [u32; 2]>,
+    pub(crate) classes_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
+    pub(crate) roots: HashShadow<RootKey, Next>,
+    pub(crate) edges: HashShadow<EdgeKey, Next>,
+    pub(crate) nodes: ArrayShadow<Next>,
+    pub(crate) verdicts: ArrayShadow<Verdict>,
+    pub(crate) ids: HashShadow<IdKey, u32>,
+    pub(crate) labels: HashShadow<LabelKey, u32>,
+    pub(crate) label_counters: PerCpuArray<MapData, Pod<Counter>>,
+    pub(crate) drop_counters: PerCpuArray<MapData, Pod<Counter>>,
+}
+
+impl Maps {
+    /// Takes the maps of a loaded object over and reads them.
+    pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, ShadowError> {
+        let mut take = |map: &'static str| ebpf.take_map(map).ok_or(ShadowError::Missing { map });
+        let mut counters = |map: &'static str| {
+            PerCpuArray::try_from(take(map)?).map_err(|source| ShadowError::Layout { map, source })
+        };
+        Ok(Maps {
+            label_counters: counters("LABEL_COUNTERS")?,
+            drop_counters: counters("DROP_COUNTERS")?,
+            control: ArrayShadow::open(take("CONTROL")?, "CONTROL", Control::default())?,
+            endpoints: ArrayShadow::open(
+                take("ENDPOINTS")?,
+                "ENDPOINTS",
+                EndpointEntry::default(),
+            )?,
+            locations: ArrayShadow::open(
+                take("LOCATIONS")?,
+                "LOCATIONS",
+                LocationEntry::default(),
+            )?,
+            peers: ArrayShadow::open(take("PEERS")?, "PEERS", PeerEntry::default())?,
+            networks: HashShadow::open(take("NETWORKS")?, "NETWORKS")?,
+            owners: HashShadow::open(take("OWNERS")?, "OWNERS")?,
+            peer_addresses: HashShadow::open(take("PEER_ADDRESSES")?, "PEER_ADDRESSES")?,
+            classes_v4: LpmShadow::open_trie(take("CLASSES_V4")?, "CLASSES_V4")?,
+            classes_v6: LpmShadow::open_trie(take("CLASSES_V6")?, "CLASSES_V6")?,
+            roots: HashShadow::open(take("ROOTS")?, "ROOTS")?,
+            edges: HashShadow::open(take("EDGES")?, "EDGES")?,
+            nodes: ArrayShadow::open(take("NODES")?, "NODES", Next::default())?,
+            verdicts: ArrayShadow::open(take("VERDICTS")?, "VERDICTS", Verdict::default())?,
+            ids: HashShadow::open(take("IDS")?, "IDS")?,
+            labels: HashShadow::open(take("LABELS")?, "LABELS")?,
+        })
+    }
+}

@@ -1,0 +1,310 @@
+//! Devices, routes and neighbours of the namespace the agent runs in.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::{
+    AddressFamily,
+    address::AddressAttribute,
+    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourState,
+    },
+    route::{RouteAddress, RouteAttribute},
+};
+use rtnetlink::{Handle, LinkUnspec, LinkVxlan, RouteMessageBuilder};
+use sunwire_dataplane_common::{address::Mac, vxlan};
+
+/// A device of this namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// ifindex.
+    pub ifindex: u32,
+    /// MAC address; zero when the device has none.
+    pub mac: Mac,
+    /// Administratively up.
+    pub up: bool,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// How the next packet to an address leaves this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// ifindex of the device.
+    pub ifindex: u32,
+    /// Who gets it: a gateway, or the destination itself.
+    pub next_hop: Ipv4Addr,
+}
+
+/// A question to the kernel failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// netlink said no.
+    #[error("cannot {verb}")]
+    Request {
+        /// What was tried.
+        verb: String,
+        /// Why.
+        #[source]
+        source: rtnetlink::Error,
+    },
+    /// The underlay device is not there or has no IPv4 address.
+    #[error("device {0} does not exist in this network namespace")]
+    NoDevice(String),
+    /// The underlay device has no IPv4 address.
+    #[error("device {0} has no IPv4 address; give the node's underlay address by --address")]
+    NoAddress(String),
+    /// Another device holds the tunnel port.
+    #[error(
+        "UDP port {port} is taken by device {device}, which is no VXLAN device in external mode; \
+         remove it or give the port free",
+        port = vxlan::PORT
+    )]
+    PortTaken {
+        /// Name of the device.
+        device: String,
+    },
+}
+
+fn failed(verb: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
+    let verb = verb.into();
+    move |source| NetlinkError::Request { verb, source }
+}
+
+/// Every device by name.
+///
+/// # Errors
+/// When netlink fails.
+pub async fn devices(handle: &Handle) -> Result<BTreeMap<String, Device>, NetlinkError> {
+    let mut links = handle.link().get().execute();
+    let mut devices = BTreeMap::new();
+    while let Some(link) = links.try_next().await.map_err(failed("list devices"))? {
+        if let Some((name, device)) = device(&link) {
+            devices.insert(name, device);
+        }
+    }
+    Ok(devices)
+}
+
+fn device(link: &LinkMessage) -> Option<(String, Device)> {
+    let mut name = None;
+    let mut mac = Mac::default();
+    let mut mtu = 0;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
+            LinkAttribute::Address(bytes) => {
+                mac = <[u8; 6]>::try_from(bytes.as_slice())
+                    .map(Mac::new)
+                    .unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    let up = link.header.flags.contains(LinkFlags::Up);
+    Some((
+        name?,
+        Device {
+            ifindex: link.header.index,
+            mac,
+            up,
+            mtu,
+        },
+    ))
+}
+
+/// The first IPv4 address of a device.
+///
+/// # Errors
+/// When netlink fails or the device has none.
+pub async fn first_address(
+    handle: &Handle,
+    name: &str,
+    ifindex: u32,
+) -> Result<Ipv4Addr, NetlinkError> {
+    let mut addresses = handle
+        .address()
+        .get()
+        .set_link_index_filter(ifindex)
+        .execute();
+    while let Some(message) = addresses
+        .try_next()
+        .await
+        .map_err(failed(format!("list the addresses of {name}")))?
+    {
+        for attribute in message.attributes {
+            if let AddressAttribute::Address(IpAddr::V4(address)) = attribute {
+                return Ok(address);
+            }
+        }
+    }
+    Err(NetlinkError::NoAddress(name.to_owned()))
+}
+
+/// Sets a device up.
+///
+/// # Errors
+/// When netlink fails.
+pub async fn set_up(handle: &Handle, name: &str, ifindex: u32) -> Result<(), NetlinkError> {
+    handle
+        .link()
+        .set(LinkUnspec::new_with_index(ifindex).up().build())
+        .execute()
+        .await
+        .map_err(failed(format!("set device {name} up")))
+}
+
+/// Makes sure that something holds the tunnel's UDP port: without a socket the kernel does not
+/// merge tunnelled packets on receipt. A device of ours from before, or any other one in external
+/// mode, does.
+///
+/// # Errors
+/// When the port is taken by something else, or netlink fails.
+pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<(), NetlinkError> {
+    let mut links = handle.link().get().execute();
+    while let Some(link) = links.try_next().await.map_err(failed("list devices"))? {
+        let Some((device_name, port, external)) = vxlan_port(&link) else {
+            continue;
+        };
+        if port == vxlan::PORT {
+            return if external {
+                Ok(())
+            } else {
+                Err(NetlinkError::PortTaken {
+                    device: device_name,
+                })
+            };
+        }
+    }
+    let message = LinkVxlan::new(name, 0)
+        .collect_metadata(true)
+        .learning(false)
+        .port(vxlan::PORT)
+        .up()
+        .build();
+    handle
+        .link()
+        .add(message)
+        .execute()
+        .await
+        .map_err(failed(format!(
+            "make the tunnel device {name} on UDP port {}",
+            vxlan::PORT
+        )))
+}
+
+fn vxlan_port(link: &LinkMessage) -> Option<(String, u16, bool)> {
+    let (name, _) = device(link)?;
+    let infos = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        })?;
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let port = data.iter().find_map(|info| match info {
+        InfoVxlan::Port(port) => Some(*port),
+        _ => None,
+    })?;
+    let external = data
+        .iter()
+        .any(|info| matches!(info, InfoVxlan::CollectMetadata(true)));
+    Some((name, port, external))
+}
+
+/// How packets to an underlay address leave.
+///
+/// # Errors
+/// When there is no route.
+pub async fn route(handle: &Handle, destination: Ipv4Addr) -> Result<Route, NetlinkError> {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(destination, 32)
+        .build();
+    let mut routes = handle.route().get(message).execute();
+    let verb = || format!("find a route to {destination}");
+    let route = routes.try_next().await.map_err(failed(verb()))?;
+    let mut found = Route {
+        ifindex: 0,
+        next_hop: destination,
+    };
+    for attribute in route.iter().flat_map(|route| &route.attributes) {
+        match attribute {
+            RouteAttribute::Oif(ifindex) => found.ifindex = *ifindex,
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => found.next_hop = *gateway,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Asks the kernel to resolve a next hop and to keep it resolved (`NTF_EXT_MANAGED`, Linux 5.16).
+///
+/// # Errors
+/// When netlink fails.
+pub async fn manage_neighbour(handle: &Handle, route: Route) -> Result<(), NetlinkError> {
+    let mut request = handle
+        .neighbours()
+        .add(route.ifindex, IpAddr::V4(route.next_hop))
+        .state(NeighbourState::None)
+        .flags(NeighbourFlags::Use)
+        .replace();
+    request
+        .message_mut()
+        .attributes
+        .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+    request
+        .execute()
+        .await
+        .map_err(failed(format!("resolve the next hop {}", route.next_hop)))
+}
+
+/// The IPv4 neighbours whose link-layer address is known, by ifindex and address.
+///
+/// # Errors
+/// When netlink fails.
+pub async fn neighbours(handle: &Handle) -> Result<BTreeMap<(u32, Ipv4Addr), Mac>, NetlinkError> {
+    let mut entries = handle
+        .neighbours()
+        .get()
+        .set_address_family(AddressFamily::Inet)
+        .execute();
+    let mut neighbours = BTreeMap::new();
+    while let Some(entry) = entries
+        .try_next()
+        .await
+        .map_err(failed("list neighbours"))?
+    {
+        if entry.header.family != AddressFamily::Inet
+            || matches!(
+                entry.header.state,
+                NeighbourState::Failed | NeighbourState::Incomplete
+            )
+        {
+            continue;
+        }
+        let mut address = None;
+        let mut mac = None;
+        for attribute in &entry.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(*ip),
+                NeighbourAttribute::LinkLayerAddress(bytes) => {
+                    mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac::new);
+                }
+                _ => {}
+            }
+        }
+        if let (Some(address), Some(mac)) = (address, mac) {
+            neighbours.insert((entry.header.ifindex, address), mac);
+        }
+    }
+    Ok(neighbours)
+}

@@ -1,0 +1,48 @@
+//! The kernel layouts of `dataplane-common`, as types that may be copied to and from the kernel
+//! byte by byte. The only file of this crate with unsafe code beside [`crate::membarrier`].
+
+use sunwire_dataplane_common::{
+    address::Address,
+    entries::{
+        AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
+        LocationEntry, NetworkEntry, PeerEntry,
+    },
+    tables::{EdgeKey, Next, RootKey, Verdict},
+};
+
+/// A value in its kernel layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Pod<T>(pub T);
+
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` (or an integer) made of integers only, so every bit pattern is
+            // valid; padding is explicit and the size asserted where the type is defined, so no
+            // uninitialised byte is read. `Pod` is `repr(transparent)`.
+            unsafe impl aya::Pod for Pod<$type> {}
+        )+
+    };
+}
+
+pod!(
+    u32,
+    [u32; 2],
+    Address,
+    AddressKey,
+    ClassKeyV4,
+    ClassKeyV6,
+    Control,
+    Counter,
+    EdgeKey,
+    EndpointEntry,
+    IdKey,
+    LabelKey,
+    LocationEntry,
+    NetworkEntry,
+    Next,
+    PeerEntry,
+    RootKey,
+    Verdict,
+);

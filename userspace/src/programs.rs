@@ -1,0 +1,292 @@
+//! The programs and their attachments.
+//!
+//! Maps and links are pinned, so forwarding goes on without the agent. A new agent loads its own
+//! programs against the pinned maps and swaps them into the pinned links, one system call each:
+//! every packet is handled by the old program or by the new one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
+    },
+};
+
+use crate::{
+    maps::{Capacity, Maps},
+    object::OBJECT,
+    shadow::ShadowError,
+};
+
+/// Layout of the pinned maps; a change that old programs could not read needs a new number.
+const LAYOUT: &str = "v1";
+
+/// The programs could not be loaded or attached.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramsError {
+    /// The kernel refused the object.
+    #[error("the kernel refused the programs; Linux 6.6 or later with BPF and BTF is needed")]
+    Load(#[source] Box<EbpfError>),
+    /// The kernel refused one program.
+    #[error("the kernel refused program {name}")]
+    Program {
+        /// Name of the program.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A program could not be attached to a device.
+    #[error("cannot attach to device {device}")]
+    Attach {
+        /// Name of the device.
+        device: String,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A link could not be pinned or found again.
+    #[error("cannot keep the link {}", path.display())]
+    Link {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The BPF file system is not there.
+    #[error("cannot use {} for pinned maps; it must be in a BPF file system", path.display())]
+    Pins {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The object lacks a program.
+    #[error("the object has no program {0}")]
+    Missing(&'static str),
+    /// A pinned map does not fit.
+    #[error(transparent)]
+    Maps(#[from] ShadowError),
+}
+
+/// Which program a link holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Endpoint,
+    Underlay,
+}
+
+impl Kind {
+    const fn program(self) -> &'static str {
+        match self {
+            Kind::Endpoint => "endpoint_ingress",
+            Kind::Underlay => "underlay_ingress",
+        }
+    }
+}
+
+/// The loaded programs.
+pub(crate) struct Programs {
+    ebpf: Ebpf,
+    links: PathBuf,
+}
+
+impl Programs {
+    /// Loads the programs against the maps pinned under `directory`, which are made when they are
+    /// not there yet.
+    pub(crate) fn load(
+        directory: &Path,
+        capacity: Capacity,
+    ) -> Result<(Self, Maps), ProgramsError> {
+        let maps = directory.join(format!("maps-{LAYOUT}"));
+        let links = directory.join("links");
+        for path in [&maps, &links] {
+            fs::create_dir_all(path).map_err(|source| ProgramsError::Pins {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let mut loader = EbpfLoader::new();
+        let names: Vec<(&str, PathBuf)> = MAP_NAMES
+            .iter()
+            .map(|name| (*name, maps.join(name)))
+            .collect();
+        for (name, path) in &names {
+            loader.map_pin_path(name, path.as_path());
+        }
+        for (name, entries) in capacity.by_map() {
+            loader.map_max_entries(name, entries);
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|source| ProgramsError::Load(Box::new(source)))?;
+        for kind in [Kind::Endpoint, Kind::Underlay] {
+            let program = program(&mut ebpf, kind)?;
+            program.load().map_err(|source| ProgramsError::Program {
+                name: kind.program(),
+                source: Box::new(source),
+            })?;
+        }
+        let maps = Maps::open(&mut ebpf)?;
+        Ok((Programs { ebpf, links }, maps))
+    }
+
+    /// Runs the endpoint program on a device's packets, from now on or instead of the program
+    /// that an earlier agent attached.
+    pub(crate) fn attach_endpoint(
+        &mut self,
+        device: &str,
+        number: u32,
+    ) -> Result<(), ProgramsError> {
+        let path = self.endpoint_link(number);
+        self.attach(Kind::Endpoint, device, &path)
+    }
+
+    /// Runs the underlay program on a device's packets.
+    pub(crate) fn attach_underlay(&mut self, device: &str) -> Result<(), ProgramsError> {
+        let path = self.links.join("underlay");
+        self.attach(Kind::Underlay, device, &path)
+    }
+
+    /// Takes the endpoint program off its device. The device may be gone already.
+    pub(crate) fn detach_endpoint(&mut self, number: u32) -> Result<(), ProgramsError> {
+        let path = self.endpoint_link(number);
+        remove_link(&path)
+    }
+
+    /// Numbers of the endpoints whose links are pinned.
+    pub(crate) fn attached(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(&self.links) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| {
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("endpoint-")?
+                    .parse()
+                    .ok()
+            })
+            .collect()
+    }
+
+    /// The endpoint program, to be run on test packets.
+    pub(crate) fn endpoint_program(&mut self) -> Result<&mut SchedClassifier, ProgramsError> {
+        program(&mut self.ebpf, Kind::Endpoint)
+    }
+
+    /// The underlay program, to be run on test packets.
+    pub(crate) fn underlay_program(&mut self) -> Result<&mut SchedClassifier, ProgramsError> {
+        program(&mut self.ebpf, Kind::Underlay)
+    }
+
+    fn endpoint_link(&self, number: u32) -> PathBuf {
+        self.links.join(format!("endpoint-{number}"))
+    }
+
+    fn attach(&mut self, kind: Kind, device: &str, path: &Path) -> Result<(), ProgramsError> {
+        let failed = |source| ProgramsError::Attach {
+            device: device.to_owned(),
+            source: Box::new(source),
+        };
+        let program = program(&mut self.ebpf, kind)?;
+        let link = match pinned(path)? {
+            Some(link) => match program.attach_to_link(link) {
+                Ok(link) => link,
+                // The device the link was for is gone; the pin alone is left.
+                Err(_) => {
+                    remove_link(path)?;
+                    fresh(program, device).map_err(failed)?
+                }
+            },
+            None => fresh(program, device).map_err(failed)?,
+        };
+        if path.exists() {
+            // Swapped in place: the pin stays, and dropping our handle leaves the link alone.
+            let link = program.take_link(link).map_err(failed)?;
+            drop(link);
+            return Ok(());
+        }
+        let kept = |source: Box<dyn std::error::Error + Send + Sync>| ProgramsError::Link {
+            path: path.to_owned(),
+            source,
+        };
+        let link = program.take_link(link).map_err(failed)?;
+        let link: FdLink = link
+            .try_into()
+            .map_err(|error: LinkError| kept(error.into()))?;
+        link.pin(path).map_err(|error| kept(error.into()))?;
+        Ok(())
+    }
+}
+
+fn fresh(
+    program: &mut SchedClassifier,
+    device: &str,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    program.attach_with_options(device, TcAttachType::Ingress, order)
+}
+
+fn pinned(path: &Path) -> Result<Option<SchedClassifierLink>, ProgramsError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let kept = |source: Box<dyn std::error::Error + Send + Sync>| ProgramsError::Link {
+        path: path.to_owned(),
+        source,
+    };
+    let link = PinnedLink::from_pin(path).map_err(|error| kept(error.into()))?;
+    let link = FdLink::from(link);
+    link.try_into()
+        .map(Some)
+        .map_err(|error: LinkError| kept(error.into()))
+}
+
+fn remove_link(path: &Path) -> Result<(), ProgramsError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ProgramsError::Link {
+            path: path.to_owned(),
+            source: source.into(),
+        }),
+    }
+}
+
+fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, ProgramsError> {
+    ebpf.program_mut(kind.program())
+        .and_then(|program| program.try_into().ok())
+        .ok_or(ProgramsError::Missing(kind.program()))
+}
+
+/// Every map of the object, each pinned under its own name.
+const MAP_NAMES: [&str; 17] = [
+    "CONTROL",
+    "ENDPOINTS",
+    "LOCATIONS",
+    "PEERS",
+    "NETWORKS",
+    "OWNERS",
+    "PEER_ADDRESSES",
+    "CLASSES_V4",
+    "CLASSES_V6",
+    "ROOTS",
+    "EDGES",
+    "NODES",
+    "VERDICTS",
+    "LABEL_COUNTERS",
+    "DROP_COUNTERS",
+    "IDS",
+    "LABELS",
+];
