@@ -1,1 +1,608 @@
-//! x
+//! The agent's loop: listens to the controller, the kernel and local callers, and after each
+//! applies the whole desired state.
+//!
+//! ```text
+//!             Snapshot, Delta          devices, routes, neighbours        release
+//! controller ----------------> agent <---------------------------- kernel, local callers
+//!             <---------------- | ---------------------> kernel maps
+//!             Acknowledge, EndpointReport, Counters
+//! ```
+//!
+//! Without the controller nothing changes and forwarding goes on; without the agent, too. The
+//! agent removes nothing before it has seen a whole snapshot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    net::Ipv4Addr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use sunwire_api::agent::{
+    self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
+    controller_message, endpoint_report,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Endpoint as Transport};
+
+use crate::{
+    control::{self, Answer, Asked, Request},
+    dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
+    maps::Capacity,
+    netlink::{self, NetlinkError, Route},
+    state::Desired,
+};
+
+/// How an agent is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the node, unique in the cloud.
+    pub node: String,
+    /// Where the node is: `aws:us-east-1`.
+    pub location: String,
+    /// The underlay device.
+    pub underlay: String,
+    /// The node's address on the underlay; by default the first IPv4 address of the device.
+    pub address: Option<Ipv4Addr>,
+    /// URL of the controller's agent port.
+    pub controller: String,
+    /// Where maps and links are pinned; in a BPF file system, the node's own.
+    pub bpf_directory: PathBuf,
+    /// Where the local socket is.
+    pub state_directory: PathBuf,
+    /// Sizes of the maps, used when they are made.
+    pub capacity: Capacity,
+}
+
+/// The agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Not allowed to.
+    #[error("the agent needs root (CAP_BPF and CAP_NET_ADMIN) to load programs and make devices")]
+    Privilege,
+    /// netlink cannot be opened.
+    #[error("cannot open netlink")]
+    Netlink(#[source] io::Error),
+    /// The underlay is not usable.
+    #[error(transparent)]
+    Underlay(#[from] NetlinkError),
+    /// The kernel refuses the programs.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The local socket cannot be bound.
+    #[error("cannot listen in {}", directory.display())]
+    Socket {
+        /// The state directory.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The controller's URL is no URL.
+    #[error("{url} is no URL of a controller (expected http://ADDRESS:PORT)")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+}
+
+/// Name of the device that holds the tunnel port.
+const TUNNEL_DEVICE: &str = "sw-tunnel";
+/// How often counters go to the controller.
+const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts to reach the controller.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// First pause after a stream broke.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// How long events of the kernel are collected before they are acted on.
+const QUEUE: usize = 256;
+
+/// Runs an agent until `shutdown` resolves; forwarding goes on afterwards.
+///
+/// # Errors
+/// When the agent cannot start. Once it runs it retries whatever fails, and says so.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(AgentError::Privilege);
+    }
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Route,
+    ];
+    let (connection, handle, events) =
+        new_multicast_connection(&groups).map_err(AgentError::Netlink)?;
+    tokio::spawn(connection);
+
+    let devices = netlink::devices(&handle).await?;
+    let underlay = devices
+        .get(&config.underlay)
+        .ok_or_else(|| NetlinkError::NoDevice(config.underlay.clone()))?;
+    let vtep = match config.address {
+        Some(address) => address,
+        None => netlink::first_address(&handle, &config.underlay, underlay.ifindex).await?,
+    };
+    netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE).await?;
+
+    let socket = |source| AgentError::Socket {
+        directory: config.state_directory.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&config.state_directory).map_err(socket)?;
+    let listener = control::bind(&config.state_directory).map_err(socket)?;
+    let (asked_sender, asked) = mpsc::channel(QUEUE);
+    tokio::spawn(control::serve(listener, asked_sender));
+
+    let mut dataplane = Dataplane::load(&config.bpf_directory, config.capacity)?;
+    dataplane.attach_underlay(&config.underlay)?;
+    let transport = Transport::from_shared(config.controller.clone())
+        .map_err(|_| AgentError::Url {
+            url: config.controller.clone(),
+        })?
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        // A controller that vanished without a word is noticed.
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    tracing::info!(node = %config.node, %vtep, "agent started");
+
+    let agent = Agent {
+        config,
+        vtep,
+        handle,
+        dataplane,
+        desired: None,
+        revision: 0,
+        around: Surroundings::default(),
+        managed: BTreeSet::new(),
+        released: BTreeMap::new(),
+        reported: BTreeMap::new(),
+        attachments: BTreeMap::new(),
+        stream: None,
+    };
+    tokio::select! {
+        () = agent.serve(transport, events, asked) => {}
+        () = shutdown => {}
+    }
+    Ok(())
+}
+
+struct Agent {
+    config: Config,
+    vtep: Ipv4Addr,
+    handle: Handle,
+    dataplane: Dataplane,
+    /// `None` until the first snapshot.
+    desired: Option<Desired>,
+    revision: u64,
+    around: Surroundings,
+    /// Next hops that the kernel was asked to keep resolved.
+    managed: BTreeSet<(u32, Ipv4Addr)>,
+    /// Endpoints released to a local caller, with their epoch.
+    released: BTreeMap<u32, u32>,
+    /// What the controller was told last.
+    reported: BTreeMap<u32, (endpoint_report::State, u32)>,
+    attachments: BTreeMap<u32, Attachment>,
+    stream: Option<mpsc::Sender<AgentMessage>>,
+}
+
+type Inbound = Streaming<ControllerMessage>;
+
+impl Agent {
+    async fn serve(
+        mut self,
+        transport: Transport,
+        mut events: impl Stream + Unpin,
+        mut asked: mpsc::Receiver<Asked>,
+    ) {
+        let mut inbound: Option<Inbound> = None;
+        let mut retry = RETRY_MIN;
+        let mut next_attempt = Instant::now();
+        let mut counters = tokio::time::interval(COUNTERS_EVERY);
+        counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut connecting: Option<tokio::task::JoinHandle<_>> = None;
+        loop {
+            tokio::select! {
+                // Local callers hold a device still while they wait, so they go first.
+                biased;
+                Some((request, reply)) = asked.recv() => {
+                    let answer = self.answer(request).await;
+                    // A caller that went away needs no answer.
+                    let _ = reply.send(answer);
+                }
+                Some(_) = events.next() => {
+                    while events.next().now_or_never().flatten().is_some() {}
+                    self.look_around().await;
+                    self.apply().await;
+                }
+                message = next_message(&mut inbound), if inbound.is_some() => match message {
+                    Some(message) => self.receive(message).await,
+                    None => {
+                        tracing::warn!("the controller's stream ended; forwarding goes on");
+                        inbound = None;
+                        self.stream = None;
+                        next_attempt = Instant::now() + retry;
+                    }
+                },
+                outcome = join(&mut connecting), if connecting.is_some() => {
+                    connecting = None;
+                    match outcome {
+                        Some((stream, sender)) => {
+                            inbound = Some(stream);
+                            self.stream = Some(sender);
+                            self.reported.clear();
+                            retry = RETRY_MIN;
+                        }
+                        None => {
+                            next_attempt = Instant::now() + retry;
+                            retry = (retry * 2).min(RETRY_MAX);
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(next_attempt), if inbound.is_none() && connecting.is_none() => {
+                    connecting = Some(tokio::spawn(connect(transport.clone(), self.hello())));
+                }
+                _ = counters.tick() => self.send_counters().await,
+            }
+        }
+    }
+
+    fn hello(&self) -> AgentMessage {
+        message(agent_message::Message::Hello(wire::Hello {
+            node: self.config.node.clone(),
+            location: self.config.location.clone(),
+            underlay_address: self.vtep.octets().to_vec(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn receive(&mut self, message: controller_message::Message) {
+        let (revision, parsed) = match message {
+            controller_message::Message::Snapshot(snapshot) => {
+                let desired = Desired::from_snapshot(snapshot.state.unwrap_or_default());
+                (snapshot.revision, desired)
+            }
+            controller_message::Message::Delta(delta) => {
+                let revision = delta.revision;
+                let mut desired = self.desired.clone().unwrap_or_default();
+                (revision, desired.apply(delta).map(|()| desired))
+            }
+        };
+        let error = match parsed {
+            Ok(mut desired) => {
+                desired.forget_unreachable();
+                self.desired = Some(desired);
+                self.look_around().await;
+                self.apply().await
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if error.is_none() {
+            self.revision = revision;
+        }
+        let error = error.unwrap_or_default();
+        self.send(agent_message::Message::Acknowledge(wire::Acknowledge {
+            revision,
+            error,
+        }))
+        .await;
+    }
+
+    /// Applies the desired state; returns what went wrong, for the controller.
+    async fn apply(&mut self) -> Option<String> {
+        let desired = self.desired.as_ref()?;
+        let Some(own) = own_number(desired, &self.config.node) else {
+            return Some(format!(
+                "the controller does not know node {}",
+                self.config.node
+            ));
+        };
+        self.forget_released(own);
+        let desired = self.desired.as_ref()?;
+        let mut around = self.around.clone();
+        for number in self.released.keys() {
+            if let Some(endpoint) = desired.endpoints.get(number) {
+                // Still in this namespace, but no longer ours.
+                around.devices.remove(&endpoint.device);
+            }
+        }
+        let outcome = self.dataplane.apply(desired, own, self.vtep, &around);
+        match outcome {
+            Ok(attachments) => {
+                self.attachments = attachments;
+                self.set_devices_up().await;
+                self.report().await;
+                None
+            }
+            Err(error) => {
+                let text = chain(&error);
+                tracing::error!(error = %text, "cannot apply the desired state");
+                Some(text)
+            }
+        }
+    }
+
+    /// A release ends with the move it was for, or when the device has gone.
+    fn forget_released(&mut self, own: u32) {
+        let Some(desired) = &self.desired else { return };
+        let devices = &self.around.devices;
+        self.released.retain(|number, epoch| {
+            desired.endpoints.get(number).is_some_and(|endpoint| {
+                endpoint.moving
+                    && endpoint.node == own
+                    && endpoint.epoch == *epoch
+                    && devices.contains_key(&endpoint.device)
+            })
+        });
+    }
+
+    async fn set_devices_up(&mut self) {
+        let Some(desired) = &self.desired else { return };
+        for (number, attachment) in &self.attachments {
+            let Attachment::Attached { ifindex } = attachment else {
+                continue;
+            };
+            let Some(endpoint) = desired.endpoints.get(number) else {
+                continue;
+            };
+            let is_up = self
+                .around
+                .devices
+                .get(&endpoint.device)
+                .is_some_and(|device| device.up);
+            if is_up {
+                continue;
+            }
+            match netlink::set_up(&self.handle, &endpoint.device, *ifindex).await {
+                Ok(()) => {
+                    if let Some(device) = self.around.devices.get_mut(&endpoint.device) {
+                        device.up = true;
+                    }
+                }
+                Err(error) => tracing::warn!(error = %chain(&error), "a device stays down"),
+            }
+        }
+    }
+
+    /// Tells the controller what became of endpoints, where it does not know yet.
+    async fn report(&mut self) {
+        let Some(desired) = &self.desired else { return };
+        let mut messages = Vec::new();
+        for (number, attachment) in &self.attachments {
+            let Some(endpoint) = desired.endpoints.get(number) else {
+                continue;
+            };
+            let (state, detail) = match attachment {
+                Attachment::Attached { .. } => (endpoint_report::State::Attached, String::new()),
+                Attachment::Absent => (endpoint_report::State::Absent, String::new()),
+                Attachment::Failed(detail) => (endpoint_report::State::Failed, detail.clone()),
+            };
+            let entry = (state, endpoint.epoch);
+            if self.stream.is_some() && self.reported.get(number) != Some(&entry) {
+                self.reported.insert(*number, entry);
+                messages.push(wire::EndpointReport {
+                    endpoint: endpoint.name.clone(),
+                    state: state.into(),
+                    epoch: endpoint.epoch,
+                    detail,
+                });
+            }
+        }
+        for report in messages {
+            self.send(agent_message::Message::Endpoint(report)).await;
+        }
+    }
+
+    /// Reads what the kernel has, and has next hops resolved that we need.
+    async fn look_around(&mut self) {
+        match netlink::devices(&self.handle).await {
+            Ok(devices) => self.around.devices = devices,
+            Err(error) => tracing::warn!(error = %chain(&error), "devices are not known"),
+        }
+        let addresses: Vec<Ipv4Addr> = self
+            .desired
+            .iter()
+            .flat_map(|desired| desired.nodes.values())
+            .map(|node| node.address)
+            .filter(|address| *address != self.vtep)
+            .collect();
+        let mut routes = BTreeMap::new();
+        for address in addresses {
+            match netlink::route(&self.handle, address).await {
+                Ok(route) => {
+                    routes.insert(address, route);
+                    self.manage(route).await;
+                }
+                Err(error) => tracing::warn!(error = %chain(&error), "a node cannot be reached"),
+            }
+        }
+        self.around.routes = routes;
+        match netlink::neighbours(&self.handle).await {
+            Ok(neighbours) => self.around.neighbours = neighbours,
+            Err(error) => tracing::warn!(error = %chain(&error), "next hops are not known"),
+        }
+    }
+
+    async fn manage(&mut self, route: Route) {
+        if !self.managed.insert((route.ifindex, route.next_hop)) {
+            return;
+        }
+        if let Err(error) = netlink::manage_neighbour(&self.handle, route).await {
+            self.managed.remove(&(route.ifindex, route.next_hop));
+            tracing::warn!(error = %chain(&error), "a next hop is not kept resolved");
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status {
+                node: self.config.node.clone(),
+                connected: self.stream.is_some(),
+                revision: self.revision,
+                generation: self.dataplane.generation(),
+                attached: self.attached_names(),
+            },
+            Request::Release { endpoint } => match self.release(&endpoint) {
+                Ok(()) => Answer::Released,
+                Err(reason) => Answer::Refused { reason },
+            },
+        }
+    }
+
+    fn attached_names(&self) -> Vec<String> {
+        let attached = |attachment: &Attachment| matches!(attachment, Attachment::Attached { .. });
+        self.attachments
+            .iter()
+            .filter(|(_, attachment)| attached(attachment))
+            .filter_map(|(number, _)| self.desired.as_ref()?.endpoints.get(number))
+            .map(|endpoint| endpoint.name.clone())
+            .collect()
+    }
+
+    fn release(&mut self, name: &str) -> Result<(), String> {
+        let desired = self
+            .desired
+            .as_ref()
+            .ok_or("the controller has not been reached yet")?;
+        let own = own_number(desired, &self.config.node).unwrap_or(0);
+        let (number, endpoint) = desired
+            .endpoints
+            .iter()
+            .find(|(_, endpoint)| endpoint.name == name)
+            .ok_or_else(|| format!("there is no endpoint {name}"))?;
+        if endpoint.node != own {
+            return Err(format!("endpoint {name} is not on this node"));
+        }
+        if !endpoint.moving {
+            return Err(format!(
+                "endpoint {name} is not moving; begin the move at the controller"
+            ));
+        }
+        let (number, epoch) = (*number, endpoint.epoch);
+        self.dataplane
+            .release(number)
+            .map_err(|error| chain(&error))?;
+        self.released.insert(number, epoch);
+        self.attachments.remove(&number);
+        self.reported.remove(&number);
+        Ok(())
+    }
+
+    async fn send_counters(&mut self) {
+        if self.stream.is_none() {
+            return;
+        }
+        let totals = match self.dataplane.totals() {
+            Ok(totals) => totals,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "counters cannot be read");
+                return;
+            }
+        };
+        let labels = totals
+            .labels
+            .into_iter()
+            .map(|label| wire::LabelCounter {
+                vni: label.vni,
+                label: label.label,
+                packets: label.total.packets,
+                bytes: label.total.bytes,
+            })
+            .collect();
+        let drops = totals
+            .drops
+            .into_iter()
+            .map(|(reason, total)| wire::DropCounter {
+                reason: reason.name().to_owned(),
+                packets: total.packets,
+                bytes: total.bytes,
+            })
+            .collect();
+        self.send(agent_message::Message::Counters(wire::Counters {
+            labels,
+            drops,
+        }))
+        .await;
+    }
+
+    async fn send(&mut self, body: agent_message::Message) {
+        if let Some(stream) = &self.stream
+            && stream.send(message(body)).await.is_err()
+        {
+            // The reading side notices too and connects again.
+            self.stream = None;
+        }
+    }
+}
+
+fn own_number(desired: &Desired, name: &str) -> Option<u32> {
+    desired
+        .nodes
+        .iter()
+        .find(|(_, node)| node.name == name)
+        .map(|(number, _)| *number)
+}
+
+fn message(body: agent_message::Message) -> AgentMessage {
+    AgentMessage {
+        message: Some(body),
+    }
+}
+
+/// Opens a stream whose first message is `hello`.
+async fn connect(
+    transport: Transport,
+    hello: AgentMessage,
+) -> Option<(Inbound, mpsc::Sender<AgentMessage>)> {
+    let uri = transport.uri().clone();
+    let channel = match transport.connect().await {
+        Ok(channel) => channel,
+        Err(error) => {
+            tracing::info!(controller = %uri, error = %chain(&error), "the controller is not reached");
+            return None;
+        }
+    };
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    sender.send(hello).await.ok()?;
+    // A snapshot holds every table of every network; its size is the controller's to bound.
+    let mut client = AgentsClient::new(channel).max_decoding_message_size(usize::MAX);
+    match client.connect(ReceiverStream::new(receiver)).await {
+        Ok(response) => Some((response.into_inner(), sender)),
+        Err(status) => {
+            tracing::warn!(controller = %uri, %status, "the controller refuses this node");
+            None
+        }
+    }
+}
+
+/// The next message, or `None` when the stream ended. Pending while there is no stream.
+async fn next_message(inbound: &mut Option<Inbound>) -> Option<controller_message::Message> {
+    let stream = inbound.as_mut()?;
+    loop {
+        match stream.message().await {
+            Ok(Some(ControllerMessage {
+                message: Some(message),
+            })) => return Some(message),
+            // A message kind of a newer controller.
+            Ok(Some(ControllerMessage { message: None })) => {}
+            Ok(None) => return None,
+            Err(status) => {
+                tracing::warn!(%status, "the controller's stream broke");
+                return None;
+            }
+        }
+    }
+}
+
+async fn join<T>(task: &mut Option<tokio::task::JoinHandle<Option<T>>>) -> Option<T> {
+    task.as_mut()?.await.ok().flatten()
+}

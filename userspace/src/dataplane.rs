@@ -443,7 +443,11 @@ fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Optio
         vtep.octets(),
         address.octets(),
     );
-    Some(PeerEntry { ifindex: route.ifindex, checksum, template })
+    Some(PeerEntry {
+        ifindex: route.ifindex,
+        checksum,
+        template,
+    })
 }
 
 /// An error and its causes on one line.
