@@ -1,0 +1,301 @@
+//! Resolved policy to forwarding decision diagram.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::address::{Address, AddressSet};
+use crate::atoms::Atoms;
+use crate::fdd::{Id, Leaf, Node, Order, Store, TooLarge};
+use crate::field::Field;
+use crate::packet::{Outcome, Packet};
+use crate::term::{Pred, PredId, Resolved, Term, TermId};
+
+/// What compiling may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The order of tests.
+    pub order: Order,
+    /// Edges that may be made on the way: a bound on time and memory.
+    pub max_steps: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            order: Order::default(),
+            max_steps: 32 << 20,
+        }
+    }
+}
+
+/// A compiled policy.
+pub struct Fdd {
+    /// The nodes.
+    pub store: Store,
+    /// The whole policy.
+    pub root: Id,
+    /// Classes of addresses.
+    pub atoms: Atoms,
+    /// The address that an assigned class stands for.
+    pub assigned: BTreeMap<u32, Address>,
+}
+
+/// Compiles a policy.
+///
+/// # Errors
+/// [`TooLarge`] when it would take more than the given steps.
+pub fn compile(policy: &Resolved, options: &Options) -> Result<Fdd, TooLarge> {
+    let (mut compiler, sets) = Compiler::new(&[policy], options);
+    let root = compiler.policy(policy, &sets[0])?;
+    let root = compiler.store.separated(root)?;
+    Ok(Fdd {
+        store: compiler.store,
+        root,
+        atoms: compiler.atoms,
+        assigned: compiler.assigned,
+    })
+}
+
+/// Whether two policies make the same packets of every packet, labels aside.
+///
+/// # Errors
+/// [`TooLarge`] when deciding takes more than the given steps.
+pub fn equivalent(left: &Resolved, right: &Resolved, options: &Options) -> Result<bool, TooLarge> {
+    let (mut compiler, sets) = Compiler::new(&[left, right], options);
+    let mut canonical = [left, right].into_iter().zip(&sets).map(|(policy, sets)| {
+        let root = compiler.policy(policy, sets)?;
+        let root = compiler.store.erase_labels(root)?;
+        compiler.store.canonical(root)
+    });
+    let (left, right) = (canonical.next(), canonical.next());
+    Ok(left.transpose()? == right.transpose()?)
+}
+
+impl Fdd {
+    /// What the diagram makes of a packet.
+    #[must_use]
+    pub fn evaluate(&self, packet: &Packet) -> Outcome {
+        let leaf = self.leaf(packet);
+        let order = self.store.order();
+        let mut out = Outcome {
+            copies: BTreeMap::new(),
+            dropped: leaf.dropped,
+        };
+        for (action, label) in self.store.copies(leaf) {
+            let mut copy = *packet;
+            for (rank, value) in action.iter() {
+                let field = order.0[usize::from(*rank)];
+                match self.assigned.get(&(*value as u32)) {
+                    Some(address) if is_address(field) => copy.set_address(field, *address),
+                    _ => copy.set_number(field, *value),
+                }
+            }
+            let known = out.copies.entry(copy).or_insert(label);
+            *known = label.min(*known);
+        }
+        out
+    }
+
+    /// The leaf that a packet leads to.
+    #[must_use]
+    pub fn leaf(&self, packet: &Packet) -> &Leaf {
+        let mut at = self.root;
+        loop {
+            match self.store.node(at) {
+                Node::Leaf(leaf) => return leaf,
+                Node::Test { rank, cuts } => {
+                    let field = self.store.order().0[usize::from(*rank)];
+                    let value = if is_address(field) {
+                        self.atoms.class(packet.address(field)).into()
+                    } else {
+                        packet.number(field)
+                    };
+                    at = Store::child(cuts, value);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a field holds an address.
+#[must_use]
+pub(crate) const fn is_address(field: Field) -> bool {
+    matches!(field, Field::Source | Field::Destination)
+}
+
+struct Compiler {
+    store: Store,
+    atoms: Atoms,
+    assigned: BTreeMap<u32, Address>,
+}
+
+/// Index in the classes of each set of one policy.
+type SetIndices = Vec<usize>;
+
+impl Compiler {
+    /// A compiler for several policies, so that their diagrams can be compared.
+    fn new(policies: &[&Resolved], options: &Options) -> (Self, Vec<SetIndices>) {
+        let mut sets: Vec<&AddressSet> = Vec::new();
+        let mut known: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut indices = Vec::new();
+        let mut single = BTreeSet::new();
+        for policy in policies {
+            let mut own = SetIndices::new();
+            for set in &policy.sets {
+                // Two policies may mean different things by one name.
+                let same = known.entry(set.identity.as_str()).or_default();
+                let index = same.iter().copied().find(|index| sets[*index] == set);
+                own.push(index.unwrap_or_else(|| {
+                    sets.push(set);
+                    same.push(sets.len() - 1);
+                    sets.len() - 1
+                }));
+            }
+            indices.push(own);
+            single.extend(policy.terms.iter().filter_map(|term| match term {
+                Term::SetAddress(_, address) => Some(*address),
+                _ => None,
+            }));
+        }
+        let atoms = Atoms::new(&sets, &single);
+        let assigned = single
+            .iter()
+            .map(|address| (atoms.class(*address), *address))
+            .collect();
+        let compiler = Compiler {
+            store: Store::new(options.order, atoms.count(), options.max_steps),
+            atoms,
+            assigned,
+        };
+        (compiler, indices)
+    }
+
+    fn policy(&mut self, policy: &Resolved, sets: &SetIndices) -> Result<Id, TooLarge> {
+        let mut walk = Walk {
+            compiler: self,
+            policy,
+            sets,
+            terms: HashMap::new(),
+            predicates: HashMap::new(),
+        };
+        walk.term(policy.root)
+    }
+}
+
+/// One policy on its way through the compiler.
+struct Walk<'a> {
+    compiler: &'a mut Compiler,
+    policy: &'a Resolved,
+    sets: &'a SetIndices,
+    terms: HashMap<TermId, Id>,
+    predicates: HashMap<PredId, Id>,
+}
+
+impl Walk<'_> {
+    fn term(&mut self, id: TermId) -> Result<Id, TooLarge> {
+        if let Some(done) = self.terms.get(&id) {
+            return Ok(*done);
+        }
+        let done = match self.policy.term(id) {
+            Term::Filter(predicate) => self.predicate(*predicate)?,
+            Term::SetNumber(field, value) => {
+                self.compiler
+                    .store
+                    .assign(*field, *value, crate::packet::NO_LABEL)
+            }
+            Term::SetAddress(field, address) => {
+                let class = self.compiler.atoms.class(*address).into();
+                self.compiler
+                    .store
+                    .assign(*field, class, crate::packet::NO_LABEL)
+            }
+            Term::SetPort(port, label) => self.compiler.store.assign(Field::Port, *port, *label),
+            Term::Drop(label) => self.compiler.store.drop(*label),
+            Term::Union(arms) => {
+                let arms = self.terms(arms)?;
+                self.compiler.store.union(&arms)?
+            }
+            Term::Sequence(parts) => self.sequence(parts)?,
+            Term::Star(body) => {
+                let body = self.term(*body)?;
+                self.compiler.store.star(body)?
+            }
+            Term::Conditional(arms, otherwise) => {
+                let mut done = Vec::with_capacity(arms.len());
+                for (condition, body) in arms {
+                    done.push((self.predicate(*condition)?, self.term(*body)?));
+                }
+                let otherwise = self.term(*otherwise)?;
+                self.compiler.store.choose(&done, otherwise)?
+            }
+        };
+        self.terms.insert(id, done);
+        Ok(done)
+    }
+
+    fn terms(&mut self, ids: &[TermId]) -> Result<Vec<Id>, TooLarge> {
+        ids.iter().map(|id| self.term(*id)).collect()
+    }
+
+    /// A sequence from its end: a filter in front of what is done already costs no composition.
+    fn sequence(&mut self, parts: &[TermId]) -> Result<Id, TooLarge> {
+        let Some((last, front)) = parts.split_last() else {
+            return self.compiler.store.all(&[]);
+        };
+        let mut done = self.term(*last)?;
+        for part in front.iter().rev() {
+            let first = self.term(*part)?;
+            done = match self.policy.term(*part) {
+                Term::Filter(_) => self.compiler.store.filter(first, done)?,
+                _ => self.compiler.store.sequence(first, done)?,
+            };
+        }
+        Ok(done)
+    }
+
+    fn predicate(&mut self, id: PredId) -> Result<Id, TooLarge> {
+        if let Some(done) = self.predicates.get(&id) {
+            return Ok(*done);
+        }
+        let done = match self.policy.predicate(id) {
+            Pred::True => self.compiler.store.all(&[])?,
+            Pred::False => self.compiler.store.union(&[])?,
+            Pred::Number(field, ranges) => self.compiler.store.number(*field, ranges)?,
+            Pred::Address(field, set) => {
+                let index = self.sets[set.0 as usize];
+                let classes = self.compiler.atoms.members(index).to_vec();
+                self.compiler.store.number(*field, &runs(&classes))?
+            }
+            Pred::And(parts) => {
+                let parts = self.predicate_list(parts)?;
+                self.compiler.store.all(&parts)?
+            }
+            Pred::Or(parts) => {
+                let parts = self.predicate_list(parts)?;
+                self.compiler.store.union(&parts)?
+            }
+            Pred::Not(inner) => {
+                let inner = self.predicate(*inner)?;
+                self.compiler.store.negate(inner)?
+            }
+        };
+        self.predicates.insert(id, done);
+        Ok(done)
+    }
+
+    fn predicate_list(&mut self, ids: &[PredId]) -> Result<Vec<Id>, TooLarge> {
+        ids.iter().map(|id| self.predicate(*id)).collect()
+    }
+}
+
+/// Ascending numbers as ranges.
+fn runs(numbers: &[u32]) -> Vec<(u64, u64)> {
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        let number = u64::from(*number);
+        match out.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => out.push((number, number)),
+        }
+    }
+    out
+}

@@ -1,0 +1,90 @@
+//! The whole way from text to flow tables, as the controller takes it.
+
+use std::collections::BTreeSet;
+
+use crate::compile::{Options, compile};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::environment::Environment;
+use crate::lower::{Capacity, lower};
+use crate::parser::parse;
+use crate::resolve::resolve_with_warnings;
+use crate::tables::FlowTables;
+
+/// A policy that is ready to be installed.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Name of the network that it is for.
+    pub network: String,
+    /// VXLAN network identifier of that network.
+    pub vni: u32,
+    /// Name of the policy.
+    pub policy: String,
+    /// The tables.
+    pub tables: FlowTables,
+    /// Every label that a verdict can have, sorted.
+    pub labels: Vec<String>,
+    /// What the policy may mean otherwise than meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Compiles a policy text, with the default order of tests and capacity.
+///
+/// # Errors
+/// Every mistake in the text, of all stages that could run, and the warnings.
+pub fn compile_text(text: &str, environment: &Environment) -> Result<Compiled, Vec<Diagnostic>> {
+    let (document, mut diagnostics) = parse(text);
+    // Names are checked even when the syntax is wrong: all mistakes in one answer.
+    let resolved = match resolve_with_warnings(&document, environment) {
+        Ok((resolved, warnings)) => {
+            diagnostics.extend(warnings);
+            Some(resolved)
+        }
+        Err(errors) => {
+            // What could not be read may be all there is.
+            let unread = diagnostics.iter().any(Diagnostic::is_error);
+            let errors = errors
+                .into_iter()
+                .filter(|d| !(unread && d.code == Code::NoPolicy));
+            diagnostics.extend(errors);
+            None
+        }
+    };
+    diagnostics.sort_by_key(|d| (d.span.start, d.code));
+    let Some(resolved) = resolved.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) else {
+        return Err(diagnostics);
+    };
+    let tables = compile(&resolved, &Options::default())
+        .map_err(|too_large| {
+            Diagnostic::new(
+                text,
+                Code::CompilingTooLong,
+                resolved.span,
+                too_large.to_string(),
+            )
+            .with_hint("use fewer rules, or fewer copies with `+` and `*`")
+        })
+        .and_then(|fdd| {
+            lower(&fdd, &resolved, &Capacity::default())
+                .map_err(|refused| refused.locate(&resolved))
+        });
+    match tables {
+        Ok(tables) => Ok(Compiled {
+            labels: tables
+                .leaves
+                .values()
+                .map(|leaf| leaf.label.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
+            network: resolved.network.name,
+            vni: resolved.network.vni,
+            policy: resolved.policy,
+            tables,
+            warnings: diagnostics,
+        }),
+        Err(refused) => {
+            diagnostics.push(refused);
+            Err(diagnostics)
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Syntax tree to text: the inverse of the parser.
+//!
+//! What is printed parses to the same tree, places aside. Brackets stand where the tree needs them
+//! and nowhere else.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use crate::ast::{Argument, Document, Expr, ExprKind, ItemKind, Let, Operator, Value, ValueKind};
+
+/// How tightly an expression binds, loosest first; the levels of the parser's grammar.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Policy,
+    Sequence,
+    Unary,
+    Or,
+    And,
+    Not,
+    Atom,
+}
+
+impl Display for Document {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for item in &self.items {
+            match &item.kind {
+                ItemKind::Network { name, subnets } => {
+                    write!(f, "network {}", name.text)?;
+                    if let Some(subnets) = subnets {
+                        f.write_str(" { subnet ")?;
+                        list(f, subnets)?;
+                        f.write_str(" }")?;
+                    }
+                }
+                ItemKind::Set { name, value } => write!(f, "set {} = {value}", name.text)?,
+                ItemKind::Let(definition) => write!(f, "{definition}")?,
+                ItemKind::Policy { name, body } => write!(f, "policy {} =\n    {body}", name.text)?,
+            }
+            f.write_char('\n')?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Let {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "let {}", self.name.text)?;
+        if !self.params.is_empty() {
+            let params: Vec<&str> = self.params.iter().map(|p| p.text.as_str()).collect();
+            write!(f, "({})", params.join(", "))?;
+        }
+        write!(f, " = {}", self.value)
+    }
+}
+
+impl Display for Expr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        print(f, self, Level::Policy)
+    }
+}
+
+fn level(kind: &ExprKind) -> Level {
+    match kind {
+        ExprKind::Union(_) => Level::Policy,
+        ExprKind::Sequence(_) => Level::Sequence,
+        ExprKind::Conditional { .. }
+        | ExprKind::While { .. }
+        | ExprKind::LetIn { .. }
+        | ExprKind::Filter(_) => Level::Unary,
+        ExprKind::Or(_) => Level::Or,
+        ExprKind::And(_) => Level::And,
+        ExprKind::Not(_) | ExprKind::Star(_) => Level::Not,
+        _ => Level::Atom,
+    }
+}
+
+/// Prints an expression where one that binds at least as tightly as `least` may stand.
+fn print(f: &mut Formatter<'_>, expr: &Expr, least: Level) -> fmt::Result {
+    if level(&expr.kind) < least {
+        f.write_char('(')?;
+        kind(f, &expr.kind)?;
+        return f.write_char(')');
+    }
+    kind(f, &expr.kind)
+}
+
+fn joined(f: &mut Formatter<'_>, parts: &[Expr], between: &str, least: Level) -> fmt::Result {
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            f.write_str(between)?;
+        }
+        // What ends in an open branch would swallow the rest.
+        let open = at + 1 < parts.len() && matches!(part.kind, ExprKind::LetIn { .. });
+        print(f, part, if open { Level::Atom } else { least })?;
+    }
+    Ok(())
+}
+
+fn kind(f: &mut Formatter<'_>, kind: &ExprKind) -> fmt::Result {
+    match kind {
+        ExprKind::True => f.write_str("true"),
+        ExprKind::False => f.write_str("false"),
+        ExprKind::Id => f.write_str("id"),
+        ExprKind::Drop(label) => labelled(f, "drop", label.as_deref()),
+        ExprKind::Forward(label) => labelled(f, "forward", label.as_deref()),
+        ExprKind::Filter(inner) => {
+            f.write_str("filter ")?;
+            // Inside `filter` a star belongs to the whole.
+            let star = matches!(inner.kind, ExprKind::Star(_));
+            print(f, inner, if star { Level::Atom } else { Level::Or })
+        }
+        ExprKind::Test {
+            subject,
+            operator,
+            value,
+        } => {
+            let operator = match operator {
+                Operator::Equal => "=",
+                Operator::NotEqual => "!=",
+                Operator::In => "in",
+            };
+            write!(f, "{} {operator} {value}", subject.name())
+        }
+        ExprKind::Word(word) => f.write_str(word.name()),
+        ExprKind::Assign { subject, value } => write!(f, "{} := {value}", subject.name()),
+        ExprKind::Use { name, arguments } => {
+            f.write_str(&name.text)?;
+            if !arguments.is_empty() {
+                f.write_char('(')?;
+                for (at, argument) in arguments.iter().enumerate() {
+                    if at > 0 {
+                        f.write_str(", ")?;
+                    }
+                    match argument {
+                        Argument::Value(value) => write!(f, "{value}")?,
+                        Argument::Expr(expr) => write!(f, "{expr}")?,
+                    }
+                }
+                f.write_char(')')?;
+            }
+            Ok(())
+        }
+        ExprKind::Not(inner) => {
+            f.write_str("not ")?;
+            print(f, inner, Level::Not)
+        }
+        ExprKind::Star(inner) => {
+            // `filter p *` is the star of the filter.
+            let filter = matches!(inner.kind, ExprKind::Filter(_));
+            print(f, inner, if filter { Level::Unary } else { Level::Atom })?;
+            f.write_str("*")
+        }
+        ExprKind::And(parts) => joined(f, parts, " and ", Level::Not),
+        ExprKind::Or(parts) => joined(f, parts, " or ", Level::And),
+        ExprKind::Union(parts) => joined(f, parts, " + ", Level::Sequence),
+        ExprKind::Sequence(parts) => joined(f, parts, "; ", Level::Unary),
+        ExprKind::Conditional { arms, otherwise } => {
+            for (condition, body) in arms {
+                f.write_str("if ")?;
+                print(f, condition, Level::Or)?;
+                f.write_str(" then ")?;
+                print(f, body, Level::Policy)?;
+                f.write_str(" else ")?;
+            }
+            // A conditional here would be read as one more arm.
+            let arm = matches!(otherwise.kind, ExprKind::Conditional { .. });
+            print(f, otherwise, if arm { Level::Atom } else { Level::Unary })
+        }
+        ExprKind::While { condition, body } => {
+            f.write_str("while ")?;
+            print(f, condition, Level::Or)?;
+            f.write_str(" do ")?;
+            print(f, body, Level::Unary)
+        }
+        ExprKind::LetIn { definition, body } => write!(f, "{definition} in {body}"),
+        ExprKind::Error => f.write_str("<error>"),
+    }
+}
+
+fn labelled(f: &mut Formatter<'_>, verb: &str, label: Option<&str>) -> fmt::Result {
+    match label {
+        Some(label) => write!(f, "{verb} \"{label}\""),
+        None => f.write_str(verb),
+    }
+}
+
+fn list(f: &mut Formatter<'_>, values: &[Value]) -> fmt::Result {
+    for (at, value) in values.iter().enumerate() {
+        if at > 0 {
+            f.write_str(", ")?;
+        }
+        write!(f, "{value}")?;
+    }
+    Ok(())
+}
+
+impl Display for Value {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ValueKind::Number(number) => write!(f, "{number}"),
+            ValueKind::Range(first, last) => write!(f, "{first}-{last}"),
+            ValueKind::Mac(mac) => {
+                let bytes: Vec<String> = mac.to_be_bytes()[2..]
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
+                f.write_str(&bytes.join(":"))
+            }
+            ValueKind::Address(address) => write!(f, "{address}"),
+            ValueKind::Prefix(address, length) => write!(f, "{address}/{length}"),
+            ValueKind::AddressRange(first, last) => write!(f, "{first}-{last}"),
+            ValueKind::Name(name) => f.write_str(name),
+            ValueKind::Text(text) => write!(f, "\"{text}\""),
+            ValueKind::Labels(labels) => {
+                f.write_str("labels(")?;
+                for (at, (key, value)) in labels.iter().enumerate() {
+                    if at > 0 {
+                        f.write_str(", ")?;
+                    }
+                    write!(f, "\"{}\" = \"{value}\"", key.text)?;
+                }
+                f.write_char(')')
+            }
+            ValueKind::Set(values) => {
+                f.write_str("{ ")?;
+                list(f, values)?;
+                f.write_str(" }")
+            }
+            ValueKind::Error => f.write_str("<error>"),
+        }
+    }
+}

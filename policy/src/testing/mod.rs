@@ -1,0 +1,16 @@
+//! Generators for property tests, here and in the tests of the data plane.
+//!
+//! - [`environment`]: a small network with everything that names can mean.
+//! - [`policies`]: random policies over it, as syntax trees; print them for text.
+//! - [`packets`]: random packets that can exist on a wire and enter at its endpoints.
+//! - [`for_all`]: runs a property, printing the seed that repeats it.
+
+mod environment;
+mod packets;
+mod policies;
+mod run;
+
+pub use environment::environment;
+pub use packets::{packets, records};
+pub use policies::{Kind, document, policies, predicates, strip_places};
+pub use run::for_all;
