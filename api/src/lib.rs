@@ -44,7 +44,7 @@ pub use policy::{
     Policy, PolicyChecked, PolicyHistory, PolicyRevision, PolicySpec, PolicyStatus, PolicyText,
     RollbackRequest,
 };
-pub use problem::{Diagnostic, Problem, ProblemCode};
+pub use problem::{Diagnostic, Problem, ProblemCode, Severity};
 pub use resource::{Deleted, Page, Resource};
 pub use status::{Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status};
 pub use vni::{Vni, VniError};

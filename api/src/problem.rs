@@ -50,8 +50,8 @@ impl Problem {
 pub struct Diagnostic {
     /// For programs.
     pub code: String,
-    /// `error` or `warning`.
-    pub severity: String,
+    /// Whether it stops the policy.
+    pub severity: Severity,
     /// What is wrong.
     pub message: String,
     /// Line, from 1.
@@ -65,6 +65,16 @@ pub struct Diagnostic {
     pub hint: Option<String>,
     /// The finding drawn under its line of the text, for a terminal.
     pub rendered: String,
+}
+
+/// Whether a finding stops a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The policy is refused.
+    Error,
+    /// The policy means something, but perhaps not what its author meant.
+    Warning,
 }
 
 /// Bytes of a text, from `start` up to and without `end`.

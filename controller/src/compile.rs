@@ -2,35 +2,58 @@
 
 use std::sync::Arc;
 
-use sunwire_api::{Diagnostic, Name};
+use sunwire_api::problem::Span;
+use sunwire_api::{Diagnostic, Name, Severity};
 use sunwire_policy::environment::Environment;
 use sunwire_policy::tables::FlowTables;
+use sunwire_policy::{compile_text, diagnostic};
 
 /// What a network's policy compiled to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiled {
     /// The network that the text names.
-    pub network: Name,
+    pub(crate) network: Name,
     /// The tables.
-    pub tables: Arc<FlowTables>,
+    pub(crate) tables: Arc<FlowTables>,
     /// Findings that are no errors.
-    pub warnings: Vec<Diagnostic>,
+    pub(crate) warnings: Vec<Diagnostic>,
 }
 
 /// Compiles a policy. The same text in the same environment gives the same tables.
 ///
 /// # Errors
-/// All errors that the compiler found, in the order of the text.
+/// All errors that the compiler found, in the order of the text, and the warnings among them.
 pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Compiled, Vec<Diagnostic>> {
-    let _ = (text, environment);
-    Err(vec![Diagnostic {
-        code: "SW0000".to_owned(),
-        severity: "error".to_owned(),
-        message: "this build has no policy compiler".to_owned(),
-        line: 1,
-        column: 1,
-        span: sunwire_api::problem::Span { start: 0, end: 0 },
-        hint: None,
-        rendered: String::new(),
-    }])
+    let located = |findings: Vec<diagnostic::Diagnostic>| -> Vec<Diagnostic> {
+        let findings = findings.iter();
+        findings.map(|finding| located(finding, text)).collect()
+    };
+    let compiled = compile_text(text, environment).map_err(located)?;
+    Ok(Compiled {
+        network: compiled
+            .network
+            .parse()
+            .expect("a policy that compiles is for a network of the environment"),
+        tables: Arc::new(compiled.tables),
+        warnings: located(compiled.warnings),
+    })
+}
+
+fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
+    Diagnostic {
+        code: finding.code.text().to_owned(),
+        severity: match finding.severity {
+            diagnostic::Severity::Error => Severity::Error,
+            diagnostic::Severity::Warning => Severity::Warning,
+        },
+        message: finding.message.clone(),
+        line: finding.line,
+        column: finding.column,
+        span: Span {
+            start: finding.span.start,
+            end: finding.span.end,
+        },
+        hint: finding.hint.clone(),
+        rendered: finding.render(text),
+    }
 }

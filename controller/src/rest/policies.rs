@@ -48,9 +48,11 @@ pub(crate) async fn check(
     write: Write<PolicySource>,
 ) -> Result<Json<PolicyChecked>, Failure> {
     let text = write.body.0;
-    let compiled = handle
-        .read(move |cluster| state::check(&cluster.state, &text))
-        .await??;
+    let environment = handle.read(|cluster| cluster.state.environment()).await?;
+    // Not on the owner's thread: nobody has to wait for a check.
+    let compiled = tokio::task::spawn_blocking(move || state::check(&text, &environment))
+        .await
+        .map_err(|_| Failure::new(ProblemCode::Internal, "the compiler failed"))??;
     Ok(Json(PolicyChecked {
         network: compiled.network,
         table_nodes: compiled.tables.nodes.len() as u64,

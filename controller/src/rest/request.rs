@@ -1,18 +1,20 @@
 //! What a request says, parsed once: its body, its preconditions, its query, its path.
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use sunwire_api::{Name, PolicyText, ProblemCode, RollbackRequest};
+use tokio_stream::StreamExt;
 
 use super::failure::Failure;
 use crate::command::{Command, IdempotencyKey, Precondition, Proposal};
 
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// How much of a body that is too long is read before the answer, in bytes.
+const DISCARDED_BYTES_MAX: usize = 64 << 20;
 /// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -160,7 +162,9 @@ impl<B: Body, S: Send + Sync> FromRequest<S> for Write<B> {
     }
 }
 
-async fn read_body(parts: &Parts, body: axum::body::Body) -> Result<Bytes, Failure> {
+/// Reads a body. One that is too long is read to its end, within reason, because many clients hear
+/// no answer while they are still sending.
+async fn read_body(parts: &Parts, body: axum::body::Body) -> Result<Vec<u8>, Failure> {
     let too_large = || {
         Failure::new(
             ProblemCode::BodyTooLarge,
@@ -169,13 +173,34 @@ async fn read_body(parts: &Parts, body: axum::body::Body) -> Result<Bytes, Failu
     };
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
+    if announced.is_some_and(|length| length > DISCARDED_BYTES_MAX as u64) {
         return Err(too_large());
     }
-    // The only other way to fail is a client that went away, and it hears nothing.
-    axum::body::to_bytes(body, BODY_BYTES_MAX)
-        .await
-        .map_err(|_| too_large())
+    let mut bytes = Vec::new();
+    let mut discarded = 0;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        // A client that went away hears no answer, whatever it is.
+        let chunk = chunk.map_err(|error| {
+            Failure::new(
+                ProblemCode::MalformedJson,
+                format!("the body was cut off: {error}"),
+            )
+        })?;
+        if discarded > 0 || bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            bytes = Vec::new();
+            discarded += chunk.len();
+            if discarded > DISCARDED_BYTES_MAX {
+                break;
+            }
+        } else {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    if discarded > 0 {
+        return Err(too_large());
+    }
+    Ok(bytes)
 }
 
 fn precondition(headers: &HeaderMap) -> Result<Precondition, Failure> {

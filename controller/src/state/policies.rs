@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Diagnostic, Name, ProblemCode};
+use sunwire_api::{Diagnostic, Name, ProblemCode, Severity};
 use sunwire_policy::environment::{self, Environment};
 use sunwire_policy::tables::FlowTables;
 
@@ -79,24 +79,25 @@ pub(super) enum Change<'a> {
 /// What policies compile to after a change, by network.
 pub(super) type Recompiled = BTreeMap<Name, Compiled>;
 
-/// Compiles a text and changes nothing.
+/// Compiles a text.
 ///
 /// # Errors
 /// Every error in the text.
-pub(crate) fn check(state: &State, text: &str) -> Result<Compiled, Refusal> {
-    compile(text, &state.environment(None)).map_err(invalid)
+pub(crate) fn check(text: &str, environment: &Environment) -> Result<Compiled, Refusal> {
+    compile(text, environment).map_err(invalid)
 }
 
 fn invalid(diagnostics: Vec<Diagnostic>) -> Refusal {
-    let detail = match diagnostics.as_slice() {
-        [only] => format!(
+    let errors = || {
+        let all = diagnostics.iter();
+        all.filter(|finding| finding.severity == Severity::Error)
+    };
+    let detail = match (errors().count(), errors().next()) {
+        (1, Some(only)) => format!(
             "line {}, column {}: {}",
             only.line, only.column, only.message
         ),
-        all => format!(
-            "the text has {} errors: `diagnostics` holds them all",
-            all.len()
-        ),
+        (count, _) => format!("the text has {count} errors: `diagnostics` holds them all"),
     };
     Refusal::with_diagnostics(ProblemCode::PolicyInvalid, detail, diagnostics)
 }
@@ -149,7 +150,7 @@ impl State {
         rolled_back_to: Option<u64>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        let compiled = check(self, text)?;
+        let compiled = check(text, &self.environment())?;
         let network = compiled.network.clone();
         self.network(&network)?;
         if let Some(program) = self.programs.get(&network)
@@ -237,7 +238,7 @@ impl State {
         if concerned.is_empty() {
             return Ok(Recompiled::new());
         }
-        let environment = self.environment(Some(&change));
+        let environment = self.environment_after(Some(&change));
         let mut compiled = Recompiled::new();
         for (name, policy) in concerned {
             let now = compile(policy.text(), &environment).map_err(|diagnostics| {
@@ -291,7 +292,7 @@ impl State {
 
     /// Compiles every policy of a state that was read back.
     pub(super) fn compile_all(&mut self) -> Result<(), RestoreError> {
-        let environment = self.environment(None);
+        let environment = self.environment();
         self.programs.clear();
         for (name, policy) in &self.policies {
             let refused = |detail| RestoreError {
@@ -318,8 +319,14 @@ impl State {
         Ok(())
     }
 
-    /// What names in a text can mean, after a change if there is one.
-    fn environment(&self, change: Option<&Change<'_>>) -> Environment {
+    /// What names in a text can mean.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        self.environment_after(None)
+    }
+
+    /// What names in a text can mean after a change, if there is one.
+    fn environment_after(&self, change: Option<&Change<'_>>) -> Environment {
         let networks = self.networks.iter().map(|(name, network)| {
             let subnets = network.subnets.iter();
             environment::Network {

@@ -1,5 +1,6 @@
 //! A controller on loopback and agents that speak the real protocol with it.
 #![allow(dead_code, reason = "every test program uses another part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 use std::time::Duration;
