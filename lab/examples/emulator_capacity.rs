@@ -85,6 +85,9 @@ fn lateness(lab: &Lab) -> Result<(), Box<dyn Error>> {
             link.dropped
         );
     }
+    if let Some(reason) = &report.realtime_refused {
+        println!("    {reason}");
+    }
     println!(
         "    lost before the emulator {}, in the machine's backlogs {}",
         report.socket_overflow_frames, report.machine_backlog_drops

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
+use super::clocks::Clocks;
 use super::frame::{self, FRAME_MAX, Frame};
 use super::report::{self, EmulatorReport};
 use super::scheduler::{Departure, Scheduler};
@@ -23,13 +24,15 @@ use super::shaper::{DropReason, Nanos};
 use super::socket::PacketSocket;
 use super::{Command, Leg};
 use crate::mac::Mac;
-use crate::realtime::{EMULATOR_PRIORITY, monotonic_ns, unix_ns};
+use crate::realtime::{EMULATOR_PRIORITY, monotonic_ns};
 use crate::sys::{self, FRAME_CAPACITY, RECEIVE_BATCH, ReceivedFrame, SEND_BATCH};
 
 /// The longest spin: what is left of a sleep that ended early.
 const SPIN_NS: u64 = 50_000;
 /// The earliest that a sleep is made to end before a frame is due.
 const LEAD_NS_MAX: u64 = 200_000;
+/// A frame is taken to have waited unread no longer than this.
+const UNREAD_NS_MAX: u64 = 100_000_000;
 /// Batches read before due frames are looked at again.
 const RECEIVE_ROUNDS: usize = 2;
 
@@ -48,8 +51,7 @@ pub(super) struct Engine {
     inbox: Receiver<Command>,
     wake: Arc<EventFd>,
     spare: Vec<Buffer>,
-    /// When the socket was last seen empty: no frame read later is older.
-    drained_at: Nanos,
+    clocks: Clocks,
     /// How late sleeps have ended of late, nanoseconds.
     oversleep: u64,
     overflow_frames: u64,
@@ -88,7 +90,7 @@ impl Engine {
             inbox,
             wake,
             spare: Vec::new(),
-            drained_at: monotonic_ns(),
+            clocks: Clocks::measure(),
             oversleep: 0,
             overflow_frames: 0,
             backlog_drops_before: backlog_drops(),
@@ -146,7 +148,7 @@ impl Engine {
     fn report(&mut self) -> EmulatorReport {
         self.overflow_frames += self.socket.overflow_frames();
         let names: Vec<String> = self.legs.iter().map(|leg| leg.node.clone()).collect();
-        let offset = unix_ns().saturating_sub(monotonic_ns());
+        let offset = self.clocks.unix_minus_monotonic;
         let (links, unrouted) = report::links(&self.scheduler, &names, offset);
         EmulatorReport {
             realtime: self.realtime_refused.is_none(),
@@ -165,7 +167,6 @@ impl Engine {
             batch.push(buffer.unwrap_or_else(|| Box::new([0; FRAME_CAPACITY])));
         }
         let mut received = [ReceivedFrame::default(); RECEIVE_BATCH];
-        let before = monotonic_ns();
         let count = match sys::receive_batch(self.socket.as_fd(), batch, &mut received) {
             Ok(count) => count,
             Err(error) => {
@@ -174,19 +175,16 @@ impl Engine {
             }
         };
         let now = monotonic_ns();
-        let unix_minus_monotonic = unix_ns().saturating_sub(now);
+        self.clocks.look(now);
         for (frame, buffer) in received.iter().zip(batch.drain(..count)) {
             let arrived = frame
                 .realtime_ns
-                .map_or(now, |at| at.saturating_sub(unix_minus_monotonic));
-            // A step of the wall clock must not move a frame in time.
-            let arrived = arrived.clamp(self.drained_at, now);
+                .map_or(now, |at| self.clocks.monotonic(at));
+            // Should the wall clock step just now, no frame moves far in time.
+            let arrived = arrived.clamp(now.saturating_sub(UNREAD_NS_MAX), now);
             if let Some(unused) = self.accept(arrived, frame, buffer) {
                 self.spare.push(unused);
             }
-        }
-        if count < RECEIVE_BATCH {
-            self.drained_at = before;
         }
         count == RECEIVE_BATCH
     }

@@ -6,6 +6,7 @@
 //! [`shaper`] decide and are pure; [`engine`] is the thin shell with the
 //! socket and the clock.
 
+mod clocks;
 mod drop_log;
 mod engine;
 mod frame;

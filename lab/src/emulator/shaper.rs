@@ -5,8 +5,9 @@
 //! frame --link up?--loss?--queue full?--> serialise (rate) --delay + jitter--> due
 //! ```
 //! With constant parameters: no frame is due before `offered + delay`; without
-//! jitter frames are due in the order offered; what is due in any window never
-//! exceeds the rate by more than one frame.
+//! jitter frames are due in the order of the times they were offered at (a frame
+//! that crossed another processor's backlog may be read after a later one);
+//! what is due in any window never exceeds the rate by more than one frame.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -55,8 +56,6 @@ pub(crate) enum Fate {
 pub(crate) struct Shaper {
     params: LinkParams,
     random: Random,
-    /// The latest offer: receive times of different CPUs may step back a little.
-    now: Nanos,
     /// When the serialiser becomes free.
     free_at: Nanos,
     /// Frames not yet fully serialised: (end of serialisation, length).
@@ -69,7 +68,6 @@ impl Shaper {
         Self {
             params,
             random,
-            now: 0,
             free_at: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -87,8 +85,6 @@ impl Shaper {
 
     /// Decides a frame of `length` bytes that reached the link at `now`.
     pub(crate) fn offer(&mut self, now: Nanos, length: u32) -> Fate {
-        self.now = self.now.max(now);
-        let now = self.now;
         if !self.params.up {
             return Fate::Drop(DropReason::LinkDown);
         }

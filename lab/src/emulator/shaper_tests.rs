@@ -143,8 +143,8 @@ fn link_that_is_down_drops_everything() {
 }
 
 #[test]
-fn receive_times_that_step_back_keep_the_order() {
+fn frame_read_late_takes_its_place_before_later_ones() {
     let mut shaper = link(LinkParams::with_delay(Duration::from_micros(1)));
     assert_eq!(shaper.offer(5_000, 60), Fate::Deliver(6_000));
-    assert_eq!(shaper.offer(4_000, 60), Fate::Deliver(6_000));
+    assert_eq!(shaper.offer(4_000, 60), Fate::Deliver(5_000));
 }
