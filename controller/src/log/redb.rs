@@ -198,9 +198,13 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
     record
 }
 
-/// Opens the file, and makes it where it is missing.
+/// Opens the file, and makes it where it is missing. Reads all of it: a page that changed since it
+/// was written is found here, and not believed later.
 fn open_database(path: &Path) -> Result<Database, LogError> {
-    Database::create(path).map_err(|error| match error {
+    let opened = Database::builder()
+        .set_check_integrity_on_open(true)
+        .create(path);
+    opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => LogError::InUse {
             path: path.to_owned(),
         },
