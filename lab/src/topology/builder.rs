@@ -10,8 +10,9 @@ use crate::link::{LinkChange, LinkParams};
 use crate::matrix;
 
 /// Nodes per lab at most, the controller's included: one /24 each of
-/// 10.200.0.0/14 when addresses are assigned.
-pub(crate) const NODES_MAX: usize = 1_000;
+/// 198.18.0.0/15 when addresses are assigned: the block for testing, which no network routes
+/// (RFC 2544).
+pub(crate) const NODES_MAX: usize = 500;
 
 /// Which ordered pairs a link's values are for. Ends are node names or regions;
 /// a region stands for all of its nodes.
@@ -236,8 +237,8 @@ impl TopologyBuilder {
                 return Err((problem, node.origin.clone()));
             }
         }
-        let mut free = (1_u16..1024)
-            .map(|n| [10, 200 + (n >> 8) as u8, (n & 0xff) as u8])
+        let mut free = (1_u16..512)
+            .map(|n| [198, 18 + (n >> 8) as u8, (n & 0xff) as u8])
             .filter(|subnet| !taken.contains_key(subnet));
         let mut place = |node: &Placed<Node>| {
             let address = node.value.address.unwrap_or_else(|| {

@@ -57,9 +57,9 @@ fn file_gives_nodes_links_and_workloads() {
     assert_eq!(
         addresses,
         [
-            "aws 10.200.1.2 by 10.200.1.1",
+            "aws 198.18.1.2 by 198.18.1.1",
             "azure 10.9.8.7 by 10.9.8.1",
-            "controller 10.200.2.2 by 10.200.2.1"
+            "controller 198.18.2.2 by 198.18.2.1"
         ]
     );
     let web = &topology.workloads()[0];
@@ -237,11 +237,11 @@ fn nodes_share_no_subnet() {
 fn assigned_addresses_avoid_given_ones() {
     let topology = Topology::builder()
         .node("a", "aws:us-east-1")
-        .node_with_address("b", "aws:us-east-1", Ipv4Addr::new(10, 200, 1, 1))
+        .node_with_address("b", "aws:us-east-1", Ipv4Addr::new(198, 18, 1, 1))
         .build()
         .unwrap();
-    assert_eq!(topology.nodes()[0].address, Ipv4Addr::new(10, 200, 2, 2));
-    assert_eq!(topology.nodes()[1].gateway(), Ipv4Addr::new(10, 200, 1, 2));
+    assert_eq!(topology.nodes()[0].address, Ipv4Addr::new(198, 18, 2, 2));
+    assert_eq!(topology.nodes()[1].gateway(), Ipv4Addr::new(198, 18, 1, 2));
 }
 
 #[test]
