@@ -1,2 +1,75 @@
-//! The sunwire command.
-fn main() {}
+//! The one binary of Sunwire: everything a node runs, and everything a person types.
+//!
+//! ```text
+//! main.rs --> logging.rs
+//!         --> controller.rs          runs sunwire-controller
+//!         --> agent.rs               runs sunwire-userspace's agent, talks to a running one
+//!         --> exit.rs                what the shell learns
+//! ```
+//! Nothing is decided here: commands are parsed, carried to where they belong, and answers shown.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod controller;
+mod exit;
+mod logging;
+mod output;
+mod shutdown;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Outcome;
+use crate::output::Format;
+
+/// One private cloud over many public ones.
+///
+/// Nodes in any cloud join one virtual network; one program says what may pass; endpoints move
+/// between clouds and keep their addresses.
+#[derive(Debug, Parser)]
+#[command(name = "sunwire", version, after_help = exit::HELP)]
+struct Cli {
+    /// How answers are written.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// What is logged to standard error: a level (error, warn, info, debug, trace) or a filter
+    /// like sunwire_userspace=debug,info. By default info for servers, warn for the rest.
+    #[arg(long, global = true, env = "SUNWIRE_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Controller(controller::Args),
+    Agent(agent::Args),
+}
+
+impl Command {
+    /// Servers tell what they do; commands answer what they are asked.
+    fn is_server(&self) -> bool {
+        match self {
+            Command::Controller(_) => true,
+            Command::Agent(args) => args.is_server(),
+        }
+    }
+
+    fn run(self, format: Format) -> anyhow::Result<Outcome> {
+        match self {
+            Command::Controller(args) => controller::run(args),
+            Command::Agent(args) => agent::run(args, format),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let outcome = logging::start(cli.log.as_deref(), cli.command.is_server())
+        .and_then(|()| cli.command.run(cli.output));
+    exit::code(outcome)
+}

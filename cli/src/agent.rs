@@ -1,0 +1,168 @@
+//! `sunwire agent`: runs one, or talks to one on this node.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use sunwire_api::{DeviceName, Name, NodeLocation};
+use sunwire_userspace::agent::{self, Config};
+use sunwire_userspace::control::{self, Answer, Request};
+use sunwire_userspace::maps::Capacity;
+
+use crate::exit::Outcome;
+use crate::output::{self, Format, Table};
+use crate::shutdown;
+
+/// Run the agent of a node, or ask a running one.
+///
+/// The agent makes this node's kernel be what the controller wants. Forwarding goes on while it
+/// restarts and after it has ended. Needs root.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+Examples:
+  sunwire agent --node aws1 --location aws:us-east-1 --underlay eth0 \\
+      --controller http://127.0.0.1:7511
+  sunwire agent status
+  sunwire agent release web1        # its device may then be moved to another node"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Option<RunArgs>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Name of this node, unique in the cloud.
+    #[arg(long)]
+    node: Name,
+    /// Where this node is, like aws:us-east-1.
+    #[arg(long, value_name = "CLOUD:REGION")]
+    location: NodeLocation,
+    /// The device that leads to the other nodes.
+    #[arg(long, value_name = "DEVICE")]
+    underlay: DeviceName,
+    /// This node's address on the underlay; by default the device's first IPv4 address.
+    #[arg(long, value_name = "IP")]
+    address: Option<Ipv4Addr>,
+    /// Where the controller serves agents.
+    #[arg(long, value_name = "http://ADDR:PORT")]
+    controller: String,
+    /// Where maps and links are pinned, in a BPF file system; this node's alone.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sunwire")]
+    bpf_dir: PathBuf,
+    #[command(flatten)]
+    state: StateDir,
+}
+
+#[derive(Debug, clap::Args)]
+struct StateDir {
+    /// Where the agent has its local socket.
+    #[arg(long, value_name = "DIR", default_value = "/run/sunwire/agent")]
+    state_dir: PathBuf,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show what the agent on this node has applied.
+    Status(StateDir),
+    /// Take an endpoint that is moving away off its device.
+    ///
+    /// From then on its packets are forwarded to where it goes, and the device may be moved.
+    Release {
+        /// Name of the endpoint.
+        endpoint: Name,
+        #[command(flatten)]
+        state: StateDir,
+    },
+}
+
+impl Args {
+    /// Whether this runs the agent.
+    pub(crate) fn is_server(&self) -> bool {
+        self.command.is_none()
+    }
+}
+
+pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
+    match (args.command, args.run) {
+        (Some(Command::Status(state)), _) => {
+            let answer = call(&state.state_dir, &Request::Status)?;
+            show(format, &answer)
+        }
+        (Some(Command::Release { endpoint, state }), _) => {
+            let endpoint = endpoint.to_string();
+            let answer = call(&state.state_dir, &Request::Release { endpoint })?;
+            show(format, &answer)
+        }
+        (None, Some(run)) => serve(run),
+        (None, None) => unreachable!("without a subcommand, --node is required"),
+    }
+}
+
+fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
+    let config = Config {
+        node: args.node.to_string(),
+        location: args.location.to_string(),
+        underlay: args.underlay.to_string(),
+        address: args.address,
+        controller: args.controller,
+        bpf_directory: args.bpf_dir,
+        state_directory: args.state.state_dir,
+        capacity: Capacity::default(),
+    };
+    shutdown::until_signal(async |shutdown| {
+        agent::run(config, shutdown).await?;
+        tracing::info!("stopped; forwarding goes on");
+        Ok(())
+    })?;
+    Ok(Outcome::Done)
+}
+
+fn call(state_dir: &Path, request: &Request) -> anyhow::Result<Answer> {
+    control::call(state_dir, request).with_context(|| {
+        let socket = state_dir.join(control::SOCKET);
+        format!("no agent answers at {}", socket.display())
+    })
+}
+
+fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
+    match answer {
+        Answer::Refused { reason } => {
+            if format == Format::Json {
+                output::json(answer)?;
+            }
+            eprintln!("error: the agent refused: {reason}");
+            Ok(Outcome::Negative)
+        }
+        Answer::Released => {
+            output::tell(format, answer, |_| "released".to_owned())?;
+            Ok(Outcome::Done)
+        }
+        Answer::Status {
+            node,
+            connected,
+            revision,
+            generation,
+            attached,
+        } => {
+            output::show(format, answer, |_| {
+                let mut table =
+                    Table::new(&["NODE", "CONNECTED", "REVISION", "GENERATION", "ATTACHED"]);
+                table.row([
+                    node.clone(),
+                    output::yes_no(*connected),
+                    revision.to_string(),
+                    generation.to_string(),
+                    attached.join(","),
+                ]);
+                table
+            })?;
+            Ok(Outcome::Done)
+        }
+    }
+}
