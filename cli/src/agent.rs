@@ -13,6 +13,9 @@ use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 use crate::shutdown;
 
+/// Where the agent has its local socket unless told otherwise.
+const STATE_DIR: &str = "/run/sunwire/agent";
+
 /// Run the agent of a node, or ask a running one.
 ///
 /// The agent makes this node's kernel be what the controller wants. Forwarding goes on while it
@@ -55,14 +58,17 @@ struct RunArgs {
     /// Where maps and links are pinned, in a BPF file system; this node's alone.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sunwire")]
     bpf_dir: PathBuf,
-    #[command(flatten)]
-    state: StateDir,
+    // Not a flattened StateDir: clap finds an optional group by its direct arguments only when
+    // nothing is flattened into it.
+    /// Where the agent has its local socket.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 struct StateDir {
     /// Where the agent has its local socket.
-    #[arg(long, value_name = "DIR", default_value = "/run/sunwire/agent")]
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
 }
 
@@ -112,7 +118,7 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         address: args.address,
         controller: args.controller,
         bpf_directory: args.bpf_dir,
-        state_directory: args.state.state_dir,
+        state_directory: args.state_dir,
         capacity: Capacity::default(),
     };
     shutdown::until_signal(async |shutdown| {
