@@ -1,5 +1,6 @@
 //! The one place where the controller calls the policy compiler.
 
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use sunwire_api::problem::Span;
@@ -28,7 +29,12 @@ pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Compiled,
         let findings = findings.iter();
         findings.map(|finding| located(finding, text)).collect()
     };
-    let compiled = compile_text(text, environment).map_err(located)?;
+    // A mistake in the compiler must cost one policy, not the controller. The compiler is pure:
+    // nothing is left half done.
+    let outcome = catch_unwind(|| compile_text(text, environment));
+    let compiled = outcome
+        .map_err(|_| vec![compiler_failed()])?
+        .map_err(located)?;
     Ok(Compiled {
         network: compiled
             .network
@@ -37,6 +43,20 @@ pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Compiled,
         tables: Arc::new(compiled.tables),
         warnings: located(compiled.warnings),
     })
+}
+
+/// The finding when the compiler panicked.
+fn compiler_failed() -> Diagnostic {
+    Diagnostic {
+        code: "SW0000".to_owned(),
+        severity: Severity::Error,
+        message: "the compiler failed at this policy".to_owned(),
+        line: 1,
+        column: 1,
+        span: Span { start: 0, end: 0 },
+        hint: Some("report it, with the policy; meanwhile, say the same otherwise".to_owned()),
+        rendered: "error[SW0000]: the compiler failed at this policy\n".to_owned(),
+    }
 }
 
 fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {

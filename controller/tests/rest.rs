@@ -483,3 +483,87 @@ async fn a_wait_ends_with_the_time_it_was_given() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_put_and_got_as_plain_text_byte_for_byte() {
+    with_controller(|base, client| {
+        create_network(client, "shop");
+        let plain = ("content-type", "text/plain; charset=utf-8");
+        let path = "/v1/policies/shop";
+        let put = |headers: &[(&str, &str)], text: &[u8]| send(base, "PUT", path, headers, text);
+        let first = "network shop\r\npolicy main = forward -- \u{e4}\t\n\n".as_bytes();
+        let second = b"network shop\npolicy main = drop";
+        let created = put(&[plain, ("if-none-match", "*")], first);
+        assert_eq!(created.status, 201);
+        assert_eq!(created.location.as_deref(), Some(path));
+        let again = put(&[plain, ("if-none-match", "*")], first);
+        assert_eq!(again.code(), ProblemCode::StaleRevision);
+        let replaced = put(&[plain, ("if-match", &created.etag.unwrap())], second);
+        assert_eq!(replaced.status, 200);
+        let text = || send(base, "GET", "/v1/policies/shop/text", &[], b"");
+        assert_eq!(text().body, second);
+        let rollback = send(
+            base,
+            "POST",
+            "/v1/policies/shop/rollback",
+            &[("if-match", "*")],
+            b"",
+        );
+        assert_eq!(rollback.status, 200);
+        let back = text();
+        assert_eq!(back.body, first);
+        assert_eq!(back.media_type, "text/plain; charset=utf-8");
+        assert_eq!(back.etag, rollback.etag);
+
+        assert_eq!(
+            put(&[plain, ("if-match", "*")], b"\xff").code(),
+            ProblemCode::InvalidBody
+        );
+        assert_eq!(
+            put(&[("content-type", "text/html"), ("if-match", "*")], first).code(),
+            ProblemCode::UnsupportedMediaType
+        );
+        let deep = format!("network shop\npolicy main = {}drop", "(".repeat(1 << 20));
+        let checked = send(
+            base,
+            "POST",
+            "/v1/policies/check",
+            &[plain],
+            deep.as_bytes(),
+        );
+        assert_eq!(checked.code(), ProblemCode::PolicyInvalid);
+        let named = send(base, "PUT", "/v1/policies/check", &[plain], first);
+        assert_eq!(named.code(), ProblemCode::MethodNotAllowed);
+    })
+    .await;
+}
+
+#[test]
+fn the_guide_explains_every_route_and_every_code() {
+    let guide = include_str!("../../docs/user-guide/api.md");
+    for code in ProblemCode::ALL {
+        let row = format!("| `{code}` | {} |", code.status());
+        assert!(guide.contains(&row), "{row}");
+    }
+    for path in [
+        "/v1/nodes",
+        "/v1/nodes/aws1",
+        "/v1/networks",
+        "/v1/networks/shop",
+        "/v1/endpoints",
+        "/v1/endpoints/web1",
+        "/v1/endpoints/web1/move",
+        "/v1/endpoints/web1/move/abort",
+        "/v1/policies",
+        "/v1/policies/check",
+        "/v1/policies/shop",
+        "/v1/policies/shop/text",
+        "/v1/policies/shop/history",
+        "/v1/policies/shop/rollback",
+        "/v1/status",
+        "/v1/counters",
+        "/v1/openapi.json",
+    ] {
+        assert!(guide.contains(path), "{path}");
+    }
+}

@@ -18,8 +18,9 @@ use crate::compile::{Compiled, compile};
 use crate::effects::{Effects, ProgramBefore};
 use crate::refusal::Refusal;
 
-/// How many texts of a policy are kept.
+/// How many texts of a policy are kept, and how many bytes of them; the last two always are.
 const HISTORY_MAX: usize = 64;
+const HISTORY_BYTES_MAX: usize = 16 << 20;
 
 /// A policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,14 +180,12 @@ impl State {
                 present.history.clone()
             }
         };
-        if history.len() == HISTORY_MAX {
-            history.remove(0);
-        }
         history.push(TextRevision {
             revision: effects.revision,
             text: text.to_owned(),
             rolled_back_to,
         });
+        forget_oldest(&mut history);
         let record = PolicyRecord {
             network,
             history,
@@ -369,6 +368,17 @@ impl State {
     }
 }
 
+/// Keeps the end of a history that is within bounds.
+fn forget_oldest(history: &mut Vec<TextRevision>) {
+    let mut bytes = 0;
+    let within = history.iter().rev().take(HISTORY_MAX).take_while(|item| {
+        bytes += item.text.len();
+        bytes <= HISTORY_BYTES_MAX
+    });
+    let kept = within.count().max(2).min(history.len());
+    history.drain(..history.len() - kept);
+}
+
 /// The records, with one of them so, or gone.
 fn with_change<'a, T>(
     records: &'a BTreeMap<Name, T>,
@@ -380,4 +390,28 @@ fn with_change<'a, T>(
         .filter(move |(name, _)| changed != Some(*name));
     let now = change.and_then(|(name, record)| record.map(|record| (name, record)));
     unchanged.chain(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_keeps_its_end_within_bounds_and_always_the_last_two() {
+        let item = |revision, bytes: usize| TextRevision {
+            revision,
+            text: "-".repeat(bytes),
+            rolled_back_to: None,
+        };
+        let kept = |mut history: Vec<TextRevision>| {
+            forget_oldest(&mut history);
+            history.iter().map(|item| item.revision).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(vec![item(1, 9)]), [1]);
+        assert_eq!(kept((1..=70).map(|n| item(n, 9)).collect()).len(), 64);
+        let large = HISTORY_BYTES_MAX / 2;
+        assert_eq!(kept((1..=4).map(|n| item(n, large)).collect()), [3, 4]);
+        let huge = HISTORY_BYTES_MAX + 1;
+        assert_eq!(kept((1..=4).map(|n| item(n, huge)).collect()), [3, 4]);
+    }
 }
