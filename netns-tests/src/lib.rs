@@ -1,1 +1,10 @@
-//! End-to-end tests, demos and benchmarks in network namespaces
+//! End-to-end runs of the whole system in network namespaces: demos, benchmarks, and what their
+//! tests share.
+//!
+//! - [`cloud`]: a lab with a controller and an agent on every node, as real processes.
+//! - [`demo`]: stories with measured claims.
+//! - [`capture`]: what packets arrive in a namespace, by the fields a claim is about.
+
+pub mod capture;
+pub mod cloud;
+pub mod demo;

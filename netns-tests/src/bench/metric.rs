@@ -1,0 +1,83 @@
+//! What is measured.
+
+/// A workload and the figure that is read off it; more is better in all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Bytes received over one TCP connection.
+    Tcp1,
+    /// Bytes received over four TCP connections.
+    Tcp4,
+    /// Datagrams of 64 bytes received from one sender.
+    UdpSmall,
+    /// One byte there and one back by UDP, one at a time.
+    UdpRr,
+    /// One byte there and one back over one TCP connection, one at a time.
+    TcpRr,
+    /// A TCP connection made, one byte there and one back, and the connection ended, one at a time.
+    TcpCrr,
+}
+
+/// Payload of a datagram of [`Metric::UdpSmall`], bytes.
+pub(super) const DATAGRAM_BYTES: usize = 64;
+
+impl Metric {
+    /// All metrics, in the order they are measured.
+    pub const ALL: [Metric; 6] = [
+        Metric::Tcp1,
+        Metric::Tcp4,
+        Metric::UdpSmall,
+        Metric::UdpRr,
+        Metric::TcpRr,
+        Metric::TcpCrr,
+    ];
+
+    /// The name in results; the unit is its end.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Metric::Tcp1 => "tcp1_gbps",
+            Metric::Tcp4 => "tcp4_gbps",
+            Metric::UdpSmall => "udp_small_pps",
+            Metric::UdpRr => "udp_rr_per_s",
+            Metric::TcpRr => "tcp_rr_per_s",
+            Metric::TcpCrr => "tcp_crr_per_s",
+        }
+    }
+
+    /// The unit of the value.
+    #[must_use]
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Metric::Tcp1 | Metric::Tcp4 => "Gbit/s",
+            Metric::UdpSmall => "packets/s",
+            Metric::UdpRr | Metric::TcpRr | Metric::TcpCrr => "transactions/s",
+        }
+    }
+
+    /// The value for `count` (bytes for TCP streams, else datagrams or transactions) in `seconds`.
+    #[must_use]
+    pub fn value(self, count: u64, seconds: f64) -> f64 {
+        let per_second = count as f64 / seconds;
+        match self {
+            Metric::Tcp1 | Metric::Tcp4 => per_second * 8.0 / 1e9,
+            _ => per_second,
+        }
+    }
+
+    /// The least bytes in Ethernet frames, both directions together, that must have crossed for
+    /// `count`. Acknowledgements, which may be merged with data, are left out.
+    #[must_use]
+    pub const fn least_bytes(self, count: u64) -> u64 {
+        const ETHERNET: u64 = 14;
+        const UDP: u64 = ETHERNET + 20 + 8;
+        const TCP: u64 = ETHERNET + 20 + 20;
+        match self {
+            Metric::Tcp1 | Metric::Tcp4 => count,
+            Metric::UdpSmall => count * (UDP + DATAGRAM_BYTES as u64),
+            Metric::UdpRr => count * 2 * (UDP + 1),
+            Metric::TcpRr => count * 2 * (TCP + 1),
+            // SYN and SYN-ACK, the two bytes, two FINs.
+            Metric::TcpCrr => count * (6 * TCP + 2),
+        }
+    }
+}

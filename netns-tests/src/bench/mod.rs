@@ -1,0 +1,31 @@
+//! Benchmarks: Sunwire beside its peers, measured alternately in one run.
+//!
+//! `sunwire-bench dataplane` carries the same traffic over three systems, each two workloads on two
+//! nodes: Sunwire's programs with a policy and its counters, a Linux bridge with a VXLAN device, and
+//! one plain veth pair.
+//!
+//! - [`case`](mod@case): under what conditions ([`Case`]).
+//! - [`metric`]: what is measured ([`Metric`]).
+//! - [`system`]: who is measured ([`System`]).
+//! - `rigs`: how each system is set up, and the proof that traffic really crossed it.
+//! - `traffic`: the traffic, the same for all systems.
+//! - [`dataplane`]: who is measured when.
+//! - [`report`]: medians and ratios, as a table and as JSON.
+//!
+//! Network namespaces and the BPF file system are anonymous: they are the process's own and the
+//! kernel takes them away with it, however it ends. Everything blocks.
+
+pub mod case;
+pub mod dataplane;
+mod ethtool;
+pub mod metric;
+mod namespace;
+pub mod report;
+mod rigs;
+pub mod system;
+mod traffic;
+mod veth;
+
+pub use case::Case;
+pub use metric::Metric;
+pub use system::System;

@@ -1,0 +1,67 @@
+//! A bridge and a VXLAN device on each node, with the other node as the one fixed remote.
+//!
+//! The peer at its best: no learning on the tunnel, outer UDP checksums off as Sunwire has them, no
+//! netfilter on the bridge.
+
+use anyhow::{Context as _, Result};
+use rtnetlink::{LinkBridge, LinkUnspec, LinkVxlan};
+use sunwire_dataplane_common::vxlan;
+
+use super::{Carrier, HOST_SIDE, NODES, Rig, Site, WIRE};
+use crate::bench::case::Case;
+use crate::bench::namespace::Namespace;
+use crate::bench::system::System;
+use crate::bench::veth::index;
+
+const BRIDGE: &str = "bridge0";
+const TUNNEL: &str = "vxlan10";
+const VNI: u32 = 10;
+
+pub(super) fn build(case: Case) -> Result<Rig> {
+    let site = Site::new(case)?;
+    for own in 0..2 {
+        bridge(&site.nodes[own], own, case)?;
+    }
+    let carrier = Carrier::Device(site.nodes[0].clone(), TUNNEL);
+    Ok(site.into_rig(System::KernelVxlan, case, carrier))
+}
+
+fn bridge(node: &Namespace, own: usize, case: Case) -> Result<()> {
+    node.netlink(async |handle| {
+        let tunnel = LinkVxlan::new(TUNNEL, VNI)
+            .dev(index(WIRE)?)
+            .local(NODES[own])
+            .remote(NODES[1 - own])
+            .port(vxlan::PORT)
+            .learning(false)
+            .udp_csum(false)
+            .mtu(case.inner_mtu())
+            .up()
+            .build();
+        handle
+            .link()
+            .add(tunnel)
+            .execute()
+            .await
+            .context("cannot make the VXLAN device")?;
+        let bridge = LinkBridge::new(BRIDGE).mtu(case.inner_mtu()).up().build();
+        handle
+            .link()
+            .add(bridge)
+            .execute()
+            .await
+            .context("cannot make the bridge")?;
+        for port in [TUNNEL, HOST_SIDE] {
+            let message = LinkUnspec::new_with_index(index(port)?)
+                .controller(index(BRIDGE)?)
+                .build();
+            handle
+                .link()
+                .set(message)
+                .execute()
+                .await
+                .with_context(|| format!("cannot make {port} a port of the bridge"))?;
+        }
+        Ok(())
+    })
+}

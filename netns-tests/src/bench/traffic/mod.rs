@@ -1,0 +1,165 @@
+//! The traffic of every metric: a client and a server that run until told to stop and count as they
+//! go, so that all metrics are read off in the same way.
+//!
+//! Threads of the client run on one processor and threads of the server on another, where there are
+//! two. The server listens on port 80, which the benchmark's policy admits.
+
+mod processor;
+mod tcp;
+mod udp;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::metric::Metric;
+use super::namespace::Namespace;
+
+/// Port of the server.
+const PORT: u16 = 80;
+/// How often a thread that waits looks whether it is told to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a connection may take to be made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Connections and caches settle for this long before anything is counted.
+const WARM_UP: Duration = Duration::from_millis(100);
+
+/// What the threads of a run share.
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    count: Arc<AtomicU64>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, count: u64) {
+        self.count.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// What one sample measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    /// The metric's value.
+    pub(super) value: f64,
+    /// What was counted in all, the warm-up included.
+    pub(super) count: u64,
+}
+
+/// Sends a metric's traffic from `client` to `server` and measures for `window`.
+pub(super) fn sample(
+    metric: Metric,
+    client: &Namespace,
+    server: &Namespace,
+    window: Duration,
+) -> Result<Sample> {
+    let shared = Shared::default();
+    let mut threads = Threads {
+        shared: shared.clone(),
+        running: Vec::new(),
+    };
+    let started = match metric {
+        Metric::Tcp1 => tcp::stream(&mut threads, client, server, 1),
+        Metric::Tcp4 => tcp::stream(&mut threads, client, server, 4),
+        Metric::UdpSmall => udp::datagrams(&mut threads, client, server),
+        Metric::UdpRr => udp::request_response(&mut threads, client, server),
+        Metric::TcpRr => tcp::request_response(&mut threads, client, server),
+        Metric::TcpCrr => tcp::connect_request_response(&mut threads, client, server),
+    };
+    let mut value = 0.0;
+    if started.is_ok() {
+        thread::sleep(WARM_UP);
+        let (began, before) = (Instant::now(), shared.count());
+        thread::sleep(window);
+        let (elapsed, after) = (began.elapsed(), shared.count());
+        value = metric.value(after - before, elapsed.as_secs_f64());
+    }
+    let ended = threads.stop();
+    started.and(ended)?;
+    Ok(Sample {
+        value,
+        count: shared.count(),
+    })
+}
+
+/// The threads of a run. All are stopped and waited for before it ends.
+struct Threads {
+    shared: Shared,
+    running: Vec<(&'static str, JoinHandle<Result<()>>)>,
+}
+
+/// Which end a thread is.
+#[derive(Clone, Copy)]
+enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Server => "server",
+        }
+    }
+}
+
+impl Threads {
+    /// Starts a thread. Its sockets may belong to any namespace: `namespace` only says where it
+    /// opens new ones.
+    fn start(
+        &mut self,
+        side: Side,
+        namespace: &Namespace,
+        work: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
+    ) {
+        let shared = self.shared.clone();
+        let thread = namespace.start_thread(move || {
+            processor::pin(side)?;
+            work(&shared)
+        });
+        self.running.push((side.name(), thread));
+    }
+
+    fn stop(self) -> Result<()> {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        let mut result = Ok(());
+        for (side, thread) in self.running {
+            let ended = thread
+                .join()
+                .map_err(|_| anyhow!("panicked"))
+                .and_then(|result| result)
+                .with_context(|| format!("the traffic's {side} failed"));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+/// `None` when a blocking call on a socket only ran into its time limit.
+fn unless_timed_out<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
