@@ -27,6 +27,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest message of an agent, in bytes: counters of many labels.
 const AGENT_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// How much an agent may have said that is not heard yet, in bytes. The HTTP/2 library takes many
+/// small frames that nobody reads for an attack, and measures "many" by this window.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
 /// Where the controller listens and keeps its state.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -144,6 +148,7 @@ impl Controller {
             servers.spawn(async move {
                 tonic::transport::Server::builder()
                     .tcp_nodelay(true)
+                    .initial_connection_window_size(Some(CONNECTION_WINDOW_BYTES))
                     .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
                     .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
                     .add_service(service)

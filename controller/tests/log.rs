@@ -1,4 +1,5 @@
 //! The log: durable, and clear about files that it cannot use.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,9 @@ use sunwire_controller::{Config, Controller, OpenError};
 const FILE: &str = "controller.redb";
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
+
+/// The table of entries, open for writing.
+type Entries<'a> = redb::Table<'a, u64, &'static [u8]>;
 
 fn entry(revision: u64) -> Entry {
     Entry {
@@ -89,7 +93,7 @@ fn a_file_of_a_newer_format_is_refused_and_left_alone() {
 
 #[test]
 fn a_damaged_or_missing_entry_is_named() {
-    let change = |change: &dyn Fn(&mut redb::Table<'_, u64, &'static [u8]>)| {
+    let change = |change: &dyn Fn(&mut Entries<'_>)| {
         let directory = tempfile::tempdir().unwrap();
         log_of(directory.path(), 3);
         {

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "every test program uses another part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub(crate) mod http;
+
 use std::path::Path;
 use std::time::Duration;
 
