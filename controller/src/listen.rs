@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use sunwire_api::Cidr;
 
-/// Blocks where the controller may listen: loopback; the block of a lab's underlay; RFC 2544's
-/// block for testing, which no network routes.
-pub const ALLOWED: [&str; 4] = ["127.0.0.0/8", "::1/128", "10.255.0.0/16", "198.18.0.0/15"];
+/// Blocks where the controller may listen: loopback, and the block for testing of RFC 2544, which
+/// no network routes and where labs have their underlay.
+pub const ALLOWED: [&str; 3] = ["127.0.0.0/8", "::1/128", "198.18.0.0/15"];
 
 /// Why the controller does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ mod tests {
             "127.0.0.1",
             "127.9.9.9",
             "::1",
-            "10.255.3.4",
+            "198.19.3.4",
             "198.19.255.255",
         ] {
             assert!(is_allowed(good.parse().unwrap()), "{good}");

@@ -152,7 +152,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         // A controller that vanished without a word is noticed.
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true);
+        .keep_alive_while_idle(true)
+        // While the kernel is being changed messages queue up unread; with the default window the
+        // HTTP/2 library takes many small ones for an attack and ends the connection.
+        .initial_connection_window_size(16 << 20);
     tracing::info!(node = %config.node, %vtep, "agent started");
 
     let agent = Agent {

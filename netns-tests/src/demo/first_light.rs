@@ -13,7 +13,7 @@ use sunwire_lab::{
         http::{self, HttpServer},
         ping::{PingOptions, ping},
         tcp_bulk::{BulkReceiver, BulkSender},
-        udp::UdpSender,
+        udp::{UdpReceiver, UdpSender},
     },
 };
 
@@ -52,6 +52,8 @@ const LATENESS_P99_MS_MAX: f64 = 1.0;
 const FLIPS: usize = 100;
 const CAPTURED_MIN: u64 = 100_000;
 const PACKETS_PER_S: f64 = 8_000.0;
+/// Datagrams beside the transfer of a move.
+const DATAGRAMS_PER_S: f64 = 1_000.0;
 /// What revisions A and B make of a packet: DSCP and destination port.
 const MARK_A: (u8, u16) = (10, 7001);
 const MARK_B: (u8, u16) = (20, 7002);
@@ -328,42 +330,58 @@ fn denied_packets(shop: &Shop<'_>) -> Result<u64> {
     Ok(last)
 }
 
-/// The web server moves to another cloud while a transfer to it runs.
+/// The web server moves to another cloud while a transfer to it runs, and a stream of numbered
+/// datagrams beside it tells how many packets the move costs.
 fn move_under_traffic(shop: &Shop<'_>) -> Result<Claim> {
-    let at = (address(&shop.web, true)?, 80).into();
+    // Revision A lets the datagrams through, as port 7001.
+    shop.cloud.apply_policy(POLICY_NAME, POLICY_A)?;
+    let at = |port| Ok::<_, anyhow::Error>((address(&shop.web, true)?, port).into());
     let lab = shop.cloud.lab();
-    let receiver = BulkReceiver::start(shop.web.namespace(), at)?;
-    let sender = BulkSender::start(shop.client.namespace(), at, Some(40.0), PATIENCE)?;
-    let flows = |from: u64| {
+    let receiver = BulkReceiver::start(shop.web.namespace(), at(80)?)?;
+    let datagrams = UdpReceiver::start(shop.web.namespace(), at(MARK_A.1)?)?;
+    let sender = BulkSender::start(shop.client.namespace(), at(80)?, Some(40.0), PATIENCE)?;
+    let datagrams_out = UdpSender::start(
+        shop.client.namespace(),
+        at(7000)?,
+        64,
+        DATAGRAMS_PER_S,
+        None,
+    )?;
+    let flows = |bytes: u64, packets: u64| {
         eventually("the transfer to go on", PATIENCE, || {
-            receiver.bytes() > from + (256 << 10)
+            receiver.bytes() > bytes + (256 << 10) && datagrams.received() > packets + 100
         })
     };
-    flows(0)?;
-    let lost_before = lost_frames(shop)?;
+    flows(0, 0)?;
+    let emulator_before = emulator_drops(lab)?;
     let moved = shop.cloud.move_endpoint(&shop.web, "gcp")?;
-    flows(receiver.bytes())?;
-    let lost = lost_frames(shop)? - lost_before;
-    let sent = sender.stop()?;
+    flows(receiver.bytes(), datagrams.received())?;
+    let (sent, sent_datagrams) = (sender.stop()?, datagrams_out.stop());
     let received = receiver.finish()?;
+    std::thread::sleep(SETTLE);
+    let received_datagrams = datagrams.stop();
+    let emulator_dropped = emulator_drops(lab)? - emulator_before;
     // Back to where it was, for the claims that follow.
     shop.cloud.move_endpoint(&shop.web, "azure")?;
 
     let unbroken = sent.broken.is_none() && received.broken.is_none();
+    let lost = received_datagrams.lost(&sent_datagrams);
     let mut figures = Figures::default();
     figures.set_ms("gap_ms", received.largest_gap_ms);
     figures.set("retransmits", sent.retransmits);
-    figures.set("packets_lost", lost);
     figures.set("bytes", received.bytes);
+    figures.set("packets_lost", lost);
+    figures.set("packets_sent", sent_datagrams.sent);
+    figures.set_ms("packets_gap_ms", received_datagrams.largest_gap_ms);
     figures.set_ms("attached_ms", moved.attached_ms);
     figures.set_ms("published_ms", moved.published_ms);
-    figures.set("emulator_dropped_frames", emulator_drops(lab)?);
+    figures.set("emulator_dropped_frames", emulator_dropped);
     let held = unbroken && sent.bytes == received.bytes;
     let summary = if held {
         format!(
             "web1 moved from azure to gcp under a TCP transfer: same address, connection unbroken, \
-             {:.0} ms gap, {} segments retransmitted, {lost} packets lost",
-            received.largest_gap_ms, sent.retransmits
+             {:.0} ms gap, {} segments retransmitted; {lost} of {} datagrams beside it lost",
+            received.largest_gap_ms, sent.retransmits, sent_datagrams.sent
         )
     } else {
         format!(
@@ -372,24 +390,6 @@ fn move_under_traffic(shop: &Shop<'_>) -> Result<Claim> {
         )
     };
     Ok(figures.claim("move", held, summary))
-}
-
-/// Packets that arrived at a node and found no device: what a move of a veth loses.
-fn lost_frames(shop: &Shop<'_>) -> Result<u64> {
-    std::thread::sleep(Duration::from_millis(1_200));
-    let counters = shop.cloud.rest(|client| client.counters())?;
-    let of_moves = [
-        "in_transit",
-        "not_attached",
-        "not_here",
-        "source_not_there",
-        "no_owner",
-    ];
-    let drops = counters
-        .drops
-        .iter()
-        .filter(|drop| of_moves.contains(&drop.reason.as_str()));
-    Ok(drops.map(|drop| drop.totals.packets).sum())
 }
 
 fn emulator_drops(lab: &sunwire_lab::Lab) -> Result<u64> {
