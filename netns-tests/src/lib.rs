@@ -2,9 +2,11 @@
 //! tests share.
 //!
 //! - [`cloud`]: a lab with a controller and an agent on every node, as real processes.
+//! - [`bench`]: measurements beside the kernel's own ways, taken in turns.
 //! - [`demo`]: stories with measured claims.
 //! - [`capture`]: what packets arrive in a namespace, by the fields a claim is about.
 
+pub mod bench;
 pub mod capture;
 pub mod cloud;
 pub mod demo;
