@@ -21,20 +21,29 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// Edit distance by insertions, deletions, substitutions (Wagner and Fischer 1974), ignoring case.
+/// Edit distance by insertions, deletions, substitutions and swaps of neighbours, ignoring case
+/// (optimal string alignment).
 fn distance(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.to_lowercase().chars().collect();
     let right: Vec<char> = right.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.to_lowercase().chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+    let mut rows = vec![vec![0; right.len() + 1]; left.len() + 1];
+    for i in 0..=left.len() {
+        for j in 0..=right.len() {
+            if i == 0 || j == 0 {
+                rows[i][j] = i + j;
+                continue;
+            }
+            let substituted = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut best = substituted.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            let swapped =
+                i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1];
+            if swapped {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
         }
     }
-    row[right.len()]
+    rows[left.len()][right.len()]
 }
 
 #[cfg(test)]
@@ -44,9 +53,10 @@ mod tests {
     #[test]
     fn a_typing_mistake_finds_its_name_and_a_stranger_none() {
         let names = ["web1", "db1", "client1"];
-        assert_eq!(nearest("wbe1", names.into_iter()), None);
+        assert_eq!(nearest("wbe1", names.into_iter()), Some("web1"));
         assert_eq!(nearest("webb1", names.into_iter()), Some("web1"));
         assert_eq!(nearest("clinet1", names.into_iter()), Some("client1"));
+        assert_eq!(nearest("b", names.into_iter()), None);
         assert_eq!(nearest("mailserver", names.into_iter()), None);
     }
 }

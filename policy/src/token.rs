@@ -201,7 +201,7 @@ impl<'a> Lexer<'a, '_> {
         };
         match parsed {
             Ok(number) => Token::Number(number),
-            Err(_) => self.malformed(start, "number"),
+            Err(_) => self.malformed(start, "a number"),
         }
     }
 
@@ -211,7 +211,7 @@ impl<'a> Lexer<'a, '_> {
         self.sink.report(
             Code::MalformedValue,
             span,
-            format!("`{}` is not a {what}", shorten(text)),
+            format!("`{}` is not {what}", shorten(text)),
         );
         Token::Error
     }
@@ -243,7 +243,7 @@ impl<'a> Lexer<'a, '_> {
             IpAddr::V6(v6)
         } else if dotted || text.contains("::") {
             self.at += length;
-            return Some(self.malformed(start, "address"));
+            return Some(self.malformed(start, "an address"));
         } else {
             return None;
         };
@@ -261,7 +261,7 @@ impl<'a> Lexer<'a, '_> {
             Ok(prefix) if prefix <= bits => Some(Token::Prefix(address, prefix)),
             _ => Some(self.malformed(
                 start,
-                "prefix: the length is at most 32 for IPv4 and 128 for IPv6",
+                "a prefix: the length is at most 32 for IPv4 and 128 for IPv6",
             )),
         }
     }

@@ -114,7 +114,7 @@ impl Store {
             return Ok(*id);
         }
         let id = match (self.node(left).clone(), self.node(right).clone()) {
-            (Node::Leaf(left), Node::Leaf(right)) => self.merge(&left, &right),
+            (Node::Leaf(left), Node::Leaf(right)) => self.merge(&left, &right)?,
             (
                 Node::Test { rank, cuts },
                 Node::Test {
@@ -177,7 +177,7 @@ impl Store {
     }
 
     /// The union of two leaves; the other operations never meet two leaves.
-    fn merge(&mut self, left: &Leaf, right: &Leaf) -> Id {
+    fn merge(&mut self, left: &Leaf, right: &Leaf) -> Result<Id, TooLarge> {
         let copies = left
             .copies
             .iter()
@@ -193,7 +193,7 @@ impl Store {
             return Ok(*id);
         }
         let mapped = match self.node(id).clone() {
-            Node::Leaf(leaf) => self.map_leaf(map, id, &leaf),
+            Node::Leaf(leaf) => self.map_leaf(map, id, &leaf)?,
             Node::Test { rank, cuts } => {
                 let mut out = Vec::with_capacity(cuts.len());
                 for (start, child) in cuts.iter() {
@@ -206,10 +206,10 @@ impl Store {
         Ok(mapped)
     }
 
-    fn map_leaf(&mut self, map: LeafMap, id: Id, leaf: &Leaf) -> Id {
+    fn map_leaf(&mut self, map: LeafMap, id: Id, leaf: &Leaf) -> Result<Id, TooLarge> {
         match map {
-            LeafMap::Negate if id == EMPTY => IDENTITY,
-            LeafMap::Negate => EMPTY,
+            LeafMap::Negate if id == EMPTY => Ok(IDENTITY),
+            LeafMap::Negate => Ok(EMPTY),
             LeafMap::EraseLabels => {
                 let copies = leaf
                     .copies

@@ -73,7 +73,7 @@ impl Store {
                 for (next, after) in leaf.copies.iter() {
                     copies.push((self.compose(action, *next), label.min(*after)));
                 }
-                self.leaf(copies, leaf.dropped)
+                self.leaf(copies, leaf.dropped)?
             }
             Node::Test { rank, cuts } => {
                 let assigned = self

@@ -108,8 +108,8 @@ impl Store {
         };
         let keep = store.action(Vec::new());
         debug_assert_eq!(keep, KEEP);
-        let empty = store.leaf(Vec::new(), NO_LABEL);
-        let identity = store.leaf(vec![(KEEP, NO_LABEL)], NO_LABEL);
+        let empty = store.drop(NO_LABEL);
+        let identity = store.decided(Rc::new([(KEEP, NO_LABEL)]), NO_LABEL);
         let undecided = store.intern(Node::Leaf(Leaf {
             copies: Rc::new([]),
             dropped: NO_LABEL,
@@ -190,11 +190,21 @@ impl Store {
     }
 
     /// The leaf with these copies; a copy named twice has the lesser label.
-    pub(super) fn leaf(&mut self, mut copies: Vec<(ActionId, LabelId)>, dropped: LabelId) -> Id {
+    pub(super) fn leaf(
+        &mut self,
+        mut copies: Vec<(ActionId, LabelId)>,
+        dropped: LabelId,
+    ) -> Result<Id, TooLarge> {
+        self.spend(copies.len())?;
         copies.sort_unstable();
         copies.dedup_by_key(|(action, _)| *action);
+        Ok(self.decided(copies.into(), dropped))
+    }
+
+    /// The leaf with these copies, which are sorted and distinct.
+    fn decided(&mut self, copies: Rc<[(ActionId, LabelId)]>, dropped: LabelId) -> Id {
         self.intern(Node::Leaf(Leaf {
-            copies: copies.into(),
+            copies,
             dropped,
             undecided: false,
         }))
@@ -251,11 +261,11 @@ impl Store {
     pub fn assign(&mut self, field: Field, value: u64, label: LabelId) -> Id {
         let rank = self.order.rank(field);
         let action = self.action(vec![(rank, value)]);
-        self.leaf(vec![(action, label)], NO_LABEL)
+        self.decided(Rc::new([(action, label)]), NO_LABEL)
     }
 
     /// Drops, with a label.
     pub fn drop(&mut self, label: LabelId) -> Id {
-        self.leaf(Vec::new(), label)
+        self.decided(Rc::new([]), label)
     }
 }
