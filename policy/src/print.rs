@@ -60,12 +60,10 @@ impl Display for Expr {
 
 fn level(kind: &ExprKind) -> Level {
     match kind {
-        ExprKind::Union(_) => Level::Policy,
+        // The body of a `let` goes on as far as it can.
+        ExprKind::Union(_) | ExprKind::LetIn { .. } => Level::Policy,
         ExprKind::Sequence(_) => Level::Sequence,
-        ExprKind::Conditional { .. }
-        | ExprKind::While { .. }
-        | ExprKind::LetIn { .. }
-        | ExprKind::Filter(_) => Level::Unary,
+        ExprKind::Conditional { .. } | ExprKind::While { .. } | ExprKind::Filter(_) => Level::Unary,
         ExprKind::Or(_) => Level::Or,
         ExprKind::And(_) => Level::And,
         ExprKind::Not(_) | ExprKind::Star(_) => Level::Not,
@@ -88,9 +86,7 @@ fn joined(f: &mut Formatter<'_>, parts: &[Expr], between: &str, least: Level) ->
         if at > 0 {
             f.write_str(between)?;
         }
-        // What ends in an open branch would swallow the rest.
-        let open = at + 1 < parts.len() && matches!(part.kind, ExprKind::LetIn { .. });
-        print(f, part, if open { Level::Atom } else { least })?;
+        print(f, part, least)?;
     }
     Ok(())
 }

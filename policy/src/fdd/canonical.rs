@@ -102,8 +102,10 @@ impl Store {
                                 self.assignments(*other).iter().all(|(r, _)| *r != rank)
                             }),
                         };
-                        // No packet enters at the owner of its destination as such.
-                        if wanted && *assignment != (port, OWNER) {
+                        // No packet enters at the owner of its destination as such, which a
+                        // table need not test; in an equation it is a value like any other.
+                        let entered = mode == Mode::All || *assignment != (port, OWNER);
+                        if wanted && entered {
                             all.push((rank, value));
                         }
                     }
