@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use sunwire_api::Problem;
 use sunwire_api::client::ClientError;
+use sunwire_lab::LabError;
+
+use crate::output::Format;
 
 /// The exit codes, for the end of the help.
 pub(crate) const HELP: &str = "\
@@ -26,8 +29,6 @@ pub(crate) enum Outcome {
     Done,
     /// Denied, different, or with findings that were shown.
     Negative,
-    /// A program that was run on someone's behalf ended with this code.
-    Code(u8),
 }
 
 /// A mistake in what was typed that only shows once the command runs.
@@ -46,44 +47,41 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The exit code of `outcome`; an error is shown first.
-pub(crate) fn code(outcome: anyhow::Result<Outcome>) -> ExitCode {
+/// The exit code of `outcome`; an error is shown first, a refusal as JSON where that was asked for.
+pub(crate) fn code(outcome: anyhow::Result<Outcome>, format: Format) -> ExitCode {
     let error = match outcome {
         Ok(Outcome::Done) => return ExitCode::SUCCESS,
         Ok(Outcome::Negative) => return ExitCode::from(REFUSED),
-        Ok(Outcome::Code(code)) => return ExitCode::from(code),
         Err(error) => error,
     };
     if is_broken_pipe(&error) {
         // Whoever read our output has enough: `sunwire ... | head` is no failure.
         return ExitCode::SUCCESS;
     }
-    match error
+    let problem = error
         .downcast_ref::<ClientError>()
-        .and_then(ClientError::problem)
-    {
-        Some(problem) => {
-            eprint!("{}", render(problem));
-            ExitCode::from(REFUSED)
-        }
-        None => {
-            eprintln!("error: {error}");
-            let mut shown = error.to_string();
-            for cause in error.chain().skip(1) {
-                let text = cause.to_string();
-                // Some libraries repeat the inner message in the outer one.
-                if !shown.contains(&text) {
-                    eprintln!("  because: {text}");
-                }
-                shown = text;
-            }
-            ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
-        }
+        .and_then(ClientError::problem);
+    match problem {
+        Some(problem) => eprint!("{}", render(problem, format)),
+        None => eprint!("{}", block(&error)),
     }
+    let refused_by_lab = matches!(error.downcast_ref(), Some(LabError::Refused { .. }));
+    ExitCode::from(if problem.is_some() || refused_by_lab {
+        REFUSED
+    } else if error.is::<Usage>() {
+        USAGE
+    } else {
+        FAILED
+    })
 }
 
 /// A problem as one block: what is wrong, every finding under its line, and the code.
-pub(crate) fn render(problem: &Problem) -> String {
+fn render(problem: &Problem, format: Format) -> String {
+    if format == Format::Json {
+        let mut text = serde_json::to_string_pretty(problem).expect("a problem is plain JSON");
+        text.push('\n');
+        return text;
+    }
     let mut text = format!("error: {}: {}\n", problem.title, problem.detail);
     for finding in &problem.diagnostics {
         text.push('\n');
@@ -91,6 +89,28 @@ pub(crate) fn render(problem: &Problem) -> String {
         text.push('\n');
     }
     text.push_str(&format!("  code: {}\n", problem.code));
+    text
+}
+
+/// An error and its causes as one block.
+fn block(error: &anyhow::Error) -> String {
+    let mut shown = error.to_string();
+    let mut text = format!("error: {shown}\n");
+    let mut denied = false;
+    for cause in error.chain().skip(1) {
+        let cause_text = cause.to_string();
+        // Some libraries repeat the inner message in the outer one.
+        if !shown.contains(&cause_text) {
+            text.push_str(&format!("  because: {cause_text}\n"));
+        }
+        shown = cause_text;
+        denied |= cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    }
+    if denied && !nix::unistd::geteuid().is_root() {
+        text.push_str("  hint: this needs root\n");
+    }
     text
 }
 

@@ -4,6 +4,9 @@
 //! main.rs --> logging.rs
 //!         --> controller.rs          runs sunwire-controller
 //!         --> agent.rs               runs sunwire-userspace's agent, talks to a running one
+//!         --> rest/, policy/         ask the controller; policies also without one
+//!         --> lab/                   labs, with controller and agents inside
+//!         --> output.rs              answers as tables or JSON
 //!         --> exit.rs                what the shell learns
 //! ```
 //! Nothing is decided here: commands are parsed, carried to where they belong, and answers shown.
@@ -12,8 +15,11 @@
 mod agent;
 mod controller;
 mod exit;
+mod lab;
 mod logging;
 mod output;
+mod policy;
+mod rest;
 mod shutdown;
 
 use std::process::ExitCode;
@@ -45,6 +51,13 @@ struct Cli {
 enum Command {
     Controller(controller::Args),
     Agent(agent::Args),
+    Network(rest::network::Args),
+    Node(rest::node::Args),
+    Endpoint(rest::endpoint::Args),
+    Policy(policy::Args),
+    Status(rest::status::Args),
+    Counters(rest::counters::Args),
+    Lab(lab::Args),
 }
 
 impl Command {
@@ -53,6 +66,7 @@ impl Command {
         match self {
             Command::Controller(_) => true,
             Command::Agent(args) => args.is_server(),
+            _ => false,
         }
     }
 
@@ -60,6 +74,13 @@ impl Command {
         match self {
             Command::Controller(args) => controller::run(args),
             Command::Agent(args) => agent::run(args, format),
+            Command::Network(args) => rest::network::run(args, format),
+            Command::Node(args) => rest::node::run(args, format),
+            Command::Endpoint(args) => rest::endpoint::run(args, format),
+            Command::Policy(args) => policy::run(args, format),
+            Command::Status(args) => rest::status::run(args, format),
+            Command::Counters(args) => rest::counters::run(args, format),
+            Command::Lab(args) => lab::run(args, format),
         }
     }
 }
@@ -71,5 +92,5 @@ fn main() -> ExitCode {
     };
     let outcome = logging::start(cli.log.as_deref(), cli.command.is_server())
         .and_then(|()| cli.command.run(cli.output));
-    exit::code(outcome)
+    exit::code(outcome, cli.output)
 }

@@ -34,7 +34,8 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    fn render(&self) -> String {
+    /// The table as text.
+    pub(crate) fn render(&self) -> String {
         let columns = self.rows[0].len();
         let width = |column: usize| {
             let lengths = self.rows.iter().map(|row| row[column].chars().count());
@@ -93,6 +94,17 @@ pub(crate) fn text(line: &str) -> anyhow::Result<()> {
     out.write_all(line.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Several values in one cell.
+pub(crate) fn list<T: ToString>(values: &[T]) -> String {
+    let texts: Vec<String> = values.iter().map(T::to_string).collect();
+    texts.join(",")
+}
+
+/// A value that may be absent.
+pub(crate) fn option<T: ToString>(value: &Option<T>) -> String {
+    value.as_ref().map(T::to_string).unwrap_or_default()
 }
 
 /// A truth value as people read it.

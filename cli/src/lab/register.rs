@@ -1,0 +1,104 @@
+//! What a topology's workloads are at the controller: networks and endpoints; and policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, bail};
+use sunwire_api::client::Guard;
+use sunwire_api::{Cidr, EndpointCreate, EndpointState, Name, Network, NetworkCreate};
+use sunwire_lab::{Lab, Workload, WorkloadSpec};
+
+use super::cloud::Cloud;
+
+/// Makes the networks that workloads name, with the subnets that their addresses are in.
+pub(super) fn networks(cloud: &Cloud<'_>, lab: &Lab) -> anyhow::Result<Vec<Network>> {
+    let workloads = lab.workloads();
+    let bodies = bodies(workloads.iter().map(Workload::spec))?;
+    let create = |body: &NetworkCreate| {
+        cloud
+            .rest(|client| client.create_network(body, Guard::None))
+            .with_context(|| format!("network {} was not made", body.name))
+    };
+    bodies.iter().map(create).collect()
+}
+
+/// Makes an endpoint of every workload and waits until all are attached.
+pub(super) fn endpoints(cloud: &mut Cloud<'_>, lab: &Lab) -> anyhow::Result<usize> {
+    let workloads = lab.workloads();
+    for workload in &workloads {
+        let spec = workload.spec();
+        let addresses: Vec<_> = spec.addresses.iter().map(|address| address.ip).collect();
+        let body = EndpointCreate {
+            name: spec.name.parse()?,
+            network: spec.network.parse()?,
+            node: workload.node().name.parse()?,
+            device: Some(workload.host_device_name().parse()?),
+            addresses: Some(addresses),
+            mac: Some(spec.effective_mac().to_string().parse()?),
+            labels: BTreeMap::new(),
+        };
+        cloud
+            .rest(|client| client.create_endpoint(&body, Guard::None))
+            .with_context(|| format!("endpoint {} was not made", body.name))?;
+    }
+    cloud.wait("every endpoint to be attached", |client| {
+        let endpoints = client.endpoints()?;
+        let waiting = endpoints
+            .iter()
+            .find(|e| e.status.state != EndpointState::Attached);
+        Ok(waiting.map(|endpoint| {
+            let (name, status) = (&endpoint.name, &endpoint.status);
+            format!("{name} is {} {}", status.state, status.detail)
+        }))
+    })?;
+    Ok(workloads.len())
+}
+
+/// Puts a policy in force on all nodes.
+pub(super) fn policy(cloud: &mut Cloud<'_>, name: &Name, text: &str) -> anyhow::Result<()> {
+    let policy = cloud.rest(|client| client.put_policy(name, text, Guard::None))?;
+    for warning in &policy.status.warnings {
+        eprintln!("{}\n", warning.rendered.trim_end());
+    }
+    cloud.wait("every node to apply the policy", |client| {
+        let status = client.status()?;
+        let behind = status
+            .nodes
+            .iter()
+            .find(|node| node.acknowledged_revision < policy.revision);
+        Ok(behind.map(|node| match &node.error {
+            Some(error) => format!("{} could not: {}", node.name, error.detail),
+            None => format!("{} has not", node.name),
+        }))
+    })
+}
+
+fn bodies<'w>(
+    workloads: impl Iterator<Item = &'w WorkloadSpec>,
+) -> anyhow::Result<Vec<NetworkCreate>> {
+    let mut networks: BTreeMap<&str, (BTreeSet<Cidr>, u32)> = BTreeMap::new();
+    for spec in workloads {
+        let (subnets, mtu) = networks
+            .entry(&spec.network)
+            .or_insert((BTreeSet::new(), spec.mtu));
+        if *mtu != spec.mtu {
+            bail!(
+                "workloads of network {} have MTUs {mtu} and {}: give all the same",
+                spec.network,
+                spec.mtu
+            );
+        }
+        for address in &spec.addresses {
+            subnets.extend(Cidr::containing(address.ip, address.prefix_length));
+        }
+    }
+    let body = |(name, (subnets, mtu)): (&str, (BTreeSet<Cidr>, u32))| {
+        let mtu = u16::try_from(mtu).context("a network's MTU has 16 bits")?;
+        Ok(NetworkCreate {
+            name: name.parse().with_context(|| format!("network {name:?}"))?,
+            vni: None,
+            subnets: subnets.into_iter().collect(),
+            mtu: Some(mtu),
+        })
+    };
+    networks.into_iter().map(body).collect()
+}

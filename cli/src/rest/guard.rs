@@ -1,0 +1,26 @@
+//! What protects a write from crossing another one.
+
+use sunwire_api::client::Guard;
+
+/// Conditions of a write.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GuardArgs {
+    /// Refuse when the resource has changed since this revision; without it, whatever it is now.
+    #[arg(long, value_name = "REVISION")]
+    if_revision: Option<u64>,
+}
+
+impl GuardArgs {
+    /// For a resource that exists.
+    pub(crate) fn guard(&self) -> Guard<'static> {
+        match self.if_revision {
+            Some(revision) => Guard::Revision(revision),
+            None => Guard::Any,
+        }
+    }
+
+    /// The revision that was named.
+    pub(crate) fn revision(&self) -> Option<u64> {
+        self.if_revision
+    }
+}

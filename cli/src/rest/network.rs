@@ -1,0 +1,126 @@
+//! `sunwire network`.
+
+use sunwire_api::client::Guard;
+use sunwire_api::{Cidr, Name, Network, NetworkCreate, Vni};
+
+use super::{Connection, GuardArgs};
+use crate::exit::Outcome;
+use crate::output::{self, Format, Table};
+
+/// Virtual networks: list, get, create, delete.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sunwire network create shop --subnet 10.20.0.0/16 --subnet fd00:20::/64
+  sunwire network list -o json
+  sunwire network delete shop")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List networks.
+    List,
+    /// Show a network.
+    Get {
+        /// Name of the network.
+        name: Name,
+    },
+    /// Create a network.
+    ///
+    /// Its gateways are the first host addresses of its subnets. Without a policy everything in
+    /// it is dropped.
+    Create {
+        /// Name of the network.
+        name: Name,
+        /// A subnet; one, or one of each address family.
+        #[arg(long = "subnet", required = true, value_name = "PREFIX")]
+        subnets: Vec<Cidr>,
+        /// VXLAN network identifier; chosen when absent.
+        #[arg(long, value_parser = vni)]
+        vni: Option<Vni>,
+        /// Greatest IP packet in bytes, fixed for the network's life; 1300 when absent.
+        #[arg(long, value_name = "BYTES")]
+        mtu: Option<u16>,
+    },
+    /// Delete a network that has neither endpoints nor a policy.
+    Delete {
+        /// Name of the network.
+        name: Name,
+        #[command(flatten)]
+        guard: GuardArgs,
+    },
+}
+
+fn vni(text: &str) -> Result<Vni, String> {
+    let number: u32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    Vni::try_from(number).map_err(|error| error.to_string())
+}
+
+pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
+    let Args {
+        connection,
+        command,
+    } = args;
+    connection.run(|client| {
+        match command {
+            Command::List => output::show(format, &client.networks()?[..], table)?,
+            Command::Get { name } => output::show(format, &client.network(&name)?, one)?,
+            Command::Create {
+                name,
+                subnets,
+                vni,
+                mtu,
+            } => {
+                let body = NetworkCreate {
+                    name,
+                    vni,
+                    subnets,
+                    mtu,
+                };
+                let network = client.create_network(&body, Guard::None)?;
+                output::show(format, &network, one)?;
+            }
+            Command::Delete { name, guard } => {
+                let deleted = client.delete_network(&name, guard.guard())?;
+                output::tell(format, &deleted, |_| format!("deleted network {name}"))?;
+            }
+        }
+        Ok(Outcome::Done)
+    })
+}
+
+fn one(network: &Network) -> Table {
+    table(std::slice::from_ref(network))
+}
+
+fn table(networks: &[Network]) -> Table {
+    let mut table = Table::new(&[
+        "NAME",
+        "VNI",
+        "SUBNETS",
+        "MTU",
+        "GATEWAYS",
+        "ENDPOINTS",
+        "POLICY",
+        "REVISION",
+    ]);
+    for network in networks {
+        let (spec, status) = (&network.spec, &network.status);
+        table.row([
+            network.name.to_string(),
+            spec.vni.to_string(),
+            output::list(&spec.subnets),
+            spec.mtu.to_string(),
+            output::list(&status.gateways),
+            status.endpoints.to_string(),
+            output::option(&status.policy),
+            network.revision.to_string(),
+        ]);
+    }
+    table
+}
