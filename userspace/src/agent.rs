@@ -96,6 +96,8 @@ pub enum AgentError {
 
 /// Name of the device that holds the tunnel port.
 const TUNNEL_DEVICE: &str = "sw-tunnel";
+/// Name of the bridge that gives workloads' packets room for the outer headers.
+const HEADROOM_BRIDGE: &str = "sw-headroom";
 /// How often counters go to the controller.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts to reach the controller.
@@ -131,6 +133,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         None => netlink::first_address(&handle, &config.underlay, underlay.ifindex).await?,
     };
     netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE).await?;
+    let headroom = match netlink::make_headroom_bridge(&handle, HEADROOM_BRIDGE, TUNNEL_DEVICE)
+        .await
+    {
+        Ok(bridge) => Some(bridge),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "packets are copied to make room for outer headers");
+            None
+        }
+    };
 
     let socket = |source| AgentError::Socket {
         directory: config.state_directory.clone(),
@@ -171,6 +182,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         reported: BTreeMap::new(),
         attachments: BTreeMap::new(),
         stream: None,
+        headroom,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -196,6 +208,8 @@ struct Agent {
     reported: BTreeMap<u32, (endpoint_report::State, u32)>,
     attachments: BTreeMap<u32, Attachment>,
     stream: Option<mpsc::Sender<AgentMessage>>,
+    /// ifindex of the bridge that gives headroom.
+    headroom: Option<u32>,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -348,6 +362,7 @@ impl Agent {
         });
     }
 
+    /// Sets attached devices up, and then gives their workloads' packets headroom.
     async fn set_devices_up(&mut self) {
         let Some(desired) = &self.desired else { return };
         for (number, attachment) in &self.attachments {
@@ -357,21 +372,22 @@ impl Agent {
             let Some(endpoint) = desired.endpoints.get(number) else {
                 continue;
             };
-            let is_up = self
-                .around
-                .devices
-                .get(&endpoint.device)
-                .is_some_and(|device| device.up);
-            if is_up {
+            let Some(device) = self.around.devices.get_mut(&endpoint.device) else {
                 continue;
-            }
-            match netlink::set_up(&self.handle, &endpoint.device, *ifindex).await {
-                Ok(()) => {
-                    if let Some(device) = self.around.devices.get_mut(&endpoint.device) {
-                        device.up = true;
-                    }
+            };
+            if !device.up {
+                match netlink::set_up(&self.handle, &endpoint.device, *ifindex).await {
+                    Ok(()) => device.up = true,
+                    Err(error) => tracing::warn!(error = %chain(&error), "a device stays down"),
                 }
-                Err(error) => tracing::warn!(error = %chain(&error), "a device stays down"),
+            }
+            if let Some(bridge) = self.headroom
+                && device.master == 0
+            {
+                match netlink::set_master(&self.handle, &endpoint.device, *ifindex, bridge).await {
+                    Ok(()) => device.master = bridge,
+                    Err(error) => tracing::warn!(error = %chain(&error), "no headroom"),
+                }
             }
         }
     }

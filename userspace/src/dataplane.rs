@@ -63,6 +63,12 @@ pub enum DataplaneError {
     /// A program could not be loaded or attached.
     #[error(transparent)]
     Programs(#[from] ProgramsError),
+    /// An endpoint's network was not sent.
+    #[error("network {vni} of the endpoint is not known")]
+    NoNetwork {
+        /// VNI of the network.
+        vni: u32,
+    },
 }
 
 /// The data plane of one node.
@@ -276,9 +282,10 @@ impl Dataplane {
         endpoint: &Endpoint,
         device: &Device,
     ) -> Result<(), DataplaneError> {
-        let Some(network) = desired.networks.get(&endpoint.vni) else {
-            return Ok(());
-        };
+        let network = desired
+            .networks
+            .get(&endpoint.vni)
+            .ok_or(DataplaneError::NoNetwork { vni: endpoint.vni })?;
         let mut entry = EndpointEntry {
             network: endpoint.vni,
             number,

@@ -15,7 +15,7 @@ use netlink_packet_route::{
     },
     route::{RouteAddress, RouteAttribute},
 };
-use rtnetlink::{Handle, LinkUnspec, LinkVxlan, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVxlan, RouteMessageBuilder};
 use sunwire_dataplane_common::{address::Mac, vxlan};
 
 /// A device of this namespace.
@@ -29,6 +29,8 @@ pub struct Device {
     pub up: bool,
     /// MTU in bytes.
     pub mtu: u32,
+    /// ifindex of the bridge it is a port of, or zero.
+    pub master: u32,
 }
 
 /// How the next packet to an address leaves this node.
@@ -94,9 +96,11 @@ fn device(link: &LinkMessage) -> Option<(String, Device)> {
     let mut name = None;
     let mut mac = Mac::default();
     let mut mtu = 0;
+    let mut master = 0;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Controller(ifindex) => master = *ifindex,
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::Address(bytes) => {
                 mac = <[u8; 6]>::try_from(bytes.as_slice())
@@ -114,6 +118,7 @@ fn device(link: &LinkMessage) -> Option<(String, Device)> {
             mac,
             up,
             mtu,
+            master,
         },
     ))
 }
@@ -196,6 +201,69 @@ pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<(), Netlink
             "make the tunnel device {name} on UDP port {}",
             vxlan::PORT
         )))
+}
+
+/// Makes sure that the bridge is there which gives its ports the tunnel device's headroom.
+///
+/// A bridge asks every port to leave as much room in front of packets as its neediest port wants
+/// (Linux `net/bridge/br_if.c`, `update_headroom`), and a veth passes that on to its other end.
+/// Packets from workloads then have room for the outer headers, and encapsulation need not copy
+/// them. The bridge is never set up, so it forwards nothing.
+///
+/// # Errors
+/// When netlink fails.
+pub async fn make_headroom_bridge(
+    handle: &Handle,
+    name: &str,
+    tunnel: &str,
+) -> Result<u32, NetlinkError> {
+    let found = devices(handle).await?;
+    let bridge = match found.get(name) {
+        Some(bridge) => bridge.ifindex,
+        None => {
+            let verb = || format!("make the bridge {name}");
+            let message = LinkBridge::new(name).build();
+            handle
+                .link()
+                .add(message)
+                .execute()
+                .await
+                .map_err(failed(verb()))?;
+            let made = devices(handle).await?;
+            made.get(name)
+                .ok_or_else(|| NetlinkError::NoDevice(name.to_owned()))?
+                .ifindex
+        }
+    };
+    // Another one's tunnel device is not ours to make a port.
+    if let Some(device) = found.get(tunnel)
+        && device.master != bridge
+    {
+        set_master(handle, tunnel, device.ifindex, bridge).await?;
+    }
+    Ok(bridge)
+}
+
+/// Makes a device a port of a bridge.
+///
+/// # Errors
+/// When netlink fails.
+pub async fn set_master(
+    handle: &Handle,
+    name: &str,
+    ifindex: u32,
+    bridge: u32,
+) -> Result<(), NetlinkError> {
+    let message = LinkUnspec::new_with_index(ifindex)
+        .controller(bridge)
+        .build();
+    let verb = format!("make {name} a port of the bridge that gives headroom");
+    handle
+        .link()
+        .set(message)
+        .execute()
+        .await
+        .map_err(failed(verb))
 }
 
 fn vxlan_port(link: &LinkMessage) -> Option<(String, u16, bool)> {
