@@ -29,6 +29,9 @@ pub(crate) fn copy(
             if copied.set & set::IP4_DST != 0 && key.family == 4 {
                 key.address.0[0] = copied.ip4_dst;
             }
+            if copied.set & set::ETH_DST != 0 && key.family == 0 {
+                key = AddressKey::mac(network, copied.eth_dst);
+            }
             owner(&key).ok_or(DropReason::NoOwner)?
         }
         OUT_ENDPOINT => copied.endpoint,

@@ -2,10 +2,12 @@
 
 use sunwire_dataplane_common::{
     address::Address,
+    bytes::Window,
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
     headers::{
-        ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Headers, PROTOCOL_ICMPV6, Parsed,
+        ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Headers, PROTOCOL_ICMPV6,
+        PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
     tables::{MAX_COPIES, Verdict},
 };
@@ -83,12 +85,30 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
 fn check_size(skb: &mut Skb, parsed: &Parsed, endpoint: &EndpointEntry) -> Result<(), DropReason> {
     let bytes = match skb.gso_size() {
         0 => skb.len() - ETHERNET_BYTES as u32,
-        segment => parsed.transport - ETHERNET_BYTES as u32 + segment,
+        segment => {
+            parsed.transport - ETHERNET_BYTES as u32 + transport_bytes(skb, parsed)? + segment
+        }
     };
     if bytes > endpoint.mtu {
         Err(DropReason::TooBig)
     } else {
         Ok(())
+    }
+}
+
+/// Length of the transport header that every segment of a super-packet repeats.
+#[inline(always)]
+fn transport_bytes(skb: &Skb, parsed: &Parsed) -> Result<u32, DropReason> {
+    match parsed.headers.protocol {
+        PROTOCOL_TCP => {
+            let tcp = skb
+                .window::<13>(parsed.transport as usize)
+                .ok_or(DropReason::Malformed)?;
+            // The data offset is in the upper 4 bits, in words (RFC 9293, 3.1).
+            Ok(u32::from(tcp.byte::<12>() >> 4) * 4)
+        }
+        PROTOCOL_UDP => Ok(8),
+        _ => Ok(0),
     }
 }
 
