@@ -59,6 +59,7 @@ fn loses_nothing(cloud: &mut Cloud, disturb: impl FnOnce(&mut Cloud)) {
     let _ = eventually("the last packets", Duration::from_secs(5), all);
     let received = receiver.stop();
     let dropped = drops_of_the_lab(cloud) - dropped_before;
+    eprintln!("{} of {} packets lost, {dropped} dropped by the lab", received.lost(&sent), sent.sent);
     assert!(
         received.lost(&sent) <= dropped,
         "{} of {} packets were lost and the lab dropped {dropped}",
