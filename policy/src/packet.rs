@@ -116,25 +116,17 @@ impl Packet {
         }
     }
 
-    /// What leaves of this packet on a wire when `entered` came in: fields that the headers of
-    /// `entered` lack cannot be written, whatever the policy assigned to them.
+    /// Whether this packet can be made of `entered`: fields that the headers of `entered` lack read
+    /// as zero and stay so. The data plane drops a copy that would have to carry another value.
     #[must_use]
-    pub fn on_wire(&self, entered: &Packet) -> Packet {
-        let mut out = *self;
+    pub fn can_be_made_of(&self, entered: &Packet) -> bool {
         let v4 = matches!(entered.src, Address::V4(_));
         let v6 = matches!(entered.src, Address::V6(_));
-        if !v4 {
-            out.src = entered.src;
-            out.dst = entered.dst;
-        }
-        if !v4 && !v6 {
-            out.dscp = entered.dscp;
-        }
-        if !matches!(entered.protocol, 6 | 17) {
-            out.src_port = entered.src_port;
-            out.dst_port = entered.dst_port;
-        }
-        out
+        let addresses = (self.src, self.dst) == (entered.src, entered.dst);
+        let ports = (self.src_port, self.dst_port) == (entered.src_port, entered.dst_port);
+        (v4 || addresses)
+            && (v4 || v6 || self.dscp == entered.dscp)
+            && (matches!(entered.protocol, 6 | 17) || ports)
     }
 }
 

@@ -125,10 +125,9 @@ impl<'a> Lexer<'a, '_> {
         if byte == b'"' {
             return self.text();
         }
-        if byte.is_ascii_hexdigit() || self.rest().starts_with("::") {
-            if let Some(token) = self.address() {
-                return token;
-            }
+        let maybe_address = byte.is_ascii_hexdigit() || self.rest().starts_with("::");
+        if let Some(token) = maybe_address.then(|| self.address()).flatten() {
+            return token;
         }
         if byte.is_ascii_digit() {
             return self.number();

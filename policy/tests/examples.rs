@@ -22,7 +22,7 @@ fn compiled(text: &str) -> Compiled {
 }
 
 fn verdict(text: &str, packet: &Packet) -> Leaf {
-    let installed = Installed::new(&compiled(text).tables).unwrap();
+    let installed = Installed::new(&compiled(text).tables).expect("complete tables");
     installed.verdict(packet).expect("a verdict").clone()
 }
 

@@ -275,7 +275,7 @@ fn packets(policy: &Resolved, packet: &Packet) -> Result<BTreeSet<Packet>, Strin
 fn axioms_hold_packet_by_packet_and_as_equal_nodes() {
     let records = prop::collection::vec(records(&environment(), "shop"), 4);
     let values = (given(), any::<Index>(), records);
-    for_all("axioms", 2000, &values, |(given, index, records)| {
+    for_all("axioms", 1000, &values, |(given, index, records)| {
         let (name, law) = index.get(LAWS);
         let (left, right) = law(&given);
         let (left, right) = (resolved(left)?, resolved(right)?);

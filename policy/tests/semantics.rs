@@ -3,7 +3,6 @@
 mod common;
 
 use common::*;
-use sunwire_policy::address::Address;
 use sunwire_policy::field::OWNER;
 use sunwire_policy::packet::Packet;
 
@@ -253,18 +252,22 @@ fn a_copy_assigned_to_where_it_entered_is_not_forwarded() {
 }
 
 #[test]
-fn a_field_that_the_packet_lacks_is_not_written_on_the_wire() {
+fn a_field_that_the_packet_lacks_can_be_assigned_and_tested_and_not_sent() {
     let arp = Packet {
         eth_type: 0x0806,
         ..Packet::default()
     };
-    let copy = out(
-        "dscp := 1; tcpDstPort := 80; ip4Dst := web1; filter dscp = 1",
-        &arp,
-    )[0];
-    assert_eq!(copy.dst, address(WEB, true).into());
-    let wire = copy.on_wire(&arp);
-    assert_eq!((wire.dscp, wire.dst_port, wire.dst), (0, 0, Address::None));
-    let written = out("dscp := 1; ip4Dst := db1", &web_packet())[0];
-    assert_eq!(written.on_wire(&web_packet()), written);
+    for text in ["dscp := 1", "tcpDstPort := 80", "ip4Dst := web1"] {
+        let copy = out(text, &arp)[0];
+        assert!(!copy.can_be_made_of(&arp), "{text}");
+        assert!(
+            out(text, &web_packet())[0].can_be_made_of(&web_packet()),
+            "{text}"
+        );
+    }
+    let ping = packet(CLIENT, WEB, true, 1, 0, 0);
+    assert!(out("dscp := 1; filter dscp = 1", &ping)[0].can_be_made_of(&ping));
+    assert!(!out("src port := 1", &ping)[0].can_be_made_of(&ping));
+    let v6 = packet(CLIENT, WEB, false, TCP, 1, 2);
+    assert!(!out("ip4Src := web1", &v6)[0].can_be_made_of(&v6));
 }

@@ -135,10 +135,10 @@ impl Store {
         } else {
             let mut starts: Vec<u64> = Vec::new();
             for (_, child) in cuts.iter() {
-                if let Node::Test { rank: r, cuts } = self.node(*child) {
-                    if *r == first {
-                        starts.extend(cuts.iter().map(|(start, _)| *start));
-                    }
+                if let Node::Test { rank: r, cuts } = self.node(*child)
+                    && *r == first
+                {
+                    starts.extend(cuts.iter().map(|(start, _)| *start));
                 }
             }
             starts.sort_unstable();

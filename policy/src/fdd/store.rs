@@ -66,7 +66,8 @@ pub struct Store {
     actions: Vec<Action>,
     action_ids: HashMap<Action, ActionId>,
     pub(super) memo: HashMap<Memo, Id>,
-    pub(super) splits: HashMap<(super::canonical::Mode, Id), Rc<[(u8, u64)]>>,
+    /// Fields and values at which a diagram is split: the same form as an action.
+    pub(super) splits: HashMap<(super::canonical::Mode, Id), Action>,
     /// Greatest value of each field, by rank.
     greatest: [u64; TESTED],
     order: Order,

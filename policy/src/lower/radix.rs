@@ -62,6 +62,9 @@ pub(super) fn lower(
     })
 }
 
+/// Lowers some intervals.
+type Inner<'a> = dyn FnMut(&[(u64, Digest)]) -> Digest + 'a;
+
 /// A run of blocks: where it starts, and the interval that it lies in or the intervals inside it.
 enum Run<'a> {
     Whole(u64, Digest),
@@ -96,7 +99,7 @@ pub(super) fn upper_part(
     parts: &[(u64, Digest)],
     bits: u32,
     shift: u32,
-    inner: &mut dyn FnMut(&[(u64, Digest)]) -> Digest,
+    inner: &mut Inner<'_>,
 ) -> Vec<(u64, Digest)> {
     let lowered = |run| match run {
         Run::Whole(block, child) => (block, child),

@@ -51,10 +51,8 @@ impl<'d> Resolver<'d> {
             true => Some(self.internet_test(field, view, value.span)?),
             false => None,
         };
-        if addresses.listed.prefixes.is_empty() {
-            if let Some(internet) = internet {
-                return Some(internet);
-            }
+        if addresses.listed.prefixes.is_empty() && internet.is_some() {
+            return internet;
         }
         let listed = self.set_test(field, view, addresses.listed);
         Some(match internet {

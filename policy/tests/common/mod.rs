@@ -26,8 +26,8 @@ pub(crate) fn shop() -> Environment {
             name: "shop".to_owned(),
             vni: 100,
             subnets: vec![
-                ("10.20.0.0".parse().unwrap(), 16),
-                ("fd00:20::".parse().unwrap(), 64),
+                ("10.20.0.0".parse().expect("an address"), 16),
+                ("fd00:20::".parse().expect("an address"), 64),
             ],
         }],
         endpoints: vec![
