@@ -82,7 +82,11 @@ fn render(problem: &Problem, format: Format) -> String {
         text.push('\n');
         return text;
     }
-    let mut text = format!("error: {}: {}\n", problem.title, problem.detail);
+    let mut text = format!("error: {}", problem.title);
+    if problem.diagnostics.is_empty() {
+        text.push_str(&format!(": {}", problem.detail));
+    }
+    text.push('\n');
     for finding in &problem.diagnostics {
         text.push('\n');
         text.push_str(finding.rendered.trim_end());

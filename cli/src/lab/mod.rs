@@ -13,9 +13,10 @@ mod register;
 mod up;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use sunwire_lab::LinkChange;
+use anyhow::Context as _;
+use sunwire_lab::{LinkChange, Topology};
 
 use crate::exit::Outcome;
 use crate::output::Format;
@@ -137,6 +138,11 @@ impl From<Change> for LinkChange {
             up: change.up,
         }
     }
+}
+
+/// Reads a topology file; errors name it.
+pub(crate) fn topology(file: &Path) -> anyhow::Result<Topology> {
+    Topology::from_file(file).with_context(|| format!("{} is no topology", file.display()))
 }
 
 pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {

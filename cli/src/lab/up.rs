@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sunwire_api::Name;
-use sunwire_lab::{Lab, NodeRecord, Shutdown, Topology, WorkloadRecord, client};
+use sunwire_lab::{Lab, NodeRecord, Shutdown, WorkloadRecord, client};
 
 use super::cloud::{Cloud, Interrupted};
 use super::register;
@@ -36,7 +36,7 @@ pub(super) fn run(
     bare: bool,
     format: Format,
 ) -> anyhow::Result<Outcome> {
-    let mut topology = Topology::from_file(file)?;
+    let mut topology = super::topology(file)?;
     if let Some(id) = id {
         topology = topology.with_id(id)?;
     }

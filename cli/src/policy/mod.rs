@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! check.rs            all findings of a text, by the controller or by the compiler in here
-//! decide.rs           eval and compile
+//! eval.rs             what a policy makes of one packet
+//! compile.rs          its flow tables
 //! surroundings.rs     what names mean: from the controller, a topology, or the text itself
 //! packet.rs           packets as JSON
 //! stored.rs           policies at the controller
 //! ```
 
 mod check;
-mod decide;
+mod compile;
+mod eval;
 mod packet;
 mod stored;
 mod surroundings;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use sunwire_api::Name;
+use sunwire_policy::diagnostic::{Diagnostic, render_all};
 
 use crate::exit::{Outcome, Usage};
 use crate::output::Format;
@@ -110,7 +113,8 @@ enum Command {
     },
     /// Say what a policy makes of one packet; exit code 1 when it is dropped.
     ///
-    /// Prints the JSON array of the packets that come out. Fields: endpoint, node, ethSrc, ethDst,
+    /// Prints the JSON array of the packets that come out, and on standard error which rule decided.
+    /// Where nothing says who owns the destination, their endpoint is "owner". Fields: endpoint, node, ethSrc, ethDst,
     /// ethTyp, vlanId, vlanPcp, ipProto, dscp, ip4Src, ip4Dst, ip6Src, ip6Dst, srcPort, dstPort,
     /// icmpType, icmpCode, and their other names in the language. Absent ones read as zero.
     Eval {
@@ -153,9 +157,9 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             file,
             packet,
             names,
-        } => decide::eval(&connection, &names, &file, &packet),
+        } => eval::run(&connection, &names, &file, &packet),
         Command::Compile { file, stats, names } => {
-            decide::compile(&connection, &names, &file, stats, format)
+            compile::run(&connection, &names, &file, stats, format)
         }
         stored => connection.run(|client| stored::run(client, stored, format)),
     }
@@ -173,6 +177,12 @@ fn name_of(file: &Path) -> Result<Name, Usage> {
         let file = file.display();
         Usage(format!("{file} gives the policy no name: {error}"))
     })
+}
+
+/// Shows what is wrong with a text.
+fn refuse(findings: &[Diagnostic], text: &str) -> Outcome {
+    eprintln!("{}", render_all(findings, text).trim_end());
+    Outcome::Negative
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

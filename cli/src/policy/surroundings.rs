@@ -3,7 +3,7 @@
 //!
 //! A text alone says which networks there are. Names that nothing defines are then taken to be
 //! endpoints or nodes, as long as that makes the text whole, and are listed, so that nobody takes
-//! such a check for more than it is.
+//! such a check for more than it is. So are endpoints that a text names by number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,14 +12,16 @@ use std::path::Path;
 use anyhow::bail;
 use sunwire_api::Cidr;
 use sunwire_api::client::Client;
-use sunwire_lab::Topology;
 use sunwire_lab::topology::CONTROLLER;
 use sunwire_policy::ast::{Document, ItemKind, Value, ValueKind};
 use sunwire_policy::diagnostic::{Code, Diagnostic};
 use sunwire_policy::environment::{Endpoint, Environment, Network, Node};
+use sunwire_policy::field::{Field, Subject};
 use sunwire_policy::{parse, resolve};
 
 use super::NamesFrom;
+use crate::lab;
+use crate::output;
 use crate::rest::Connection;
 
 /// The network of a text that names none.
@@ -32,7 +34,7 @@ const SUBNETS: [&str; 2] = ["192.0.2.0/24", "2001:db8::/64"];
 pub(super) struct Surroundings {
     /// What names mean.
     pub(super) environment: Environment,
-    /// Names that were assumed to exist.
+    /// What was assumed to exist: names, with the addresses that they were given.
     pub(super) assumed: Vec<String>,
     /// Whether the endpoints are all there are: who owns an address can then be told.
     pub(super) is_known: bool,
@@ -89,7 +91,7 @@ fn of_controller(client: &Client) -> anyhow::Result<Environment> {
 }
 
 fn of_topology(file: &Path) -> anyhow::Result<Environment> {
-    let topology = Topology::from_file(file)?;
+    let topology = lab::topology(file)?;
     let mut networks: BTreeMap<&str, BTreeSet<Cidr>> = BTreeMap::new();
     let mut endpoints = Vec::new();
     for (workload, number) in topology.workloads().iter().zip(1..) {
@@ -148,6 +150,9 @@ fn of_text(text: &str) -> Surroundings {
             ..Environment::default()
         },
     };
+    for number in numbers_in(text) {
+        assumed.add_endpoint(&format!("endpoint-{number}"), number);
+    }
     let defined: BTreeSet<&str> = document.items.iter().filter_map(name_of).collect();
     let findings = loop {
         let Err(findings) = resolve(&document, &assumed.environment) else {
@@ -170,14 +175,30 @@ fn of_text(text: &str) -> Surroundings {
     // What did not help is taken back, so that the compiler says what is really wrong.
     let wrong: BTreeSet<&str> = findings.iter().filter_map(|f| named_at(text, f)).collect();
     assumed.forget(&wrong);
-    let endpoints = assumed.environment.endpoints.iter().map(|e| &e.name);
-    let nodes = assumed.environment.nodes.iter().map(|n| &n.name);
-    let names: BTreeSet<String> = endpoints.chain(nodes).cloned().collect();
+    let endpoints = assumed.environment.endpoints.iter().map(|endpoint| {
+        let addresses = output::list(&endpoint.addresses);
+        format!("{} ({addresses})", endpoint.name)
+    });
+    let nodes = assumed.environment.nodes.iter().map(|n| n.name.clone());
     Surroundings {
-        assumed: names.into_iter().collect(),
+        assumed: endpoints.chain(nodes).collect(),
         environment: assumed.environment,
         is_known: false,
     }
+}
+
+/// Numbers that the text assigns to the field `port`. A comment may hold one too many, which does
+/// no harm.
+fn numbers_in(text: &str) -> BTreeSet<u32> {
+    let word = |c: char| c.is_alphanumeric();
+    let assigned = |(at, operator): (usize, &str)| {
+        let (before, after) = (&text[..at], &text[at + operator.len()..]);
+        let name = before.trim_end().rsplit(|c| !word(c)).next()?;
+        let value = after.trim_start().split(|c| !word(c)).next()?;
+        let is_port = Subject::named(name) == Some(Subject::Field(Field::Port));
+        value.parse().ok().filter(|number| is_port && *number > 0)
+    };
+    text.match_indices(":=").filter_map(assigned).collect()
 }
 
 struct Assumed {
@@ -191,21 +212,9 @@ impl Assumed {
     fn add(&mut self, name: &str) -> bool {
         let environment = &mut self.environment;
         if environment.endpoints.iter().all(|e| e.name != name) {
-            let number = environment.endpoints.len() as u32 + 1;
-            let [a, b, c, d] = number.to_be_bytes();
-            environment.endpoints.push(Endpoint {
-                name: name.to_owned(),
-                number,
-                network: self.network.clone(),
-                // The first host address is the gateway's.
-                addresses: self
-                    .subnets
-                    .iter()
-                    .map(|(first, _)| offset(*first, number + 1))
-                    .collect(),
-                mac: [2, 0, a, b, c, d],
-                labels: BTreeMap::new(),
-            });
+            let taken = environment.endpoints.iter().map(|e| e.number).max();
+            let number = taken.unwrap_or(0).saturating_add(1);
+            self.add_endpoint(name, number);
             return true;
         }
         if environment.nodes.iter().all(|n| n.name != name) {
@@ -216,6 +225,21 @@ impl Assumed {
             return true;
         }
         false
+    }
+
+    fn add_endpoint(&mut self, name: &str, number: u32) {
+        let [a, b, c, d] = number.to_be_bytes();
+        // The first host address is the gateway's.
+        let nth = self.environment.endpoints.len() as u32 + 2;
+        let addresses = self.subnets.iter().map(|(first, _)| offset(*first, nth));
+        self.environment.endpoints.push(Endpoint {
+            name: name.to_owned(),
+            number,
+            network: self.network.clone(),
+            addresses: addresses.collect(),
+            mac: [2, 0, a, b, c, d],
+            labels: BTreeMap::new(),
+        });
     }
 
     fn forget(&mut self, names: &BTreeSet<&str>) {

@@ -1,92 +1,19 @@
-//! `sunwire policy eval` and `compile`: what a policy makes of packets.
+//! `sunwire policy compile`: the flow tables of a policy, or their sizes.
 
 use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sunwire_policy::address::Address;
-use sunwire_policy::diagnostic::{Diagnostic, render_all};
-use sunwire_policy::environment::Environment;
-use sunwire_policy::packet::{Packet, Place};
-use sunwire_policy::tables::{FlowTables, Leaf, Out};
-use sunwire_policy::{compile_text, evaluate, parse, resolve};
+use sunwire_api::MacAddress;
+use sunwire_policy::compile_text;
+use sunwire_policy::tables::{self, Copied, Digest, FlowTables, Leaf, Out};
 
 use super::surroundings::Surroundings;
-use super::{NamesFrom, packet, read};
+use super::{NamesFrom, read, refuse};
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 use crate::rest::Connection;
-
-/// Prints what comes out of `file` for one packet.
-pub(super) fn eval(
-    connection: &Connection,
-    names: &NamesFrom,
-    file: &Path,
-    packet: &str,
-) -> anyhow::Result<Outcome> {
-    let text = read(file)?;
-    let surroundings = Surroundings::find(connection, names, &text)?;
-    let entered = packet::parse(packet, &surroundings.environment)?;
-    let (document, findings) = parse(&text);
-    if findings.iter().any(Diagnostic::is_error) {
-        return Ok(refuse(&findings, &text));
-    }
-    let policy = match resolve(&document, &surroundings.environment) {
-        Ok(policy) => policy,
-        Err(findings) => return Ok(refuse(&findings, &text)),
-    };
-    let outcome = evaluate(&policy, &entered)?;
-    let mut out = Vec::new();
-    for copy in outcome.copies.keys() {
-        let to_owner = copy.place(&entered) == Place::Owner;
-        if to_owner && surroundings.is_known {
-            // Without an owner it is dropped, whatever the policy says.
-            let Some(number) = owner(&policy.network.name, copy, &surroundings.environment) else {
-                continue;
-            };
-            let delivered = Packet {
-                port: number,
-                ..*copy
-            };
-            out.push(packet::object(&delivered, false));
-        } else {
-            out.push(packet::object(copy, to_owner));
-        }
-    }
-    output::text(&format!("{}\n", Value::from(out.clone())))?;
-    Ok(if out.is_empty() {
-        Outcome::Negative
-    } else {
-        Outcome::Done
-    })
-}
-
-/// Number of the endpoint that has the packet's destination.
-fn owner(network: &str, packet: &Packet, environment: &Environment) -> Option<u32> {
-    let address = match packet.dst {
-        Address::None => None,
-        Address::V4(v4) => Some(v4.into()),
-        Address::V6(v6) => Some(v6.into()),
-    };
-    let mut endpoints = environment
-        .endpoints
-        .iter()
-        .filter(|e| e.network == network);
-    let found = endpoints.find(|endpoint| match address {
-        Some(address) => endpoint.addresses.contains(&address),
-        None => {
-            let [a, b, c, d, e, f] = endpoint.mac;
-            u64::from_be_bytes([0, 0, a, b, c, d, e, f]) == packet.eth_dst
-        }
-    });
-    found.map(|endpoint| endpoint.number)
-}
-
-fn refuse(findings: &[Diagnostic], text: &str) -> Outcome {
-    eprintln!("{}", render_all(findings, text).trim_end());
-    Outcome::Negative
-}
 
 /// Sizes of compiled tables.
 #[derive(Debug, Serialize)]
@@ -102,7 +29,7 @@ struct Stats {
 }
 
 /// Compiles `file` and prints its tables, or their sizes.
-pub(super) fn compile(
+pub(super) fn run(
     connection: &Connection,
     names: &NamesFrom,
     file: &Path,
@@ -182,47 +109,71 @@ fn verdict(leaf: &Leaf) -> String {
     if leaf.copies.is_empty() {
         return "drop".to_owned();
     }
-    let copies: Vec<String> = leaf
-        .copies
-        .iter()
-        .map(|copy| match copy.out {
-            Some(Out::Owner) => "to owner".to_owned(),
-            Some(Out::Endpoint(number)) => format!("to endpoint {number}"),
-            None => "back where it came in".to_owned(),
-        })
-        .collect();
-    copies.join(", ")
+    let copies: Vec<String> = leaf.copies.iter().map(copied).collect();
+    copies.join(" + ")
+}
+
+/// What becomes of one copy, as the language would write it.
+fn copied(copy: &Copied) -> String {
+    let mut steps = Vec::new();
+    let mut write = |name: &str, value: Option<String>| {
+        steps.extend(value.map(|value| format!("{name} := {value}")));
+    };
+    write(
+        "ethSrc",
+        copy.eth_src.map(|mac| MacAddress(mac).to_string()),
+    );
+    write(
+        "ethDst",
+        copy.eth_dst.map(|mac| MacAddress(mac).to_string()),
+    );
+    write("dscp", copy.dscp.map(|value| value.to_string()));
+    write("srcPort", copy.src_port.map(|value| value.to_string()));
+    write("dstPort", copy.dst_port.map(|value| value.to_string()));
+    write("ip4Src", copy.ip4_src.map(|value| value.to_string()));
+    write("ip4Dst", copy.ip4_dst.map(|value| value.to_string()));
+    match copy.out {
+        Some(Out::Owner) => steps.push("forward".to_owned()),
+        Some(Out::Endpoint(number)) => steps.push(format!("port := {number}")),
+        None => steps.push("id".to_owned()),
+    }
+    steps.join("; ")
 }
 
 fn as_json(tables: &FlowTables) -> Value {
-    let digest = |digest| format!("{digest:?}");
+    let edge = |(value, next): &(tables::Value, Digest)| match value {
+        tables::Value::Number(number) => json!({"value": number, "next": hex(next)}),
+        tables::Value::Class(class) => json!({"class": hex(class), "next": hex(next)}),
+    };
     let nodes = tables.nodes.iter().map(|(id, node)| {
-        let edges = node.edges.iter();
         json!({
-            "id": digest(id),
+            "id": hex(id),
             "field": format!("{:?}", node.field),
             "shift": node.shift,
             "width": node.width,
-            "edges": edges
-                .map(|(value, next)| json!({"value": format!("{value:?}"), "next": digest(next)}))
-                .collect::<Vec<_>>(),
-            "default": digest(&node.default),
+            "edges": node.edges.iter().map(edge).collect::<Vec<_>>(),
+            "default": hex(&node.default),
         })
     });
     let leaves = tables
         .leaves
         .iter()
-        .map(|(id, leaf)| json!({"id": digest(id), "label": leaf.label, "verdict": verdict(leaf)}));
+        .map(|(id, leaf)| json!({"id": hex(id), "label": leaf.label, "verdict": verdict(leaf)}));
     let classes = tables.classes.iter().map(|class| {
         json!({
             "prefix": format!("{}/{}", class.address, class.prefix),
-            "class": digest(&class.class),
+            "class": hex(&class.class),
         })
     });
     json!({
-        "root": digest(&tables.root),
+        "root": hex(&tables.root),
         "nodes": nodes.collect::<Vec<_>>(),
         "leaves": leaves.collect::<Vec<_>>(),
         "classes": classes.collect::<Vec<_>>(),
+        "class_none": hex(&tables.class_none),
     })
+}
+
+fn hex(digest: &Digest) -> String {
+    digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
