@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Two generations share every node that is equal in both, because a node's number belongs to its
-//! digest. Up to the flip nothing that generation g reaches is touched, so a failure at any step
+//! network and digest. Up to the flip nothing that generation g reaches is touched, so a failure at any step
 //! leaves the old policy in force, whole.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sunwire_dataplane_common::{
     entries::{EndpointEntry, LABEL_BYTES, LabelKey, id_kind},
@@ -112,21 +112,21 @@ impl FlowMap {
         let wanted = Wanted::new(&desired.programs);
         self.check_capacity(maps, desired, &reached, &wanted)?;
 
-        for (digest, vni) in &reached {
+        for (vni, digest) in &reached {
             if let Some(leaf) = desired.leaves.get(digest) {
                 self.write_leaf(maps, *vni, *digest, leaf)?;
             }
         }
-        for digest in reached.keys() {
+        for (vni, digest) in &reached {
             if let Some(node) = desired.table_nodes.get(digest) {
-                self.write_node(maps, desired, *digest, node)?;
+                self.write_node(maps, desired, *vni, *digest, node)?;
             }
         }
         let control = maps.control.get(0);
         let generation = control.generation.wrapping_add(1);
         for (vni, program) in &desired.programs {
             if let Some(root) = program.root {
-                let next = self.pointer(maps, desired, root)?;
+                let next = self.pointer(maps, desired, *vni, root)?;
                 maps.roots.set(
                     RootKey {
                         network: *vni,
@@ -168,17 +168,24 @@ impl FlowMap {
         reached: &Reached,
         wanted: &Wanted,
     ) -> Result<(), InstallError> {
-        let new = |digest: &&Digest| self.tables.get(&maps.ids, **digest).is_none();
-        let nodes = reached.keys().filter(new).count();
+        let new = |(vni, digest): &&(u32, Digest)| {
+            let digest = of_network(*vni, *digest);
+            self.tables.get(&maps.ids, digest).is_none()
+        };
+        let nodes = reached.iter().filter(new).count();
         self.tables.check_available(nodes)?;
-        let leaves = reached.keys().filter(|digest| {
-            desired.leaves.contains_key(*digest) && self.verdicts.get(&maps.ids, **digest).is_none()
+        let leaves = reached.iter().filter(|(vni, digest)| {
+            desired.leaves.contains_key(digest)
+                && self
+                    .verdicts
+                    .get(&maps.ids, of_network(*vni, *digest))
+                    .is_none()
         });
         self.verdicts.check_available(leaves.count())?;
         let edges: usize = reached
-            .keys()
+            .iter()
             .filter(new)
-            .filter_map(|digest| desired.table_nodes.get(digest))
+            .filter_map(|(_, digest)| desired.table_nodes.get(digest))
             .map(|node| node.edges.len())
             .sum();
         maps.edges
@@ -197,6 +204,7 @@ impl FlowMap {
         leaf: &Leaf,
     ) -> Result<(), InstallError> {
         let label = label_slot(maps, vni, &leaf.label)?;
+        let digest = of_network(vni, digest);
         let slot = self.verdicts.number(&mut maps.ids, digest)?;
         let mut verdict = Verdict {
             label,
@@ -220,16 +228,17 @@ impl FlowMap {
         &mut self,
         maps: &mut Maps,
         desired: &Desired,
+        vni: u32,
         digest: Digest,
         node: &TableNode,
     ) -> Result<(), InstallError> {
-        let pointer = self.pointer(maps, desired, digest)?;
+        let pointer = self.pointer(maps, desired, vni, digest)?;
         for (value, next) in &node.edges {
             let value = match value {
                 Value::Number(number) => *number,
                 Value::Class(class) => self.classes.number(maps, *class)?,
             };
-            let next = self.pointer(maps, desired, *next)?;
+            let next = self.pointer(maps, desired, vni, *next)?;
             maps.edges.set(
                 EdgeKey {
                     node: pointer.node,
@@ -247,19 +256,23 @@ impl FlowMap {
         &mut self,
         maps: &mut Maps,
         desired: &Desired,
+        vni: u32,
         digest: Digest,
     ) -> Result<Next, InstallError> {
-        let number = self.tables.number(&mut maps.ids, digest)?;
+        let scoped = of_network(vni, digest);
+        let number = self.tables.number(&mut maps.ids, scoped)?;
         match desired.table_nodes.get(&digest) {
             Some(node) => Ok(Next {
                 node: number,
-                default: self.tables.number(&mut maps.ids, node.default)?,
+                default: self
+                    .tables
+                    .number(&mut maps.ids, of_network(vni, node.default))?,
                 field: node.field as u8,
                 shift: node.shift,
                 width: node.width,
                 kind: KIND_NODE,
             }),
-            None => Ok(Next::leaf(self.verdicts.number(&mut maps.ids, digest)?)),
+            None => Ok(Next::leaf(self.verdicts.number(&mut maps.ids, scoped)?)),
         }
     }
 
@@ -272,21 +285,21 @@ impl FlowMap {
         generation: u32,
     ) -> Result<(), InstallError> {
         maps.roots.retain(|key| key.generation == generation)?;
-        let used_classes: HashSet<Digest> = desired
-            .table_nodes
+        let live: HashSet<Digest> = reached
             .iter()
-            .filter(|(digest, _)| reached.contains_key(digest))
-            .flat_map(|(_, node)| &node.edges)
+            .map(|(vni, digest)| of_network(*vni, *digest))
+            .collect();
+        let used_classes: HashSet<Digest> = reached
+            .iter()
+            .filter_map(|(_, digest)| desired.table_nodes.get(digest))
+            .flat_map(|node| &node.edges)
             .filter_map(|(value, _)| match value {
                 Value::Class(class) => Some(*class),
                 Value::Number(_) => None,
             })
             .collect();
         self.classes.sweep(maps, &self.wanted, &used_classes)?;
-        for (digest, number) in self
-            .tables
-            .dead(&maps.ids, |digest| reached.contains_key(&digest))
-        {
+        for (digest, number) in self.tables.dead(&maps.ids, |digest| live.contains(&digest)) {
             let edges: Vec<EdgeKey> = maps
                 .edges
                 .content()
@@ -307,7 +320,7 @@ impl FlowMap {
         }
         for (digest, number) in self
             .verdicts
-            .dead(&maps.ids, |digest| reached.contains_key(&digest))
+            .dead(&maps.ids, |digest| live.contains(&digest))
         {
             maps.verdicts.set(number, Verdict::default())?;
             self.verdicts.release(&mut maps.ids, digest, number)?;
@@ -316,23 +329,29 @@ impl FlowMap {
     }
 }
 
-/// Everything that roots in force reach, with the network whose labels a leaf counts under: the
-/// compiler makes leaves of different networks different.
-type Reached = BTreeMap<Digest, u32>;
+/// Every node and leaf that roots in force reach, with the network it is reached in.
+type Reached = BTreeSet<(u32, Digest)>;
+
+/// The name under which a network's node or leaf has its number: two networks may have equal ones,
+/// and each counts under labels of its own.
+fn of_network(vni: u32, Digest(mut bytes): Digest) -> Digest {
+    for (byte, vni) in bytes.iter_mut().zip(vni.to_be_bytes()) {
+        *byte ^= vni;
+    }
+    Digest(bytes)
+}
 
 /// What the programs reach; also proves that nothing is missing or too deep.
 fn reach(desired: &Desired) -> Result<Reached, InstallError> {
     let mut reached = Reached::new();
-    let mut depths: HashMap<Digest, usize> = HashMap::new();
     for (vni, program) in &desired.programs {
         let Some(root) = program.root else { continue };
+        let mut depths: HashMap<Digest, usize> = HashMap::new();
         let depth = depth(desired, *vni, root, &mut depths)?;
         if depth > MAX_DEPTH {
             return Err(InstallError::TooDeep { vni: *vni, depth });
         }
-        depths.keys().for_each(|digest| {
-            reached.entry(*digest).or_insert(*vni);
-        });
+        reached.extend(depths.into_keys().map(|digest| (*vni, digest)));
     }
     Ok(reached)
 }
