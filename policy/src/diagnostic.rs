@@ -1,6 +1,6 @@
 //! What is wrong with a policy, and where: located messages with a stable code, a caret and a hint.
 //!
-//! Every stage reports through [`Sink`], which turns byte offsets into lines and columns once, so a
+//! Every stage reports through one sink, which turns byte offsets into lines and columns once, so a
 //! [`Diagnostic`] is complete by itself and can cross a process boundary.
 
 use std::fmt;

@@ -3,7 +3,7 @@
 //! Definitions are visible after the place where they stand. A definition without parameters is
 //! read once, however often it is used; one with parameters is read once for each use, under a
 //! limit on the whole expansion. What is already reported stays silent: an erroneous part is
-//! [`Meaning::Erroneous`], which every operation absorbs.
+//! `Meaning::Erroneous`, which every operation absorbs.
 
 mod addresses;
 mod arena;
