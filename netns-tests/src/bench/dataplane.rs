@@ -61,8 +61,12 @@ pub fn run(options: &Options) -> Result<Report> {
     };
     ensure!(rounds > 0, "at least one round is needed");
     let named = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
-    let cases = Case::ALL.into_iter().filter(|case| named(&options.case, case.name()));
-    let metrics = Metric::ALL.into_iter().filter(|metric| named(&options.metric, metric.name()));
+    let cases = Case::ALL
+        .into_iter()
+        .filter(|case| named(&options.case, case.name()));
+    let metrics = Metric::ALL
+        .into_iter()
+        .filter(|metric| named(&options.metric, metric.name()));
     let (cases, metrics): (Vec<_>, Vec<_>) = (cases.collect(), metrics.collect());
     ensure!(!cases.is_empty(), "there is no such case");
     ensure!(!metrics.is_empty(), "there is no such metric");

@@ -64,13 +64,12 @@ impl Metric {
         }
     }
 
-    /// The least bytes in Ethernet frames, both directions together, that must have crossed for
-    /// `count`. Acknowledgements, which may be merged with data, are left out.
+    /// The least bytes in IP packets, both directions together, that must have crossed for `count`.
+    /// Headers of streams and acknowledgements, which may be merged, are left out.
     #[must_use]
     pub const fn least_bytes(self, count: u64) -> u64 {
-        const ETHERNET: u64 = 14;
-        const UDP: u64 = ETHERNET + 20 + 8;
-        const TCP: u64 = ETHERNET + 20 + 20;
+        const UDP: u64 = 20 + 8;
+        const TCP: u64 = 20 + 20;
         match self {
             Metric::Tcp1 | Metric::Tcp4 => count,
             Metric::UdpSmall => count * (UDP + DATAGRAM_BYTES as u64),

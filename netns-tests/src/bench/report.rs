@@ -93,7 +93,10 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = String::new();
         for case in Case::ALL {
-            let mut rows = Metric::ALL.into_iter().filter_map(|m| self.row(case, m)).peekable();
+            let mut rows = Metric::ALL
+                .into_iter()
+                .filter_map(|m| self.row(case, m))
+                .peekable();
             if rows.peek().is_none() {
                 continue;
             }
@@ -115,7 +118,11 @@ impl Report {
             text.push('\n');
         }
         let rounds = self.figures.iter().map(|figure| figure.rounds).max();
-        let _ = writeln!(text, "medians of {} rounds; more is better", rounds.unwrap_or(0));
+        let _ = writeln!(
+            text,
+            "medians of {} rounds; more is better",
+            rounds.unwrap_or(0)
+        );
         text
     }
 
@@ -158,7 +165,12 @@ mod tests {
             (System::Sunwire, 20.0),
         ] {
             let samples = vec![value, 1000.0, 1.0];
-            report.add(Figure::new(Case::WireLike1500, Metric::Tcp1, system, samples));
+            report.add(Figure::new(
+                Case::WireLike1500,
+                Metric::Tcp1,
+                system,
+                samples,
+            ));
         }
         report
     }
@@ -186,6 +198,9 @@ mod tests {
         let table = report().table();
         let row = table.lines().find(|line| line.starts_with("tcp1_gbps"));
         let words: Vec<&str> = row.unwrap().split_ascii_whitespace().collect();
-        assert_eq!(words, ["tcp1_gbps", "20.00", "10.00", "40.00", "2.00x", "0.50x"]);
+        assert_eq!(
+            words,
+            ["tcp1_gbps", "20.00", "10.00", "40.00", "2.00x", "0.50x"]
+        );
     }
 }

@@ -30,5 +30,6 @@ pub(super) fn build(case: Case) -> Result<Rig> {
         client,
         server,
         carrier: Carrier::Nothing,
+        _nodes: Vec::new(),
     })
 }

@@ -51,6 +51,8 @@ pub(super) struct Rig {
     /// Where the wire begins at the client's side.
     wire: (Namespace, &'static str),
     carrier: Carrier,
+    /// A namespace lives as long as its handles.
+    _nodes: Vec<Namespace>,
 }
 
 /// What a packet must have passed besides the wire.
@@ -128,7 +130,14 @@ impl Rig {
         let carried = after.carried_bytes - before.carried_bytes;
         let dropped = after.dropped_packets - before.dropped_packets;
         let least = metric.least_bytes(count);
-        let name = || format!("{} of {} in {}", metric.name(), self.system.name(), self.case.name());
+        let name = || {
+            format!(
+                "{} of {} in {}",
+                metric.name(),
+                self.system.name(),
+                self.case.name()
+            )
+        };
         ensure!(count > 0, "{}: nothing arrived", name());
         ensure!(
             crossed.bytes >= least,
@@ -141,7 +150,11 @@ impl Rig {
             "{}: {carried} bytes passed the system, at least {least} should have",
             name()
         );
-        ensure!(dropped == 0, "{}: the policy dropped {dropped} packets", name());
+        ensure!(
+            dropped == 0,
+            "{}: the policy dropped {dropped} packets",
+            name()
+        );
         let longest = u64::from(self.case.underlay_mtu()) + 14;
         ensure!(
             !self.case.is_wire_like() || crossed.bytes <= longest * crossed.packets,
@@ -158,7 +171,9 @@ impl Rig {
             timeout: Duration::from_secs(5),
             payload_bytes: 56,
         };
-        let report = self.client.run(|| Ok(ping_from_here(SERVER.into(), options)?))?;
+        let report = self
+            .client
+            .run(|| Ok(ping_from_here(SERVER.into(), options)?))?;
         ensure!(
             report.received() > 0,
             "{} does not work in {}: no ping is answered",
@@ -212,14 +227,14 @@ impl Site {
 
     fn into_rig(self, system: System, case: Case, carrier: Carrier) -> Rig {
         let [client, server] = self.workloads;
-        let [first, _] = self.nodes;
         Rig {
             system,
             case,
             client,
             server,
-            wire: (first, WIRE),
+            wire: (self.nodes[0].clone(), WIRE),
             carrier,
+            _nodes: self.nodes.into(),
         }
     }
 }

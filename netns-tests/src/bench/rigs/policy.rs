@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use anyhow::{Result, anyhow};
 use sunwire_dataplane_common::address::Mac;
 use sunwire_dataplane_common::tables::{Copied, OUT_ENDPOINT, OUT_NONE, OUT_OWNER, set};
+use sunwire_policy::compile_text;
 use sunwire_policy::diagnostic::render_all;
 use sunwire_policy::environment::{Endpoint, Environment, Network};
 use sunwire_policy::tables::{self, FlowTables, Out};
-use sunwire_policy::compile_text;
 use sunwire_userspace::state::{Desired, Digest, Leaf, Program, TableNode, Value};
 
 /// The label of what the policy does not admit.

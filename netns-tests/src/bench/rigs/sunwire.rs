@@ -39,7 +39,11 @@ impl Nodes {
                     admitted_bytes += label.total.bytes;
                 }
             }
-            dropped += totals.drops.iter().map(|(_, drop)| drop.packets).sum::<u64>();
+            dropped += totals
+                .drops
+                .iter()
+                .map(|(_, drop)| drop.packets)
+                .sum::<u64>();
         }
         Ok((admitted_bytes, dropped))
     }
@@ -106,7 +110,9 @@ fn desired(case: Case) -> Result<Desired> {
     let mut desired = Desired::default();
     for (index, address) in NODES.into_iter().enumerate() {
         let name = format!("node{}", index + 1);
-        desired.nodes.insert(index as u32 + 1, Node { name, address });
+        desired
+            .nodes
+            .insert(index as u32 + 1, Node { name, address });
     }
     let network = Network {
         name: "bench".to_owned(),
@@ -125,7 +131,12 @@ fn desired(case: Case) -> Result<Desired> {
             name: endpoint.name.to_owned(),
             vni: VNI,
             // The database's device is nowhere.
-            device: if endpoint.number == 3 { "none0" } else { HOST_SIDE }.to_owned(),
+            device: if endpoint.number == 3 {
+                "none0"
+            } else {
+                HOST_SIDE
+            }
+            .to_owned(),
             mac: Mac::new(endpoint.mac),
             ipv4,
             ipv6: Address::ZERO,

@@ -2,7 +2,8 @@
 //! go, so that all metrics are read off in the same way.
 //!
 //! Threads of the client run on one processor and threads of the server on another, where there are
-//! two. The server listens on port 80, which the benchmark's policy admits.
+//! two. Those that wait for each other are real-time threads: a transaction is to take as long as
+//! the path does, not as long as other programs of the machine keep a processor. The server listens on port 80, which the benchmark's policy admits.
 
 mod processor;
 mod tcp;
@@ -15,6 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use sunwire_lab::measure_in_real_time;
 
 use super::metric::Metric;
 use super::namespace::Namespace;
@@ -66,8 +68,10 @@ pub(super) fn sample(
     window: Duration,
 ) -> Result<Sample> {
     let shared = Shared::default();
+    let takes_turns = matches!(metric, Metric::UdpRr | Metric::TcpRr | Metric::TcpCrr);
     let mut threads = Threads {
         shared: shared.clone(),
+        takes_turns,
         running: Vec::new(),
     };
     let started = match metric {
@@ -97,6 +101,8 @@ pub(super) fn sample(
 /// The threads of a run. All are stopped and waited for before it ends.
 struct Threads {
     shared: Shared,
+    /// Client and server wait for each other.
+    takes_turns: bool,
     running: Vec<(&'static str, JoinHandle<Result<()>>)>,
 }
 
@@ -126,8 +132,12 @@ impl Threads {
         work: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
     ) {
         let shared = self.shared.clone();
+        let takes_turns = self.takes_turns;
         let thread = namespace.start_thread(move || {
             processor::pin(side)?;
+            if takes_turns {
+                measure_in_real_time().context("real-time scheduling is refused")?;
+            }
             work(&shared)
         });
         self.running.push((side.name(), thread));

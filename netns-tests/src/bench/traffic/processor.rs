@@ -14,7 +14,7 @@ pub(super) fn pin(side: Side) -> Result<()> {
     let mut usable = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     let chosen = match side {
         Side::Client => usable.next(),
-        Side::Server => usable.last(),
+        Side::Server => usable.next_back(),
     };
     let mut one = CpuSet::new();
     one.set(chosen.context("there is no processor")?)

@@ -106,7 +106,8 @@ pub(super) fn request_response(
 /// Two sockets connected to each other: the client's and the server's.
 fn pair(client: &Namespace, server: &Namespace) -> Result<(UdpSocket, UdpSocket)> {
     let asking = client.run(|| UdpSocket::bind((CLIENT, 0)).context("cannot open a socket"))?;
-    let answering = server.run(|| UdpSocket::bind((SERVER, PORT)).context("cannot open a socket"))?;
+    let answering =
+        server.run(|| UdpSocket::bind((SERVER, PORT)).context("cannot open a socket"))?;
     asking.connect((SERVER, PORT))?;
     answering.connect(asking.local_addr()?)?;
     for end in [&asking, &answering] {
