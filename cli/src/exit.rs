@@ -92,6 +92,9 @@ fn render(problem: &Problem, format: Format) -> String {
         text.push_str(finding.rendered.trim_end());
         text.push('\n');
     }
+    if !problem.diagnostics.is_empty() {
+        text.push('\n');
+    }
     text.push_str(&format!("  code: {}\n", problem.code));
     text
 }

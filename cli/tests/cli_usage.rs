@@ -105,7 +105,7 @@ fn a_topology_with_a_mistake_is_refused_where_it_stands() {
     let ran = sunwire(&["lab", "up", file.to_str().unwrap()]);
     assert_eq!(ran.code, 2, "{ran:#?}");
     assert!(
-        ran.err.contains("line 3") && ran.err.contains('^'),
+        ran.err.contains("line 2") && ran.err.contains('^'),
         "{ran:#?}"
     );
 }

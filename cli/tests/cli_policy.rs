@@ -77,6 +77,8 @@ fn a_name_that_no_endpoint_could_have_is_still_a_mistake() {
         ran.err.contains('^') && ran.err.contains("did you mean"),
         "{ran:#?}"
     );
+    let assumed = sunwire(&["policy", "check", &shop, "-o", "json"]).json()[0]["assumed"].clone();
+    assert!(!assumed.to_string().contains("forwrd"), "{assumed}");
 }
 
 #[test]
