@@ -62,7 +62,16 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
                 return neighbour::solicitation(skb, headers, endpoint);
             }
             if headers.src != endpoint.ipv6 || headers.src == Address::ZERO {
-                return Err(DropReason::SpoofedSource);
+                // Multicast listener reports come from the link-local address, behind an extension
+                // header (RFC 3810, 5): no forgery, and nobody here listens to them.
+                let local = headers.src.is_link_local() || headers.src == Address::ZERO;
+                let group = headers.eth_dst.is_group();
+                let reason = if local && group {
+                    DropReason::Multicast
+                } else {
+                    DropReason::SpoofedSource
+                };
+                return Err(reason);
             }
         }
         Family::None => match headers.ether_type {

@@ -23,8 +23,10 @@ const BPF_F_MARK_MANGLED_0: u64 = 1 << 5;
 
 /// Rewrites the packet as one copy of the verdict asks.
 ///
+/// A field that the packet does not have reads as zero, so writing zero to it changes nothing.
+///
 /// # Errors
-/// [`DropReason::NotRewritable`] when the packet has no such field.
+/// [`DropReason::NotRewritable`] when the packet has no such field and the value is not zero.
 #[inline(always)]
 pub(crate) fn apply(skb: &mut Skb, parsed: &Parsed, copied: &Copied) -> Result<(), DropReason> {
     let set = copied.set;
@@ -55,6 +57,16 @@ pub(crate) fn apply(skb: &mut Skb, parsed: &Parsed, copied: &Copied) -> Result<(
     Ok(())
 }
 
+/// Writing to a field that is not there.
+#[inline(always)]
+fn absent(value: u32) -> Result<(), DropReason> {
+    if value == 0 {
+        Ok(())
+    } else {
+        Err(DropReason::NotRewritable)
+    }
+}
+
 #[inline(always)]
 fn dscp(skb: &mut Skb, family: Family, dscp: u8) -> Result<(), DropReason> {
     let old = skb
@@ -67,7 +79,7 @@ fn dscp(skb: &mut Skb, family: Family, dscp: u8) -> Result<(), DropReason> {
         Family::V4 => old & !(0x3f << 2) | dscp << 2,
         // Version 4 bits, DSCP 6, ECN 2, flow label 20 (RFC 8200).
         Family::V6 => old & !(0x3f << 6) | dscp << 6,
-        Family::None => return Err(DropReason::NotRewritable),
+        Family::None => return absent(u32::from(dscp)),
     };
     skb.window_mut::<2>(ETHERNET_BYTES)?
         .set_half::<0>(new.to_be());
@@ -105,10 +117,9 @@ fn transport_checksum(parsed: &Parsed) -> Option<(usize, u64)> {
 
 #[inline(always)]
 fn port(skb: &mut Skb, parsed: &Parsed, offset: usize, port: u16) -> Result<(), DropReason> {
-    if parsed.headers.family == Family::None {
-        return Err(DropReason::NotRewritable);
-    }
-    let (checksum, flags) = transport_checksum(parsed).ok_or(DropReason::NotRewritable)?;
+    let Some((checksum, flags)) = transport_checksum(parsed) else {
+        return absent(u32::from(port));
+    };
     let offset = parsed.transport as usize + offset;
     let old = skb
         .window::<2>(offset)
@@ -123,7 +134,7 @@ fn port(skb: &mut Skb, parsed: &Parsed, offset: usize, port: u16) -> Result<(), 
 #[inline(always)]
 fn address(skb: &mut Skb, parsed: &Parsed, offset: usize, new: u32) -> Result<(), DropReason> {
     if parsed.headers.family != Family::V4 {
-        return Err(DropReason::NotRewritable);
+        return absent(new);
     }
     let old = skb
         .window::<4>(offset)

@@ -39,8 +39,8 @@ impl Default for Capacity {
     fn default() -> Self {
         Capacity {
             nodes: 1 << 16,
-            edges: 1 << 18,
-            leaves: 1 << 16,
+            edges: 1 << 17,
+            leaves: 1 << 13,
             prefixes: 1 << 16,
             labels: 1 << 12,
         }
