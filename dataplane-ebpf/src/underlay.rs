@@ -54,7 +54,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
 
     let address = Address([source, 0, 0, 0]);
     // SAFETY: values are plain numbers, replaced whole.
-    let peer = *unsafe { PEER_ADDRESSES.get(&address) }.ok_or(DropReason::UnknownPeer)?;
+    let peer = *unsafe { PEER_ADDRESSES.get(address) }.ok_or(DropReason::UnknownPeer)?;
     // SAFETY: a network is replaced whole and freed only after a grace period.
     let network = unsafe { NETWORKS.get(header.vni) }.ok_or(DropReason::UnknownNetwork)?;
     let inner = Headers::parse(&skb.view(OUTER_BYTES))

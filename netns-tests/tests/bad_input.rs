@@ -1,5 +1,7 @@
 //! Bad input of every kind is refused or counted, and changes nothing.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 mod common;
 
 use std::net::UdpSocket;
@@ -13,10 +15,10 @@ use sunwire_lab::{
 use sunwire_netns_tests::cloud::{Cloud, PATIENCE};
 
 fn reaches(cloud: &Cloud) -> bool {
-    let client = cloud.lab().workload("client1").unwrap();
+    let client = cloud.lab().workload("client1").expect("the lab has it");
     let report = ping(
         client.namespace(),
-        WEB.parse().unwrap(),
+        WEB.parse().expect("an address"),
         PingOptions::default(),
     )
     .unwrap();

@@ -1,5 +1,7 @@
 //! Forwarding does not need the agent or the controller: their restarts lose no packet.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 mod common;
 
 use std::time::Duration;
@@ -28,20 +30,23 @@ fn drops_of_the_lab(cloud: &Cloud) -> u64 {
 
 fn loses_nothing(cloud: &mut Cloud, disturb: impl FnOnce(&mut Cloud)) {
     let (client, web) = (
-        cloud.lab().workload("client1").unwrap(),
-        cloud.lab().workload("web1").unwrap(),
+        cloud.lab().workload("client1").expect("the lab has it"),
+        cloud.lab().workload("web1").expect("the lab has it"),
     );
     let warm = ping(
         client.namespace(),
-        WEB.parse().unwrap(),
+        WEB.parse().expect("an address"),
         PingOptions::default(),
     )
     .unwrap();
     assert_eq!(warm.received(), 5);
 
     let dropped_before = drops_of_the_lab(cloud);
-    let receiver =
-        UdpReceiver::start(web.namespace(), format!("{WEB}:7000").parse().unwrap()).unwrap();
+    let receiver = UdpReceiver::start(
+        web.namespace(),
+        format!("{WEB}:7000").parse().expect("an address"),
+    )
+    .unwrap();
     let sender =
         UdpSender::start(client.namespace(), receiver.address(), 64, 1_000.0, None).unwrap();
     let flows = |from: u64| {
@@ -59,7 +64,11 @@ fn loses_nothing(cloud: &mut Cloud, disturb: impl FnOnce(&mut Cloud)) {
     let _ = eventually("the last packets", Duration::from_secs(5), all);
     let received = receiver.stop();
     let dropped = drops_of_the_lab(cloud) - dropped_before;
-    eprintln!("{} of {} packets lost, {dropped} dropped by the lab", received.lost(&sent), sent.sent);
+    eprintln!(
+        "{} of {} packets lost, {dropped} dropped by the lab",
+        received.lost(&sent),
+        sent.sent
+    );
     assert!(
         received.lost(&sent) <= dropped,
         "{} of {} packets were lost and the lab dropped {dropped}",

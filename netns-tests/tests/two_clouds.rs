@@ -1,5 +1,7 @@
 //! Two clouds on one machine, with the same names and addresses, do not meet.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 mod common;
 
 use common::{OPEN, WEB, can_run, cloud};
@@ -7,14 +9,18 @@ use sunwire_lab::traffic::ping::{PingOptions, ping};
 use sunwire_netns_tests::cloud::Cloud;
 
 fn received(cloud: &Cloud) -> u32 {
-    let client = cloud.lab().workload("client1").unwrap();
+    let client = cloud.lab().workload("client1").expect("the lab has it");
     let options = PingOptions {
         timeout: std::time::Duration::from_secs(1),
         ..Default::default()
     };
-    ping(client.namespace(), WEB.parse().unwrap(), options)
-        .unwrap()
-        .received()
+    ping(
+        client.namespace(),
+        WEB.parse().expect("an address"),
+        options,
+    )
+    .unwrap()
+    .received()
 }
 
 #[test]

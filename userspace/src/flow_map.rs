@@ -9,8 +9,12 @@
 //! network and digest. Up to the flip nothing that generation g reaches is touched, so a failure at any step
 //! leaves the old policy in force, whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    io,
+};
 
+use rustix::thread::{MembarrierCommand, membarrier};
 use sunwire_dataplane_common::{
     entries::{EndpointEntry, LABEL_BYTES, LabelKey, id_kind},
     tables::{EdgeKey, KIND_NODE, MAX_COPIES, MAX_DEPTH, Next, RootKey, Verdict},
@@ -20,7 +24,6 @@ use crate::{
     class_map::{ClassMap, Wanted},
     ids::{Exhausted, Numbers, NumbersError},
     maps::Maps,
-    membarrier,
     shadow::ShadowError,
     state::{Desired, Digest, Leaf, Program, TableNode, Value},
 };
@@ -58,7 +61,7 @@ pub enum InstallError {
     },
     /// The kernel has no membarrier system call.
     #[error("cannot wait for running programs to end; the kernel needs CONFIG_MEMBARRIER")]
-    GracePeriod(#[source] std::io::Error),
+    GracePeriod(#[source] io::Error),
 }
 
 impl From<NumbersError> for InstallError {
@@ -144,7 +147,7 @@ impl FlowMap {
         self.installed = Some(desired.programs.clone());
         self.wanted = wanted;
 
-        membarrier::grace_period().map_err(InstallError::GracePeriod)?;
+        grace_period().map_err(InstallError::GracePeriod)?;
         self.sweep(maps, desired, &reached, generation)?;
         Ok(true)
     }
@@ -411,6 +414,12 @@ fn depth(
         }
     }
     Ok(depths.get(&root).copied().unwrap_or(0))
+}
+
+/// Returns once every program run that had started has ended: `MEMBARRIER_CMD_GLOBAL` waits for an
+/// RCU grace period (`membarrier(2)`), and a TC program runs inside one RCU read-side section.
+fn grace_period() -> io::Result<()> {
+    Ok(membarrier(MembarrierCommand::Global)?)
 }
 
 /// The counter slot of a label. Slots are kept for good: their totals outlive the rule.

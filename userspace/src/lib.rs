@@ -35,7 +35,6 @@ pub mod dataplane;
 pub mod flow_map;
 mod ids;
 pub mod maps;
-pub mod membarrier;
 pub mod netlink;
 pub mod object;
 pub mod pod;
