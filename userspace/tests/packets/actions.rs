@@ -22,10 +22,14 @@ const KINDS: [(&str, Kind); 3] = [
 const FROM: u16 = 5000;
 
 pub(super) fn cases() -> Vec<Case> {
-    [rewritten_v4(), rewritten_v6(), not_rewritable(), copies()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let tables = [
+        rewritten_v4(),
+        rewritten_v6(),
+        not_rewritable(),
+        zero_where_nothing_is(),
+        copies(),
+    ];
+    tables.into_iter().flatten().collect()
 }
 
 fn rewritten_v4() -> Vec<Case> {
@@ -235,6 +239,29 @@ fn not_rewritable() -> Vec<Case> {
         ("a frame that is no IP packet has no DSCP", bare),
     ]
     .map(|(name, frame)| Case::drops(name, WEB, frame, DropReason::NotRewritable))
+    .into()
+}
+
+/// Such a field reads as zero, so writing zero to it changes nothing.
+fn zero_where_nothing_is() -> Vec<Case> {
+    let ping = Frame {
+        dscp: dscp::SETS_PORTS_TO_ZERO,
+        ..v4(WEB_1, DB_2, Transport::Icmp(8, 0))
+    };
+    let bare = ethernet_frame(
+        WEB_1.mac(),
+        DB_2.mac(),
+        ether_type::SETS_DSCP_TO_ZERO,
+        &[0; 46],
+    );
+    [
+        ("ports of a ping may be set to zero", ping.bytes()),
+        (
+            "the DSCP of a frame that is no IP packet may be set to zero",
+            bare,
+        ),
+    ]
+    .map(|(name, frame)| Case::comes_out(name, WEB, frame.clone(), vec![(DB, frame)]))
     .into()
 }
 

@@ -242,6 +242,7 @@ pub(crate) mod dscp {
     pub(crate) const SETS_PORTS: u8 = 10;
     pub(crate) const SETS_DSCP: u8 = 12;
     pub(crate) const SETS_IP4_DST: u8 = 14;
+    pub(crate) const SETS_PORTS_TO_ZERO: u8 = 16;
 }
 
 /// What each EtherType stands for in packets that are no IP packets.
@@ -249,6 +250,7 @@ pub(crate) mod ether_type {
     pub(crate) const PLAIN: u16 = 0x88b5;
     pub(crate) const SETS_DSCP: u16 = 0x88b6;
     pub(crate) const SETS_ETH_DST: u16 = 0x88b7;
+    pub(crate) const SETS_DSCP_TO_ZERO: u16 = 0x88b8;
 }
 
 /// DSCP that the policy writes.
@@ -319,6 +321,14 @@ fn shop_policy(desired: &mut Desired) {
         set: set::SRC_PORT | set::DST_PORT,
         ..src_port
     };
+    let no_ports = Copied {
+        set: set::SRC_PORT | set::DST_PORT,
+        ..owner()
+    };
+    let no_dscp = Copied {
+        set: set::DSCP,
+        ..owner()
+    };
     let stays = Copied {
         out: OUT_NONE,
         ..Copied::default()
@@ -366,6 +376,10 @@ fn shop_policy(desired: &mut Desired) {
     let edges = [
         (ether_type::SETS_DSCP.into(), sets_dscp),
         (ether_type::SETS_ETH_DST.into(), sets_eth_dst),
+        (
+            ether_type::SETS_DSCP_TO_ZERO.into(),
+            policy.leaf("no dscp", &[no_dscp]),
+        ),
     ];
     let by_ether_type = policy.test("ether type", Field::EtherType, &edges, forward);
     let edges = [
@@ -377,6 +391,10 @@ fn shop_policy(desired: &mut Desired) {
         (
             dscp::SETS_IP4_DST.into(),
             policy.leaf("ip4 without ports", &[ip4_dst]),
+        ),
+        (
+            dscp::SETS_PORTS_TO_ZERO.into(),
+            policy.leaf("no ports", &[no_ports]),
         ),
     ];
     let by_dscp = policy.test("dscp", Field::Dscp, &edges, by_ether_type);

@@ -1,0 +1,366 @@
+//! The kernel does with every packet what the policy says of it.
+//!
+//! Random policies are compiled and installed, and random packets go into the kernel, by test run
+//! and on devices. What comes out, where, rewritten how and counted under which label is compared
+//! with the evaluator, which is the meaning of the language and shares nothing with the compiler.
+//!
+//! `SUNWIRE_CASES` is how many policies are tried, each with [`PACKETS`] packets; `SUNWIRE_SEED`
+//! repeats a run.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod fixture;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use fixture::{
+    desired::{endpoint, network, node},
+    devices::{UNDERLAY, UNDERLAY_MAC},
+    node::{Fate, TestNode, VTEP},
+    policy::{frame, install},
+    test_run::Action,
+    wire::Tunnel,
+};
+use proptest::prelude::*;
+use sunwire_dataplane_common::drop_reason::DropReason;
+use sunwire_policy::{
+    address::Address,
+    ast::Expr,
+    compile::{Options, compile},
+    environment::Environment,
+    evaluate,
+    installed::Installed,
+    lower::{Capacity, Refused, lower},
+    packet::{Packet, Place},
+    parse, resolve,
+    tables::{Copied, FlowTables, Leaf, Out},
+    term::Resolved,
+    testing::{Kind, document, environment, for_all, packets, policies},
+};
+use sunwire_userspace::state::Desired;
+
+const VNI: u32 = 100;
+const NODES: u32 = 3;
+/// Packets that each policy is tried on.
+const PACKETS: usize = 50;
+const ETHER_ARP: u16 = 0x0806;
+
+/// Which endpoints are here; the others are at the other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Placement {
+    First,
+    Last,
+}
+
+impl Placement {
+    fn of(sender: u32) -> Self {
+        if sender <= 3 {
+            Placement::First
+        } else {
+            Placement::Last
+        }
+    }
+
+    /// The node of an endpoint, when this one is `own`.
+    fn node(self, number: u32, own: u32) -> u32 {
+        let is_here = match self {
+            Placement::First => number <= 3,
+            Placement::Last => number >= 3,
+        };
+        if is_here {
+            own
+        } else {
+            // One of the two others.
+            (own + number % 2) % NODES + 1
+        }
+    }
+}
+
+/// What must become of one copy: the device and the frame, or the reason why not.
+type Expected = Result<(String, Vec<u8>), DropReason>;
+
+fn vtep(number: u32) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 100 + number as u8)
+}
+
+fn node_mac(number: u32) -> [u8; 6] {
+    [2, 0, 0, 0, 0xff, 100 + number as u8]
+}
+
+#[test]
+fn the_kernel_agrees_with_the_evaluator_on_every_packet() {
+    let Some(mut node) = TestNode::new("the_kernel_agrees", 5, Default::default()) else {
+        return;
+    };
+    for number in 1..=NODES {
+        node.resolve(vtep(number), node_mac(number));
+    }
+    let environment = environment();
+    let values = (
+        policies(Kind::Writable),
+        prop::collection::vec(packets(&environment, "shop"), PACKETS),
+    );
+    let node = RefCell::new(node);
+    let (checked, forwarded) = (Cell::new(0_u64), Cell::new(0_u64));
+    for_all("evaluator = kernel", 220, &values, |(body, mut packets)| {
+        let Some((policy, tables)) = compiled(body, &environment)? else {
+            return Ok(());
+        };
+        let installed = Installed::new(&tables).map_err(|error| error.to_string())?;
+        // Moving everything takes long: all packets of a policy enter at one node, and by place.
+        let own = packets[0].node;
+        packets.iter_mut().for_each(|packet| packet.node = own);
+        packets.sort_by_key(|packet| Placement::of(packet.port));
+        let mut place = None;
+        for packet in &packets {
+            let wanted = Some(Placement::of(packet.port));
+            if place != wanted {
+                place = wanted;
+                let desired = desired(&environment, &tables, packet);
+                let applied = node.borrow_mut().apply_as(own, &desired);
+                applied.map_err(|error| error.to_string())?;
+            }
+            let leaf = agreed(&policy, &installed, packet)?;
+            let expected = expected(&environment, leaf, packet);
+            check(&mut node.borrow_mut(), leaf, packet, &expected)?;
+            checked.set(checked.get() + 1);
+            forwarded.set(forwarded.get() + u64::from(expected.iter().any(Result::is_ok)));
+        }
+        Ok(())
+    });
+    eprintln!(
+        "{} packets, {} of them forwarded",
+        checked.get(),
+        forwarded.get()
+    );
+    assert!(forwarded.get() * 20 > checked.get(), "too few packets pass");
+}
+
+/// A policy and its tables; nothing when it makes more copies than the tables hold.
+fn compiled(
+    body: Expr,
+    environment: &Environment,
+) -> Result<Option<(Resolved, FlowTables)>, String> {
+    let text = document(body).to_string();
+    let (document, diagnostics) = parse(&text);
+    if diagnostics.iter().any(|diagnostic| diagnostic.is_error()) {
+        return Err(format!("{text} cannot be read"));
+    }
+    let policy = resolve(&document, environment).map_err(|_| format!("{text} has no meaning"))?;
+    let fdd = compile(&policy, &Options::default()).map_err(|error| error.to_string())?;
+    match lower(&fdd, &policy, &Capacity::default()) {
+        Ok(tables) => Ok(Some((policy, tables))),
+        Err(Refused::TooManyCopies { .. }) => Ok(None),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+/// The verdict on a packet, by the tables and by the evaluator alike.
+fn agreed<'a>(
+    policy: &Resolved,
+    installed: &'a Installed,
+    packet: &Packet,
+) -> Result<&'a Leaf, String> {
+    let outcome = evaluate(policy, packet).map_err(|error| error.to_string())?;
+    let meant: BTreeSet<(Packet, Place)> = outcome
+        .copies
+        .keys()
+        .map(|copy| {
+            let port = packet.port;
+            (Packet { port, ..*copy }, copy.place(packet))
+        })
+        .collect();
+    let leaf = installed.verdict(packet).ok_or("the walk does not end")?;
+    let emitted: BTreeSet<(Packet, Place)> = leaf.emit(packet).into_iter().collect();
+    let label = policy.label(outcome.label(), outcome.copies.is_empty());
+    if meant != emitted || leaf.label != label {
+        return Err(format!("{packet:?}: {meant:?} under {label}, but {leaf:?}"));
+    }
+    Ok(leaf)
+}
+
+/// The cloud as the node sees it that the packet enters at.
+fn desired(environment: &Environment, tables: &FlowTables, entered: &Packet) -> Desired {
+    let mut desired = Desired::default();
+    for number in 1..=NODES {
+        let name = format!("n{number}");
+        let address = if number == entered.node {
+            VTEP
+        } else {
+            vtep(number)
+        };
+        desired.nodes.insert(number, node(&name, address));
+    }
+    let gateway = (
+        Ipv4Addr::new(10, 20, 255, 254),
+        "fd00:14::fffe".parse().unwrap(),
+    );
+    let shop = network("shop", 1300, gateway.0, gateway.1, [2, 0, 0, 0, 20, 254]);
+    desired.networks.insert(VNI, shop);
+    for one in environment
+        .endpoints
+        .iter()
+        .filter(|one| one.network == "shop")
+    {
+        let v4 = one.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = one.addresses.iter().find_map(|address| match address {
+            IpAddr::V6(address) => Some(*address),
+            IpAddr::V4(_) => None,
+        });
+        let at = Placement::of(entered.port).node(one.number, entered.node);
+        let key = (VNI, one.number);
+        let endpoint = endpoint(key, one.number, one.mac, (v4, v6), at);
+        desired.endpoints.insert(one.number, endpoint);
+    }
+    install(tables, VNI, &mut desired);
+    desired
+}
+
+/// What must become of each copy of a packet.
+fn expected(environment: &Environment, leaf: &Leaf, packet: &Packet) -> Vec<Expected> {
+    if packet.eth_type == ETHER_ARP {
+        // Not for a policy to decide; these are no ARP packets but by their type.
+        return vec![Err(DropReason::Malformed)];
+    }
+    if packet.eth_dst & 1 << 40 != 0 {
+        return vec![Err(DropReason::Multicast)];
+    }
+    if leaf.copies.is_empty() {
+        return vec![Err(DropReason::Policy)];
+    }
+    let emitted = leaf.emit(packet);
+    leaf.copies
+        .iter()
+        .zip(emitted)
+        .map(|(copied, (copy, _))| expected_copy(environment, copied, &copy, packet))
+        .collect()
+}
+
+fn expected_copy(
+    environment: &Environment,
+    copied: &Copied,
+    copy: &Packet,
+    packet: &Packet,
+) -> Expected {
+    let is_v4 = matches!(packet.src, Address::V4(_));
+    let is_ip = packet.src != Address::None;
+    let has_ports = is_ip && matches!(packet.protocol, 6 | 17);
+    // A field that is not there reads as zero, and writing zero to it changes nothing.
+    let writes = |value: Option<u16>| value.is_some_and(|value| value != 0);
+    let lacks = (!is_ip && writes(copied.dscp.map(u16::from)))
+        || (!has_ports && (writes(copied.src_port) || writes(copied.dst_port)))
+        || (!is_v4 && (copied.ip4_src.is_some() || copied.ip4_dst.is_some()));
+    if lacks {
+        return Err(DropReason::NotRewritable);
+    }
+    let shop = || {
+        environment
+            .endpoints
+            .iter()
+            .filter(|one| one.network == "shop")
+    };
+    let destination = match copied.out {
+        None => return Err(DropReason::NotForwarded),
+        Some(Out::Endpoint(number)) => shop().find(|one| one.number == number),
+        Some(Out::Owner) if is_ip => shop().find(|one| {
+            one.addresses
+                .iter()
+                .any(|own| Address::from(*own) == copy.dst)
+        }),
+        Some(Out::Owner) => shop().find(|one| mac(one.mac) == copy.eth_dst),
+    };
+    let destination = destination.ok_or(DropReason::NoOwner)?;
+    let mut copy = *copy;
+    if copied.eth_dst.is_none() {
+        copy.eth_dst = mac(destination.mac);
+    }
+    let inner = frame(&copy);
+    let at = Placement::of(packet.port).node(destination.number, packet.node);
+    if at == packet.node {
+        return Ok((format!("ep{}", destination.number), inner));
+    }
+    if !is_ip {
+        return Err(DropReason::Resize);
+    }
+    let tunnel = Tunnel {
+        eth_src: UNDERLAY_MAC,
+        eth_dst: node_mac(at),
+        src: VTEP,
+        dst: vtep(at),
+        vni: VNI,
+        hops: 0,
+    };
+    Ok((UNDERLAY.to_owned(), tunnel.wrap(&inner)))
+}
+
+fn mac(mac: [u8; 6]) -> u64 {
+    mac.iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Runs the packet both ways.
+fn check(
+    node: &mut TestNode,
+    leaf: &Leaf,
+    packet: &Packet,
+    expected: &[Expected],
+) -> Result<(), String> {
+    let device = format!("ep{}", packet.port);
+    let input = frame(packet);
+    let ran = node.test_run(&device, &input);
+    let sent = node.send(&device, &input);
+    let is_decided = !matches!(
+        expected,
+        [Err(DropReason::Malformed | DropReason::Multicast)]
+    );
+    let wanted = Fate {
+        out: out(expected),
+        drops: drops(expected),
+        labels: if is_decided {
+            BTreeMap::from([((VNI, leaf.label.clone()), 1)])
+        } else {
+            BTreeMap::new()
+        },
+    };
+    if sent != wanted {
+        return Err(format!(
+            "{packet:?}\n{leaf:?}\nexpected {wanted:?}\nfound {sent:?}"
+        ));
+    }
+    // By test run the first copy is the packet itself.
+    let by_test_run = Fate {
+        out: out(&expected[1..]),
+        ..wanted
+    };
+    let (action, first) = match &expected[0] {
+        Ok((_, frame)) => (Action::Redirect, Some(frame)),
+        Err(_) => (Action::Shot, None),
+    };
+    let is_same = first.is_none_or(|frame| *frame == ran.frame);
+    if ran.action != action || !is_same || ran.fate != by_test_run {
+        return Err(format!(
+            "{packet:?}\n{leaf:?}\nexpected {action:?} {first:?} {by_test_run:?}\nran {ran:?}"
+        ));
+    }
+    Ok(())
+}
+
+fn out(expected: &[Expected]) -> Vec<(String, Vec<u8>)> {
+    let mut out: Vec<_> = expected.iter().flatten().cloned().collect();
+    out.sort();
+    out
+}
+
+fn drops(expected: &[Expected]) -> BTreeMap<DropReason, u64> {
+    let mut drops = BTreeMap::new();
+    for reason in expected.iter().filter_map(|one| one.as_ref().err()) {
+        *drops.entry(*reason).or_insert(0) += 1;
+    }
+    drops
+}
