@@ -18,10 +18,13 @@ use crate::bench::case::Case;
 use crate::bench::dataplane::BPF_DIRECTORY;
 use crate::bench::namespace::Namespace;
 use crate::bench::system::System;
+use crate::bench::veth::index;
 
 const VNI: u32 = 10;
 /// The idle device that holds the tunnel's UDP port.
 const PORT_HOLDER: &str = "sunwire0";
+/// The bridge, never up, that gives the workloads' packets room for the outer headers.
+const HEADROOM_BRIDGE: &str = "headroom0";
 
 /// The data planes of both nodes.
 pub(super) struct Nodes([Dataplane; 2]);
@@ -78,7 +81,7 @@ fn start(node: &Namespace, own: usize, case: Case, desired: &Desired) -> Result<
             neighbours: netlink::neighbours(handle).await?,
         })
     })?;
-    node.run(|| {
+    let dataplane = node.run(|| {
         let directory = Path::new(BPF_DIRECTORY).join(format!("{}-{}", case.name(), own + 1));
         let mut dataplane = Dataplane::load(&directory, Capacity::default())?;
         dataplane.attach_underlay(WIRE)?;
@@ -90,7 +93,13 @@ fn start(node: &Namespace, own: usize, case: Case, desired: &Desired) -> Result<
             "the endpoint is not attached: {attachments:?}"
         );
         Ok(dataplane)
-    })
+    })?;
+    node.netlink(async |handle| {
+        let bridge = netlink::make_headroom_bridge(handle, HEADROOM_BRIDGE, PORT_HOLDER).await?;
+        netlink::set_master(handle, HOST_SIDE, index(HOST_SIDE)?, bridge).await?;
+        Ok(())
+    })?;
+    Ok(dataplane)
 }
 
 /// What both nodes are told: two nodes, one network, the two workloads and the policy, which also
