@@ -5,6 +5,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command},
     time::Duration,
@@ -141,6 +142,8 @@ impl Cloud {
             .args(["--agents", &format!("{address}:{AGENT_PORT}")])
             .arg("--data-dir")
             .arg(self.controller.state_dir.join("controller"));
+        // Not in the terminal's foreground group: Ctrl-C ends the story, which ends these in order.
+        command.process_group(0);
         self.processes.controller = Some(self.controller.spawn_logged("controller", command)?);
         eventually_ok("the controller to answer", PATIENCE, || {
             self.rest(|client| client.status())
@@ -174,6 +177,7 @@ impl Cloud {
             .arg(&handle.bpf_dir)
             .arg("--state-dir")
             .arg(&handle.state_dir);
+        command.process_group(0);
         let child = handle.spawn_logged("agent", command)?;
         self.processes.agents.push((node.to_owned(), child));
         Ok(())

@@ -4,7 +4,7 @@
 //! claims: every node reaches every other directly, nothing detours, the policy decides, an
 //! endpoint moves with its connections, and a change of policy is atomic for every packet.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use sunwire_lab::{
@@ -48,6 +48,8 @@ const WORKLOADS: [(&str, &str, &str, &str); 3] = [
 const DETOUR_MS_MAX: f64 = 1.0;
 /// How late the emulator may be, for the figures to mean anything.
 const LATENESS_P99_MS_MAX: f64 = 1.0;
+/// How often round trips are taken while the emulator is late.
+const ATTEMPTS_MAX: u32 = 8;
 /// Flips of the policy, and packets that must be seen across them.
 const FLIPS: usize = 100;
 const CAPTURED_MIN: u64 = 100_000;
@@ -69,24 +71,17 @@ pub fn run() -> Result<bool> {
     let cloud = Cloud::up(topology()?)?;
     narrator.say("controller and three agents run; making the network shop");
     cloud.create_network("shop", &["10.20.0.0/16", "fd00:20::/64"])?;
-    let shop = Shop::new(&cloud)?;
-    let stopped = || -> Result<()> {
-        anyhow::ensure!(!shutdown.is_requested(), "stopped by a signal");
-        Ok(())
-    };
+    let shop = Shop::new(&cloud, &shutdown)?;
     cloud.apply_policy(POLICY_NAME, POLICY)?;
 
-    narrator.claim("mesh", |_| stopped().and_then(|()| mesh(&shop)));
-    narrator.claim("no-detour", |_| stopped().and_then(|()| no_detour(&shop)));
-    narrator.claim("policy", |_| stopped().and_then(|()| policy(&shop)));
-    narrator.claim("move", |_| {
-        stopped().and_then(|()| move_under_traffic(&shop))
-    });
-    narrator.claim("atomic", |narrator| {
-        stopped().and_then(|()| atomic(&shop, narrator, &shutdown))
-    });
+    narrator.claim("mesh", |_| mesh(&shop));
+    narrator.claim("no-detour", |_| no_detour(&shop));
+    narrator.claim("policy", |_| policy(&shop));
+    narrator.claim("move", |_| move_under_traffic(&shop));
+    narrator.claim("atomic", |narrator| atomic(&shop, narrator));
     drop(shop);
     cloud.down()?;
+    anyhow::ensure!(!shutdown.is_requested(), "stopped by a signal");
     narrator.finish(NAME)
 }
 
@@ -107,16 +102,18 @@ fn topology() -> Result<Topology> {
 /// The three workloads.
 struct Shop<'a> {
     cloud: &'a Cloud,
+    shutdown: &'a Shutdown,
     client: Workload,
     web: Workload,
     db: Workload,
 }
 
 impl<'a> Shop<'a> {
-    fn new(cloud: &'a Cloud) -> Result<Self> {
+    fn new(cloud: &'a Cloud, shutdown: &'a Shutdown) -> Result<Self> {
         let [client, web, db] = ["client1", "web1", "db1"].map(|name| cloud.lab().workload(name));
         let shop = Shop {
             cloud,
+            shutdown,
             client: client?,
             web: web?,
             db: db?,
@@ -125,6 +122,12 @@ impl<'a> Shop<'a> {
             cloud.create_endpoint(workload)?;
         }
         Ok(shop)
+    }
+
+    /// An error once Ctrl-C was pressed: asked between steps, so that the rest is not waited for.
+    fn go_on(&self) -> Result<()> {
+        anyhow::ensure!(!self.shutdown.is_requested(), "stopped by a signal");
+        Ok(())
     }
 
     fn all(&self) -> [&Workload; 3] {
@@ -157,6 +160,7 @@ fn mesh(shop: &Shop<'_>) -> Result<Claim> {
     let mut reached = 0;
     let mut missed = Vec::new();
     for (from, to) in shop.pairs() {
+        shop.go_on()?;
         for v4 in [true, false] {
             let report = ping(from.namespace(), address(to, v4)?, PingOptions::default())?;
             if report.received() > 0 {
@@ -187,41 +191,22 @@ fn mesh(shop: &Shop<'_>) -> Result<Claim> {
 }
 
 /// The overlay takes as long as the underlay, and HTTP works across clouds.
+///
+/// Round trips measured while the emulator was late say nothing, so they are taken again; how
+/// often is among the figures.
 fn no_detour(shop: &Shop<'_>) -> Result<Claim> {
     let lab = shop.cloud.lab();
-    lab.reset_report()?;
-    let options = PingOptions {
-        count: 15,
-        ..PingOptions::default()
+    let mut attempts = 0;
+    let (mut figures, worst_ms, lateness_ms) = loop {
+        shop.go_on()?;
+        attempts += 1;
+        lab.reset_report()?;
+        let (figures, worst_ms) = added_round_trips(shop)?;
+        let lateness_ms = lab.report()?.worst_lateness().p99_us / 1e3;
+        if lateness_ms <= LATENESS_P99_MS_MAX || attempts == ATTEMPTS_MAX {
+            break (figures, worst_ms, lateness_ms);
+        }
     };
-    let mut figures = Figures::default();
-    let mut worst_ms = f64::MIN;
-    for (from, to) in shop.pairs() {
-        if from.name() > to.name() {
-            continue;
-        }
-        let (from_node, to_node) = (from.node(), to.node());
-        let underlay = ping(
-            &from_node.namespace,
-            IpAddr::V4(to_node.underlay_address),
-            options,
-        )?;
-        let underlay = underlay
-            .median_ms()
-            .context("the underlay does not answer")?;
-        figures.set_ms(
-            &format!("{}_{}_underlay_rtt_ms", from_node.name, to_node.name),
-            underlay,
-        );
-        for v4 in [true, false] {
-            let overlay = ping(from.namespace(), address(to, v4)?, options)?;
-            let overlay = overlay.median_ms().context("the overlay does not answer")?;
-            worst_ms = worst_ms.max(overlay - underlay);
-            let family = if v4 { "ipv4" } else { "ipv6" };
-            let name = format!("{}_{}_{family}_rtt_ms", from_node.name, to_node.name);
-            figures.set_ms(&name, overlay);
-        }
-    }
     for v4 in [true, false] {
         let at = (address(&shop.web, v4)?, 80).into();
         let _server = HttpServer::start(shop.web.namespace(), at, "web1")?;
@@ -231,14 +216,12 @@ fn no_detour(shop: &Shop<'_>) -> Result<Claim> {
             "HTTP answered {answer:?}"
         );
         let family = if v4 { "ipv4" } else { "ipv6" };
-        figures.set_ms(
-            &format!("http_{family}_ms"),
-            answer.elapsed.as_secs_f64() * 1e3,
-        );
+        let elapsed_ms = answer.elapsed.as_secs_f64() * 1e3;
+        figures.set_ms(&format!("http_{family}_ms"), elapsed_ms);
     }
-    let lateness_ms = lab.report()?.worst_lateness().p99_us / 1e3;
     figures.set_ms("added_rtt_ms_max", worst_ms);
     figures.set_ms("emulator_lateness_p99_ms", lateness_ms);
+    figures.set("attempts", attempts);
     let held = worst_ms <= DETOUR_MS_MAX && lateness_ms <= LATENESS_P99_MS_MAX;
     let summary = format!(
         "the overlay adds at most {worst_ms:.3} ms to the underlay's round trip (limit \
@@ -248,11 +231,62 @@ fn no_detour(shop: &Shop<'_>) -> Result<Claim> {
     Ok(figures.claim("no-detour", held, summary))
 }
 
+/// Median round trips of underlay and overlay between all pairs, all at once, and by how much the
+/// overlay's exceed the underlay's at most.
+fn added_round_trips(shop: &Shop<'_>) -> Result<(Figures, f64)> {
+    let options = PingOptions {
+        count: 15,
+        ..PingOptions::default()
+    };
+    let median = |from: &sunwire_lab::Namespace, to: IpAddr| -> Result<f64> {
+        let report = ping(from, to, options)?;
+        report
+            .median_ms()
+            .with_context(|| format!("{to} does not answer"))
+    };
+    let pairs = shop.pairs();
+    let pairs = pairs.iter().filter(|(from, to)| from.name() < to.name());
+    let measured: Vec<Result<_>> = thread::scope(|scope| {
+        let threads: Vec<_> = pairs
+            .map(|(from, to)| {
+                let (from_node, to_node) = (from.node(), to.node());
+                let names = format!("{}_{}", from_node.name, to_node.name);
+                let underlay = scope.spawn(move || {
+                    median(&from_node.namespace, IpAddr::V4(to_node.underlay_address))
+                });
+                let overlay = [true, false]
+                    .map(|v4| scope.spawn(move || median(from.namespace(), address(to, v4)?)));
+                (names, underlay, overlay)
+            })
+            .collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<f64>>| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("a ping panicked")))
+        };
+        let joined = threads
+            .into_iter()
+            .map(|(names, underlay, [v4, v6])| Ok((names, join(underlay)?, join(v4)?, join(v6)?)));
+        joined.collect()
+    });
+    let mut figures = Figures::default();
+    let mut worst_ms = f64::MIN;
+    for pair in measured {
+        let (names, underlay, v4, v6) = pair?;
+        figures.set_ms(&format!("{names}_underlay_rtt_ms"), underlay);
+        figures.set_ms(&format!("{names}_ipv4_rtt_ms"), v4);
+        figures.set_ms(&format!("{names}_ipv6_rtt_ms"), v6);
+        worst_ms = worst_ms.max(v4 - underlay).max(v6 - underlay);
+    }
+    Ok((figures, worst_ms))
+}
+
 /// Allowed flows work; denied ones do not, and are counted under the policy's label.
 fn policy(shop: &Shop<'_>) -> Result<Claim> {
     let mut figures = Figures::default();
     let mut wrong = Vec::new();
     for v4 in [true, false] {
+        shop.go_on()?;
         let web = |port| Ok::<_, anyhow::Error>((address(&shop.web, v4)?, port).into());
         let db = (address(&shop.db, v4)?, 5432).into();
         let _http = HttpServer::start(shop.web.namespace(), web(80)?, "web1")?;
@@ -322,7 +356,7 @@ fn denied_packets(shop: &Shop<'_>) -> Result<u64> {
     let mut last = shop.cloud.label_packets("default deny")?;
     let mut same = 0;
     while same < 3 {
-        std::thread::sleep(Duration::from_millis(700));
+        thread::sleep(Duration::from_millis(700));
         let now = shop.cloud.label_packets("default deny")?;
         same = if now == last { same + 1 } else { 0 };
         last = now;
@@ -333,6 +367,7 @@ fn denied_packets(shop: &Shop<'_>) -> Result<u64> {
 /// The web server moves to another cloud while a transfer to it runs, and a stream of numbered
 /// datagrams beside it tells how many packets the move costs.
 fn move_under_traffic(shop: &Shop<'_>) -> Result<Claim> {
+    shop.go_on()?;
     // Revision A lets the datagrams through, as port 7001.
     shop.cloud.apply_policy(POLICY_NAME, POLICY_A)?;
     let at = |port| Ok::<_, anyhow::Error>((address(&shop.web, true)?, port).into());
@@ -358,7 +393,7 @@ fn move_under_traffic(shop: &Shop<'_>) -> Result<Claim> {
     flows(receiver.bytes(), datagrams.received())?;
     let (sent, sent_datagrams) = (sender.stop()?, datagrams_out.stop());
     let received = receiver.finish()?;
-    std::thread::sleep(SETTLE);
+    thread::sleep(SETTLE);
     let received_datagrams = datagrams.stop();
     let emulator_dropped = emulator_drops(lab)? - emulator_before;
     // Back to where it was, for the claims that follow.
@@ -402,19 +437,20 @@ fn emulator_drops(lab: &sunwire_lab::Lab) -> Result<u64> {
 }
 
 /// Two revisions rewrite two fields each; no packet ever carries one of each.
-fn atomic(shop: &Shop<'_>, narrator: &Narrator, shutdown: &Shutdown) -> Result<Claim> {
+fn atomic(shop: &Shop<'_>, narrator: &Narrator) -> Result<Claim> {
+    shop.go_on()?;
     let cloud = shop.cloud;
     cloud.apply_policy(POLICY_NAME, POLICY_A)?;
     let at = (address(&shop.web, true)?, 7000).into();
     // From the second packet on the path is warm: neighbours resolved, devices up.
     let warm = UdpSender::start(shop.client.namespace(), at, 64, 100.0, Some(10))?;
     let _ = warm.finish();
-    std::thread::sleep(SETTLE);
+    thread::sleep(SETTLE);
 
     let capture = Capture::start(shop.web.namespace())?;
     let sender = UdpSender::start(shop.client.namespace(), at, 64, PACKETS_PER_S, None)?;
     for flip in 0..FLIPS {
-        anyhow::ensure!(!shutdown.is_requested(), "stopped by a signal");
+        shop.go_on()?;
         let text = if flip % 2 == 0 { POLICY_B } else { POLICY_A };
         cloud.apply_policy(POLICY_NAME, text)?;
         if flip % 25 == 24 {
@@ -429,7 +465,7 @@ fn atomic(shop: &Shop<'_>, narrator: &Narrator, shutdown: &Shutdown) -> Result<C
         capture.packets() >= CAPTURED_MIN
     })?;
     let sent = sender.stop();
-    std::thread::sleep(SETTLE);
+    thread::sleep(SETTLE);
     let marks = capture.finish()?;
 
     // The last flip was to A; rolling back brings B, and B is what packets then carry.
