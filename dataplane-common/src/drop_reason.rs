@@ -80,6 +80,8 @@ drop_reasons! {
     /// An IPv6 control message (router solicitation, multicast listener report) that no one here
     /// listens to.
     Unsolicited = 23, "unsolicited";
+    /// A further copy of a packet was under way while the policy changed.
+    Superseded = 24, "superseded";
 }
 
 #[cfg(test)]

@@ -23,13 +23,25 @@ use crate::{
 /// fixed part of TCP.
 const HEADER_BYTES: u32 = 94;
 
-/// Marks a copy of a packet that enters again: the verdict was taken, only the copy's number and
-/// the verdict's slot are left to act on. A workload cannot forge it: the mark is cleared when a
-/// packet crosses a network namespace, and slots are bounded.
+/// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
+/// number are left to act on. A workload cannot forge it: the mark is cleared when a packet crosses
+/// a network namespace, and slots are bounded.
+///
+/// ```text
+/// 31    28 27    26 25         20 19     0
+/// | 0xa   | number | generation  | slot   |
+/// ```
+///
+/// A copy waits in the device's backlog, outside of the grace period that protects slots; so one
+/// that meets another generation is dropped.
 const COPY_MARK: u32 = 0xa << 28;
 const COPY_MARK_MASK: u32 = 0xf << 28;
-const COPY_SHIFT: u32 = 24;
-const SLOT_MASK: u32 = (1 << COPY_SHIFT) - 1;
+const NUMBER_SHIFT: u32 = 26;
+const NUMBER_MASK: u32 = 0x3;
+const GENERATION_SHIFT: u32 = 20;
+const GENERATION_MASK: u32 = 0x3f;
+const SLOT_MASK: u32 = (1 << GENERATION_SHIFT) - 1;
+const _: () = assert!(MAX_COPIES as u32 - 1 <= NUMBER_MASK);
 
 /// A packet that comes in on the host-side device of an endpoint.
 #[inline(always)]
@@ -129,20 +141,25 @@ fn decide(
     control: Control,
 ) -> Result<Handled, DropReason> {
     let mark = skb.mark();
-    let (slot, number) = if mark & COPY_MARK_MASK == COPY_MARK {
+    let (verdict, number) = if mark & COPY_MARK_MASK == COPY_MARK {
         skb.set_mark(0);
-        (mark & SLOT_MASK, (mark & !COPY_MARK_MASK) >> COPY_SHIFT)
+        let verdict = VERDICTS
+            .get(mark & SLOT_MASK)
+            .ok_or(DropReason::BadTables)?;
+        if mark >> GENERATION_SHIFT & GENERATION_MASK != control.generation & GENERATION_MASK {
+            return Err(DropReason::Superseded);
+        }
+        (verdict, mark >> NUMBER_SHIFT & NUMBER_MASK)
     } else {
-        (classify::verdict(&parsed.headers, endpoint, control)?, 0)
-    };
-    let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
-    if number == 0 {
+        let slot = classify::verdict(&parsed.headers, endpoint, control)?;
+        let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
         counters::labelled(skb, verdict.label);
         if verdict.copies == 0 {
             return Err(DropReason::Policy);
         }
-        fan_out(skb, verdict, slot)?;
-    }
+        fan_out(skb, verdict, slot, control.generation)?;
+        (verdict, 0)
+    };
     let copied = verdict
         .copied
         .get(number as usize % MAX_COPIES)
@@ -153,15 +170,16 @@ fn decide(
 
 /// Lets a copy enter again for each copy of the verdict after the first.
 #[inline(always)]
-fn fan_out(skb: &mut Skb, verdict: &Verdict, slot: u32) -> Result<(), DropReason> {
+fn fan_out(skb: &mut Skb, verdict: &Verdict, slot: u32, generation: u32) -> Result<(), DropReason> {
     if verdict.copies <= 1 {
         return Ok(());
     }
+    let mark = COPY_MARK | (generation & GENERATION_MASK) << GENERATION_SHIFT | (slot & SLOT_MASK);
     for number in 1..MAX_COPIES as u32 {
         if number >= verdict.copies {
             break;
         }
-        skb.set_mark(COPY_MARK | number << COPY_SHIFT | (slot & SLOT_MASK));
+        skb.set_mark(mark | number << NUMBER_SHIFT);
         skb.reenter()?;
     }
     skb.set_mark(0);

@@ -288,6 +288,7 @@ impl FlowMap {
         generation: u32,
     ) -> Result<(), InstallError> {
         maps.roots.retain(|key| key.generation == generation)?;
+        forget_labels(maps, desired, reached)?;
         let live: HashSet<Digest> = reached
             .iter()
             .map(|(vni, digest)| of_network(*vni, *digest))
@@ -422,22 +423,44 @@ fn grace_period() -> io::Result<()> {
     Ok(membarrier(MembarrierCommand::Global)?)
 }
 
-/// The counter slot of a label. Slots are kept for good: their totals outlive the rule.
+/// The counter slot of a label, given out now if it has none.
 fn label_slot(maps: &mut Maps, vni: u32, label: &str) -> Result<u32, InstallError> {
+    let key = label_key(vni, label);
+    if let Some(slot) = maps.labels.content().get(&key) {
+        return Ok(*slot);
+    }
+    let capacity = maps.labels.capacity();
+    let used: BTreeSet<u32> = maps.labels.content().values().copied().collect();
+    let slot = (0..capacity as u32)
+        .find(|slot| !used.contains(slot))
+        .ok_or(InstallError::TooManyLabels { capacity })?;
+    maps.reset_label_counter(slot)?;
+    maps.labels.set(key, slot)?;
+    Ok(slot)
+}
+
+fn label_key(vni: u32, label: &str) -> LabelKey {
     let mut text = [0; LABEL_BYTES];
     let bytes = label.as_bytes();
     let length = bytes.len().min(LABEL_BYTES);
     text[..length].copy_from_slice(&bytes[..length]);
-    let key = LabelKey { network: vni, text };
-    if let Some(slot) = maps.labels.content().get(&key) {
-        return Ok(*slot);
+    LabelKey { network: vni, text }
+}
+
+/// Forgets labels that no rule in force has, once half of the counters are taken. Until then they
+/// are kept: their totals outlive the rule, and a roll-back finds them again.
+fn forget_labels(
+    maps: &mut Maps,
+    desired: &Desired,
+    reached: &Reached,
+) -> Result<(), InstallError> {
+    if maps.labels.content().len() <= maps.labels.capacity() / 2 {
+        return Ok(());
     }
-    let slot = maps.labels.content().len();
-    if slot >= maps.labels.capacity() {
-        return Err(InstallError::TooManyLabels {
-            capacity: maps.labels.capacity(),
-        });
-    }
-    maps.labels.set(key, slot as u32)?;
-    Ok(slot as u32)
+    let in_force: BTreeSet<LabelKey> = reached
+        .iter()
+        .filter_map(|(vni, digest)| Some(label_key(*vni, &desired.leaves.get(digest)?.label)))
+        .collect();
+    maps.labels.retain(|key| in_force.contains(key))?;
+    Ok(())
 }

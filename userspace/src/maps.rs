@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray, PerCpuValues},
 };
 use sunwire_dataplane_common::{
     address::Address,
@@ -139,5 +139,22 @@ impl Maps {
             ids: HashShadow::open(take("IDS")?, "IDS")?,
             labels: HashShadow::open(take("LABELS")?, "LABELS")?,
         })
+    }
+
+    /// Sets the counter in a slot to zero, before another label gets the slot.
+    pub(crate) fn reset_label_counter(&mut self, slot: u32) -> Result<(), ShadowError> {
+        let failed = |verb| {
+            move |source| ShadowError::Access {
+                map: "LABEL_COUNTERS",
+                verb,
+                source,
+            }
+        };
+        let values = self.label_counters.get(&slot, 0).map_err(failed("read"))?;
+        let zeros = vec![Pod(Counter::default()); values.len()];
+        let zeros = PerCpuValues::try_from(zeros).expect("one value for each that was read");
+        self.label_counters
+            .set(slot, zeros, 0)
+            .map_err(failed("write"))
     }
 }

@@ -160,14 +160,14 @@ fn nothing_of_a_policy_stays_after_the_next() {
     node.apply(&a).unwrap();
     let sizes = node.dataplane().table_sizes();
     for round in 0..50 {
-        // Every round has nodes, leaves and classes of its own; leaks would fill the tables.
+        // Every round has nodes, leaves, labels and classes of its own; leaks would fill the maps.
         let scope = format!("round {round}");
         let mut other = lawless();
         let mut policy = Policy::new(VNI, &scope);
         policy.class(address(2).into(), 32, &format!("class {round}"));
         policy.class(address(0).into(), 24, &format!("subnet {round}"));
-        let denied = policy.leaf("denied", &[]);
-        let forward = policy.leaf("forward", &[owner()]);
+        let denied = policy.leaf(&format!("denied {round}"), &[]);
+        let forward = policy.leaf(&format!("forward {round}"), &[owner()]);
         let name = format!("class {round}");
         let ports = policy.test("ports", Field::DestinationPort, &[(7, denied)], forward);
         let root = policy.test_class("c", Field::DestinationClass, &[(&name, ports)], denied);

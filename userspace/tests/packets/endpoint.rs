@@ -274,7 +274,17 @@ fn what_it_may_say() -> Vec<Case> {
             DropReason::BadTables,
         )
         .with(Metadata {
-            mark: 0xa1ff_ffff,
+            mark: 0xa7ff_ffff,
+            ..Metadata::default()
+        }),
+        Case::drops(
+            "a copy that meets another generation than its own is dropped",
+            WEB,
+            good.bytes(),
+            DropReason::Superseded,
+        )
+        .with(Metadata {
+            mark: 0xa7f0_0001,
             ..Metadata::default()
         }),
     ]
