@@ -4,7 +4,7 @@
 //! up.rs       brings a topology up, with controller and agents, and stays until Ctrl-C
 //! cloud.rs    controller and agents as processes inside a lab
 //! register.rs networks, endpoints and a policy at that controller
-//! others.rs   labs of other processes: list, status, exec, link, down, sweep
+//! others.rs   labs of other processes: list, status, exec, ping, link, down, sweep
 //! ```
 
 mod cloud;
@@ -13,6 +13,7 @@ mod register;
 mod up;
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -21,12 +22,13 @@ use sunwire_lab::{LinkChange, Topology};
 use crate::exit::Outcome;
 use crate::output::Format;
 
-/// Many clouds on this machine: up, list, status, exec, link, down, sweep. Needs root.
+/// Many clouds on this machine: up, list, status, exec, ping, link, down, sweep. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sunwire lab up shop.toml --policy shop.nk       # Ctrl-C takes it down
-  sunwire lab exec shop client -- ping -c 3 10.20.0.10
+  sunwire lab ping shop client1 10.20.0.12
+  sunwire lab exec shop client1 -- ip address
   sunwire --output json lab status shop
   sunwire lab link shop aws gcp --delay-ms 80 --loss 0.01
   sunwire endpoint list --lab shop
@@ -72,6 +74,18 @@ enum Command {
         /// The command, after --.
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
+    },
+    /// Ping an address from a node or a workload.
+    Ping {
+        /// Id of the lab.
+        id: String,
+        /// A node or workload.
+        from: String,
+        /// The address.
+        to: IpAddr,
+        /// Requests to send, one after the other.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: u32,
     },
     /// Change the link between two nodes of a running lab, in both directions.
     Link {
@@ -156,6 +170,12 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
         Command::List => others::list(format),
         Command::Status { id } => others::status(&id, format),
         Command::Exec { id, node, command } => others::exec(&id, &node, &command),
+        Command::Ping {
+            id,
+            from,
+            to,
+            count,
+        } => others::ping(&id, &from, to, count, format),
         Command::Link {
             id,
             from,

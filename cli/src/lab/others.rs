@@ -1,6 +1,7 @@
 //! Labs of other processes.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::json;
+use sunwire_lab::traffic::{self, ping::PingOptions};
 use sunwire_lab::{EmulatorReport, LabRecord, LinkChange, LinkParams, client, sweep as sweep_all};
 
 use crate::exit::{Outcome, Usage};
@@ -133,6 +135,39 @@ pub(super) fn exec(id: &str, name: &str, command: &[OsString]) -> anyhow::Result
     // process: only returns when the program cannot be started.
     let error = client::namespace(id, name)?.run(|| command.exec())?;
     Err(error).with_context(|| format!("cannot run {} on {name}", program.display()))
+}
+
+/// Pings from inside of a lab; nobody answering is a negative outcome.
+pub(super) fn ping(
+    id: &str,
+    from: &str,
+    to: IpAddr,
+    count: u32,
+    format: Format,
+) -> anyhow::Result<Outcome> {
+    let options = PingOptions {
+        count,
+        ..PingOptions::default()
+    };
+    let report = traffic::ping::ping(&client::namespace(id, from)?, to, options)?;
+    output::tell(
+        format,
+        &json!({"from": from, "to": to, "report": &report}),
+        |_| {
+            let answered = format!("{} of {} answered", report.received(), report.sent);
+            match (report.min_ms(), report.median_ms(), report.max_ms()) {
+                (Some(min), Some(median), Some(max)) => format!(
+                    "{from} to {to}: {answered}, round trip {min:.3} to {max:.3} ms, median {median:.3} ms"
+                ),
+                _ => format!("{from} to {to}: {answered}"),
+            }
+        },
+    )?;
+    Ok(if report.received() > 0 {
+        Outcome::Done
+    } else {
+        Outcome::Negative
+    })
 }
 
 pub(super) fn link(
