@@ -18,6 +18,8 @@ use aya::{
     },
 };
 
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
 use crate::{
     maps::{Capacity, Maps},
     object::OBJECT,
@@ -60,8 +62,18 @@ pub enum ProgramsError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The BPF file system is not there.
-    #[error("cannot use {} for pinned maps; it must be in a BPF file system", path.display())]
+    /// The directory for pins is in no BPF file system.
+    #[error(
+        "cannot pin maps in {}, which is in no BPF file system; `mount -t bpf bpf DIRECTORY` makes \
+         one",
+        path.display()
+    )]
+    NoBpfFileSystem {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory for pins cannot be made.
+    #[error("cannot use {} for pinned maps", path.display())]
     Pins {
         /// The directory.
         path: PathBuf,
@@ -108,6 +120,13 @@ impl Programs {
     ) -> Result<(Self, Maps), ProgramsError> {
         let maps = directory.join(format!("maps-{LAYOUT}"));
         let links = directory.join("links");
+        // Before anything is made, by the nearest directory that is there.
+        let there = directory.ancestors().find(|path| path.exists());
+        let found = there.map(statfs).transpose().ok().flatten();
+        if found.is_none_or(|found| found.filesystem_type() != BPF_FS_MAGIC) {
+            let path = directory.to_owned();
+            return Err(ProgramsError::NoBpfFileSystem { path });
+        }
         for path in [&maps, &links] {
             fs::create_dir_all(path).map_err(|source| ProgramsError::Pins {
                 path: path.clone(),

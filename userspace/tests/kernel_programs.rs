@@ -14,3 +14,13 @@ fn the_kernel_accepts_the_programs() {
     // Again, against the maps that are pinned now.
     Dataplane::load(directory.path(), Capacity::default()).unwrap();
 }
+
+#[test]
+fn a_directory_in_no_bpf_file_system_is_refused_and_left_alone() {
+    let path = std::env::temp_dir().join(format!("sunwire-no-bpf-{}", std::process::id()));
+    let Err(error) = Dataplane::load(&path, Capacity::default()) else {
+        panic!("maps cannot be pinned in {}", path.display());
+    };
+    assert!(error.to_string().contains("mount -t bpf"), "{error}");
+    assert!(!path.exists());
+}
