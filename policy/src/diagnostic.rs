@@ -44,9 +44,9 @@ pub enum Severity {
     Warning,
 }
 
-/// Declares the codes once: name, number, severity.
+/// Declares the codes once: name, number, severity, and what to do when nothing better is known.
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal $severity:ident),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident = $text:literal $severity:ident $hint:literal),* $(,)?) => {
         /// What kind of mistake a diagnostic reports; the numbers are stable.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code { $($(#[$doc])* $name),* }
@@ -61,6 +61,12 @@ macro_rules! codes {
                 match self { $(Code::$name => $text),* }
             }
 
+            /// What to do about a mistake of this kind, for a diagnostic that knows nothing better.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Code::$name => $hint),* }
+            }
+
             /// Whether it is an error.
             #[must_use]
             pub const fn severity(self) -> Severity {
@@ -72,61 +78,89 @@ macro_rules! codes {
 
 codes! {
     /// A character that begins no token.
-    UnexpectedCharacter = "SW0101" Error,
+    UnexpectedCharacter = "SW0101" Error
+        "names hold letters, digits, `_` and single hyphens; labels stand in double quotes",
     /// A comment that is not closed.
-    UnterminatedComment = "SW0102" Error,
+    UnterminatedComment = "SW0102" Error
+        "close it with `*)`; comments nest",
     /// A string that is not closed on its line.
-    UnterminatedText = "SW0103" Error,
+    UnterminatedText = "SW0103" Error
+        "close it with `\"` on the same line",
     /// A number, address, prefix or MAC address that is none.
-    MalformedValue = "SW0104" Error,
+    MalformedValue = "SW0104" Error
+        "values are numbers (`80`, `0x800`), addresses, prefixes (`10.0.0.0/8`), ranges (`80-90`) or MAC addresses",
     /// The source is larger than the limit.
-    SourceTooLarge = "SW0105" Error,
+    SourceTooLarge = "SW0105" Error
+        "select endpoints by `labels(…)` in place of listing them",
     /// A token where another was expected.
-    UnexpectedToken = "SW0201" Error,
+    UnexpectedToken = "SW0201" Error
+        "policies are `forward`, `drop`, `FIELD := v`, `filter p`, `if p then q else r`, joined by `;` and `+`",
     /// Nesting beyond the limit.
-    NestedTooDeeply = "SW0202" Error,
+    NestedTooDeeply = "SW0202" Error
+        "give inner parts a name with `let`",
     /// An `if` without `else`.
-    MissingElse = "SW0203" Error,
+    MissingElse = "SW0203" Error
+        "add `else drop`, or `else id` to let the packet go on as it is",
     /// A reserved word used as a name.
-    ReservedWord = "SW0204" Error,
+    ReservedWord = "SW0204" Error
+        "choose another name, or quote it where an endpoint is meant",
     /// More errors than are shown.
-    TooManyErrors = "SW0205" Error,
+    TooManyErrors = "SW0205" Error
+        "mend the first ones and check again",
     /// A name that nothing has.
-    UnknownName = "SW0301" Error,
+    UnknownName = "SW0301" Error
+        "define it with `set` or `let` before it is used, or create an endpoint of that name",
     /// A name that is already taken.
-    DuplicateName = "SW0302" Error,
+    DuplicateName = "SW0302" Error
+        "give one of the two another name",
     /// The network of the policy is not known, or not named.
-    UnknownNetwork = "SW0303" Error,
+    UnknownNetwork = "SW0303" Error
+        "begin with `network NAME`, a network that the controller has",
     /// The `network` block contradicts the network as it is.
-    NetworkDiffers = "SW0304" Error,
+    NetworkDiffers = "SW0304" Error
+        "write the network as it is, or only name it: `network NAME`",
     /// A policy where a predicate is needed, or a value of the wrong kind.
-    WrongKind = "SW0305" Error,
+    WrongKind = "SW0305" Error
+        "a predicate tests (`src in web`), a policy acts (`forward`), and `filter p` makes a policy of a predicate",
     /// A value that does not fit its field.
-    ValueOutOfRange = "SW0306" Error,
+    ValueOutOfRange = "SW0306" Error
+        "the user guide lists what each field can hold",
     /// A definition used with the wrong number of arguments.
-    WrongArguments = "SW0307" Error,
+    WrongArguments = "SW0307" Error
+        "give one argument for each parameter of the definition",
     /// The document holds no policy.
-    NoPolicy = "SW0308" Error,
+    NoPolicy = "SW0308" Error
+        "add `policy main = …`",
     /// Definitions expand beyond the limit.
-    ExpandsTooFar = "SW0309" Error,
+    ExpandsTooFar = "SW0309" Error
+        "nest definitions with parameters less deeply",
     /// A part of the language that this release does not have.
-    NotSupported = "SW0401" Error,
+    NotSupported = "SW0401" Error
+        "leave it out; the user guide lists what there is",
     /// A field that no packet can be rewritten in.
-    NotWritable = "SW0402" Error,
+    NotWritable = "SW0402" Error
+        "MAC addresses, IPv4 addresses, ports and DSCP can be rewritten",
     /// More copies than a verdict can hold.
-    TooManyCopies = "SW0501" Error,
+    TooManyCopies = "SW0501" Error
+        "let fewer arms of `+` apply to one packet",
     /// Tables deeper than the walk.
-    TablesTooDeep = "SW0502" Error,
+    TablesTooDeep = "SW0502" Error
+        "test fewer different fields of one packet",
     /// Tables larger than their capacity.
-    TablesTooLarge = "SW0503" Error,
+    TablesTooLarge = "SW0503" Error
+        "use prefixes and sets in place of many single values",
     /// Compiling takes more steps than the limit.
-    CompilingTooLong = "SW0504" Error,
+    CompilingTooLong = "SW0504" Error
+        "take apart stars and unions that rewrite many fields",
     /// An arm after `+` is not under the leading `filter`.
-    EscapesFilter = "SW0901" Warning,
+    EscapesFilter = "SW0901" Warning
+        "put the arms in parentheses: `filter p; (q + r)`",
     /// A prefix with bits set behind its length.
-    HostBits = "SW0902" Warning,
+    HostBits = "SW0902" Warning
+        "write the prefix's first address",
     /// `port` is tested after `forward`.
-    PortAfterForward = "SW0903" Warning,
+    PortAfterForward = "SW0903" Warning
+        "test `port` before `forward`",
 }
 
 impl Serialize for Code {
@@ -157,7 +191,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A diagnostic without further labels or hint, located in `source`.
+    /// A diagnostic without further labels and with its code's hint, located in `source`.
     #[must_use]
     pub fn new(source: &str, code: Code, span: Span, message: impl Into<String>) -> Self {
         let (line, column) = position(source, span.start);
@@ -169,7 +203,7 @@ impl Diagnostic {
             line,
             column,
             labels: Vec::new(),
-            hint: None,
+            hint: Some(code.hint().to_owned()),
         }
     }
 
@@ -179,7 +213,7 @@ impl Diagnostic {
         self.severity == Severity::Error
     }
 
-    /// Adds a hint.
+    /// Gives a hint better than the code's.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -405,6 +439,17 @@ mod tests {
     fn codes_are_unique_and_ascending() {
         for pair in Code::ALL.windows(2) {
             assert!(pair[0].text() < pair[1].text());
+        }
+    }
+
+    #[test]
+    fn every_diagnostic_says_what_to_do() {
+        for code in Code::ALL {
+            let diagnostic = Diagnostic::new("x", *code, Span::new(0, 1), "x");
+            assert!(
+                diagnostic.hint.is_some_and(|hint| !hint.is_empty()),
+                "{code:?}"
+            );
         }
     }
 
