@@ -19,9 +19,6 @@ use crate::bytes::Window;
 pub const PORT: u16 = 4789;
 /// Bytes from the outer Ethernet header to the inner one.
 pub const OUTER_BYTES: usize = 50;
-/// Bytes that the tunnel adds to an IP packet: the outer headers with the inner Ethernet header
-/// taking the place of the outer one, which the underlay's MTU does not count.
-pub const OVERHEAD_BYTES: usize = 50;
 /// The VNI flag, the only one that may be set.
 pub const FLAG_VNI: u8 = 0x08;
 /// Largest hop count that the header can carry.

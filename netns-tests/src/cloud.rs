@@ -371,8 +371,8 @@ impl Cloud {
         })
     }
 
-    /// Packets counted under a label of a network, summed over all nodes. Agents report once a
-    /// second; this waits for a report that is newer than the call.
+    /// Packets counted under a label of a network, summed over all nodes, as last reported: agents
+    /// report once a second.
     ///
     /// # Errors
     /// When the controller does not answer.

@@ -104,7 +104,7 @@ const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// First pause after a stream broke.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-/// How long events of the kernel are collected before they are acted on.
+/// Messages to the controller, and requests of local callers, that may wait.
 const QUEUE: usize = 256;
 
 /// Runs an agent until `shutdown` resolves; forwarding goes on afterwards.

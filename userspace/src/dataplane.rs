@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use sunwire_dataplane_common::{
-    address::Address,
+    address::{Address, Mac},
     entries::{AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry},
     vxlan,
 };
@@ -24,7 +24,6 @@ use crate::{
     shadow::ShadowError,
     state::{Desired, Endpoint, kernel_address},
 };
-use sunwire_dataplane_common::address::Mac;
 
 /// What the kernel has, beside our own maps.
 #[derive(Clone, Debug, Default)]

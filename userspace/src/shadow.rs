@@ -52,7 +52,8 @@ pub enum ShadowError {
 }
 
 /// The kernel side of a shadow.
-trait Store<K, V> {
+trait Store<K, V>: TryFrom<Map, Error = MapError> {
+    fn read(&self) -> Result<BTreeMap<K, V>, MapError>;
     fn write(&mut self, key: &K, value: &V) -> Result<(), MapError>;
     fn erase(&mut self, key: &K) -> Result<(), MapError>;
 }
@@ -72,11 +73,18 @@ pub(crate) type LpmShadow<K, V> = Shadow<LpmTrie<MapData, Pod<K>, Pod<V>>, (u32,
 
 impl<K, V> Store<K, V> for HashMap<MapData, Pod<K>, Pod<V>>
 where
-    K: Copy,
+    K: Copy + Ord,
     V: Copy,
     Pod<K>: aya::Pod,
     Pod<V>: aya::Pod,
 {
+    fn read(&self) -> Result<BTreeMap<K, V>, MapError> {
+        let entries = self.iter();
+        entries
+            .map(|entry| entry.map(|(key, value)| (key.0, value.0)))
+            .collect()
+    }
+
     fn write(&mut self, key: &K, value: &V) -> Result<(), MapError> {
         self.insert(Pod(*key), Pod(*value), 0)
     }
@@ -88,77 +96,25 @@ where
 
 impl<K, V> Store<(u32, K), V> for LpmTrie<MapData, Pod<K>, Pod<V>>
 where
-    K: Copy,
+    K: Copy + Ord,
     V: Copy,
     Pod<K>: aya::Pod,
     Pod<V>: aya::Pod,
 {
+    fn read(&self) -> Result<BTreeMap<(u32, K), V>, MapError> {
+        let entries = self.iter();
+        let plain = |(key, value): (lpm_trie::Key<Pod<K>>, Pod<V>)| {
+            ((key.prefix_len(), key.data().0), value.0)
+        };
+        entries.map(|entry| entry.map(plain)).collect()
+    }
+
     fn write(&mut self, (prefix, data): &(u32, K), value: &V) -> Result<(), MapError> {
         self.insert(&lpm_trie::Key::new(*prefix, Pod(*data)), Pod(*value), 0)
     }
 
     fn erase(&mut self, (prefix, data): &(u32, K)) -> Result<(), MapError> {
         self.remove(&lpm_trie::Key::new(*prefix, Pod(*data)))
-    }
-}
-
-impl<K, V> HashShadow<K, V>
-where
-    K: Copy + Ord,
-    V: Copy + PartialEq,
-    Pod<K>: aya::Pod,
-    Pod<V>: aya::Pod,
-{
-    /// Takes the map over and reads it.
-    pub(crate) fn open(map: Map, name: &'static str) -> Result<Self, ShadowError> {
-        let capacity = capacity(&map);
-        let store = HashMap::<_, Pod<K>, Pod<V>>::try_from(map)
-            .map_err(|source| ShadowError::Layout { map: name, source })?;
-        let mut content = BTreeMap::new();
-        for entry in store.iter() {
-            let (key, value) = entry.map_err(|source| ShadowError::Access {
-                map: name,
-                verb: "read",
-                source,
-            })?;
-            content.insert(key.0, value.0);
-        }
-        Ok(Shadow {
-            name,
-            capacity,
-            store,
-            content,
-        })
-    }
-}
-
-impl<K, V> LpmShadow<K, V>
-where
-    K: Copy + Ord,
-    V: Copy + PartialEq,
-    Pod<K>: aya::Pod,
-    Pod<V>: aya::Pod,
-{
-    /// Takes the trie over and reads it.
-    pub(crate) fn open_trie(map: Map, name: &'static str) -> Result<Self, ShadowError> {
-        let capacity = capacity(&map);
-        let store = LpmTrie::<_, Pod<K>, Pod<V>>::try_from(map)
-            .map_err(|source| ShadowError::Layout { map: name, source })?;
-        let mut content = BTreeMap::new();
-        for entry in store.iter() {
-            let (key, value) = entry.map_err(|source| ShadowError::Access {
-                map: name,
-                verb: "read",
-                source,
-            })?;
-            content.insert((key.prefix_len(), key.data().0), value.0);
-        }
-        Ok(Shadow {
-            name,
-            capacity,
-            store,
-            content,
-        })
     }
 }
 
@@ -169,6 +125,23 @@ where
     K: Copy + Ord,
     V: Copy + PartialEq,
 {
+    /// Takes the map over and reads it.
+    pub(crate) fn open(map: Map, name: &'static str) -> Result<Self, ShadowError> {
+        let capacity = capacity(&map);
+        let store = S::try_from(map).map_err(|source| ShadowError::Layout { map: name, source })?;
+        let content = store.read().map_err(|source| ShadowError::Access {
+            map: name,
+            verb: "read",
+            source,
+        })?;
+        Ok(Shadow {
+            name,
+            capacity,
+            store,
+            content,
+        })
+    }
+
     /// What the map holds.
     pub(crate) fn content(&self) -> &BTreeMap<K, V> {
         &self.content
