@@ -92,6 +92,7 @@ pub mod term;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+pub mod verify;
 
 pub use compile::{compile, equivalent};
 pub use evaluate::evaluate;
