@@ -5,6 +5,7 @@
 //! kernel boundary. A layout is written once, here, with its size asserted at compile time.
 //!
 //! - [`address`]: addresses as the words they are loaded in.
+//! - [`capacity`]: how much a node's maps hold.
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
@@ -28,6 +29,7 @@
 
 pub mod address;
 pub mod bytes;
+pub mod capacity;
 pub mod drop_reason;
 pub mod entries;
 pub mod flow_key;

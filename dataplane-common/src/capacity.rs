@@ -1,0 +1,17 @@
+//! How many entries a node's maps hold, unless its agent is told otherwise.
+//!
+//! The one place for these figures: the compiler refuses a policy that they have no room for, and
+//! the agent makes its maps of these sizes. They admit a policy of 100,000 rules.
+
+/// Nodes of the flow tables, leaves included.
+pub const TABLE_NODES: u32 = 1 << 18;
+/// Exact edges of the flow tables.
+pub const EDGES: u32 = 1 << 20;
+/// Verdicts.
+pub const VERDICTS: u32 = 1 << 14;
+/// Prefixes with a class of their own, per address family.
+pub const PREFIXES: u32 = 1 << 17;
+/// Labels.
+pub const LABELS: u32 = 1 << 12;
+/// Pairs of a rule in force and a staged one that packets are counted under.
+pub const AUDITED: u32 = 1 << 12;
