@@ -176,6 +176,17 @@ impl std::fmt::Display for Prefix {
     }
 }
 
+/// How the prefixes of a set follow from the endpoints of its network.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// The prefixes that are there whatever labels endpoints have, in order.
+    pub fixed: Vec<Prefix>,
+    /// The addresses of endpoints that have all labels of one of these lists, by key and value.
+    pub labels: Vec<Box<[(String, String)]>>,
+    /// Only addresses of this family; `None` for both.
+    pub family: Option<Family>,
+}
+
 /// A set of addresses, to which also "no address" may belong.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct AddressSet {
@@ -188,6 +199,8 @@ pub struct AddressSet {
     pub complement: bool,
     /// Whether a packet without addresses is in the set.
     pub none: bool,
+    /// Where the prefixes come from when they depend on labels of endpoints.
+    pub selection: Option<Box<Selection>>,
 }
 
 impl AddressSet {

@@ -136,6 +136,7 @@ fn host(address: Address) -> Option<AddressSet> {
         prefixes: vec![Prefix::new(ip, 128)],
         complement: false,
         none: false,
+        selection: None,
     })
 }
 
@@ -170,6 +171,7 @@ mod tests {
                 .collect(),
             complement,
             none: false,
+            selection: None,
         }
     }
 

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::index::Labels;
 use super::{Local, MAX_DEPTH, Resolver, Scope};
-use crate::address::{Address, AddressSet, Family, Prefix};
+use crate::address::{Address, AddressSet, Family, Prefix, Selection};
 use crate::ast::{Name, Value, ValueKind};
 use crate::diagnostic::{Code, Span};
 use crate::environment::Endpoint;
@@ -24,6 +25,18 @@ pub(super) enum View {
     V4,
     /// The IPv6 address, or `::`.
     V6,
+}
+
+/// One part of a value.
+enum Part<'a> {
+    /// Prefixes, with what they are called.
+    Listed(String, &'a [Prefix]),
+    /// The addresses of endpoints with these labels.
+    Labelled(String, Labels, &'a [Prefix]),
+    /// A set that was defined before.
+    Set(&'a AddressSet),
+    /// All outside of the network.
+    Internet,
 }
 
 /// Addresses as written: those listed, and perhaps all outside the network.
@@ -78,6 +91,7 @@ impl<'d> Resolver<'d> {
                 .collect(),
             complement: true,
             none: false,
+            selection: None,
         };
         Some(self.set_test(field, view, set))
     }
@@ -103,16 +117,42 @@ impl<'d> Resolver<'d> {
     /// The addresses that a value means; what is wrong is reported and left out.
     pub(super) fn addresses(&mut self, value: &Value, scope: &Scope<'d>, view: View) -> Addresses {
         let mut parts = BTreeSet::new();
-        let mut prefixes = BTreeSet::new();
+        let mut prefixes: Vec<Prefix> = Vec::new();
+        let mut fixed: Vec<Prefix> = Vec::new();
+        let mut labels: BTreeSet<Labels> = BTreeSet::new();
         let mut internet = false;
-        self.collect_addresses(value, scope, view, &mut |identity, listed| {
-            match identity {
-                Some(identity) => {
-                    parts.insert(identity);
-                    prefixes.extend(listed);
+        self.collect_addresses(value, scope, view, &mut |part| match part {
+            Part::Listed(identity, listed) => {
+                parts.insert(identity);
+                prefixes.extend(listed);
+                fixed.extend(listed);
+            }
+            Part::Labelled(identity, selected, listed) => {
+                parts.insert(identity);
+                prefixes.extend(listed);
+                labels.insert(selected);
+            }
+            Part::Set(set) => {
+                parts.insert(set.identity.clone());
+                prefixes.extend(&set.prefixes);
+                match &set.selection {
+                    Some(selection) => {
+                        fixed.extend(&selection.fixed);
+                        labels.extend(selection.labels.iter().cloned());
+                    }
+                    None => fixed.extend(&set.prefixes),
                 }
-                None => internet = true,
-            };
+            }
+            Part::Internet => internet = true,
+        });
+        sort(&mut prefixes);
+        sort(&mut fixed);
+        let selection = (!labels.is_empty()).then(|| {
+            Box::new(Selection {
+                fixed,
+                labels: labels.into_iter().collect(),
+                family: None,
+            })
         });
         let identity = if parts.len() == 1 {
             parts.pop_first().unwrap_or_default()
@@ -123,21 +163,22 @@ impl<'d> Resolver<'d> {
         Addresses {
             listed: AddressSet {
                 identity,
-                prefixes: prefixes.into_iter().collect(),
+                prefixes,
                 complement: false,
                 none: false,
+                selection,
             },
             internet,
         }
     }
 
-    /// Hands every part of a value to `add`, with its identity; the Internet has none.
+    /// Hands every part of a value to `add`.
     fn collect_addresses(
         &mut self,
         value: &Value,
         scope: &Scope<'d>,
         view: View,
-        add: &mut dyn FnMut(Option<String>, &[Prefix]),
+        add: &mut dyn FnMut(Part<'_>),
     ) {
         if self.exhausted || !self.spend(1, value.span) {
             return;
@@ -152,12 +193,12 @@ impl<'d> Resolver<'d> {
                 self.check_family(view, *address, value.span);
                 let (family, _) = crate::address::number(*address);
                 let prefix = Prefix::new(*address, family.bits());
-                add(Some(prefix.to_string()), &[prefix]);
+                add(Part::Listed(prefix.to_string(), &[prefix]));
             }
             ValueKind::Prefix(address, length) => {
                 self.check_family(view, *address, value.span);
                 let prefix = self.prefix(*address, *length, value.span);
-                add(Some(prefix.to_string()), &[prefix]);
+                add(Part::Listed(prefix.to_string(), &[prefix]));
             }
             ValueKind::AddressRange(first, last) => {
                 self.check_family(view, *first, value.span);
@@ -166,10 +207,10 @@ impl<'d> Resolver<'d> {
                     crate::address::number(*last),
                 );
                 if family == other && low <= high {
-                    add(
-                        Some(format!("{first}-{last}")),
+                    add(Part::Listed(
+                        format!("{first}-{last}"),
                         &Prefix::cover(family, low, high),
-                    );
+                    ));
                 } else {
                     self.sink.report(
                         Code::ValueOutOfRange,
@@ -184,20 +225,25 @@ impl<'d> Resolver<'d> {
                 }
             }
             ValueKind::Labels(labels) => {
-                let mut keys: Vec<String> = labels
-                    .iter()
-                    .map(|(k, v)| format!("{:?}={v:?}", k.text))
-                    .collect();
-                keys.sort();
-                let endpoints = self.labelled(labels);
-                let prefixes: Vec<Prefix> =
-                    endpoints.iter().flat_map(|e| host_prefixes(e)).collect();
-                add(Some(format!("labels({})", keys.join(","))), &prefixes);
+                let labels = sorted_labels(labels);
+                let keys: Vec<String> =
+                    labels.iter().map(|(k, v)| format!("{k:?}={v:?}")).collect();
+                let identity = format!("labels({})", keys.join(","));
+                // Without a network there is no set: that is already reported.
+                let endpoints = self
+                    .network
+                    .map(|network| self.lookup.labelled_addresses(&network.name, &labels));
+                let endpoints = endpoints.iter().flatten();
+                let prefixes: Vec<Prefix> = endpoints.flat_map(|e| host_prefixes(e)).collect();
+                add(Part::Labelled(identity, labels, &prefixes));
             }
             ValueKind::Name(name) => self.named_addresses(name, value.span, scope, view, add),
             ValueKind::Text(name) => {
                 if let Some(endpoint) = self.endpoint(name, value.span) {
-                    add(Some(format!("endpoint {name:?}")), &host_prefixes(endpoint));
+                    add(Part::Listed(
+                        format!("endpoint {name:?}"),
+                        &host_prefixes(endpoint),
+                    ));
                 }
             }
             ValueKind::Error => self.sink.count_error(),
@@ -220,7 +266,7 @@ impl<'d> Resolver<'d> {
         span: Span,
         scope: &Scope<'d>,
         view: View,
-        add: &mut dyn FnMut(Option<String>, &[Prefix]),
+        add: &mut dyn FnMut(Part<'_>),
     ) {
         match self.local(scope, name) {
             Some(Local::Argument(argument, outer)) => {
@@ -249,7 +295,7 @@ impl<'d> Resolver<'d> {
             None => {}
         }
         if name == "internet" {
-            add(None, &[]);
+            add(Part::Internet);
             return;
         }
         if let Some(set) = self.sets.get(name) {
@@ -264,10 +310,10 @@ impl<'d> Resolver<'d> {
             let listed = addresses.listed.clone();
             let internet = addresses.internet;
             if self.spend(listed.prefixes.len(), value.span) {
-                add(Some(listed.identity), &listed.prefixes);
+                add(Part::Set(&listed));
             }
             if internet {
-                add(None, &[]);
+                add(Part::Internet);
             }
             return;
         }
@@ -277,11 +323,14 @@ impl<'d> Resolver<'d> {
                 .iter()
                 .map(|(a, l)| Prefix::new(*a, *l))
                 .collect();
-            add(Some(format!("network {name:?}")), &subnets);
+            add(Part::Listed(format!("network {name:?}"), &subnets));
             return;
         }
         if let Some(endpoint) = self.endpoint(name, span) {
-            add(Some(format!("endpoint {name:?}")), &host_prefixes(endpoint));
+            add(Part::Listed(
+                format!("endpoint {name:?}"),
+                &host_prefixes(endpoint),
+            ));
         }
     }
 
@@ -362,30 +411,19 @@ impl<'d> Resolver<'d> {
 
     /// The endpoints of the network that have all these labels.
     pub(super) fn labelled(&self, labels: &[(Name, String)]) -> Vec<&'d Endpoint> {
-        let environment = self.environment;
-        let network = self.network;
-        let has_all = |endpoint: &&Endpoint| {
-            labels
-                .iter()
-                .all(|(key, value)| endpoint.labels.get(&key.text) == Some(value))
-        };
-        environment
-            .endpoints
-            .iter()
-            .filter(|e| network.is_some_and(|n| n.name == e.network))
-            .filter(has_all)
-            .collect()
+        self.network.map_or_else(Vec::new, |network| {
+            self.lookup.labelled(&network.name, sorted_labels(labels))
+        })
     }
 
     /// The endpoint of the network with this name.
     pub(super) fn endpoint(&mut self, name: &str, span: Span) -> Option<&'d Endpoint> {
-        let environment = self.environment;
         // Without a network every name would be unknown, and that is already reported.
         let Some(network) = self.network else {
             self.sink.count_error();
             return None;
         };
-        let found = environment.endpoints.iter().find(|e| e.name == name);
+        let found = self.lookup.named(name);
         if let Some(endpoint) = found.filter(|e| e.network == network.name) {
             return Some(endpoint);
         }
@@ -398,7 +436,9 @@ impl<'d> Resolver<'d> {
         } else if self.is_defined_later(name) {
             hint = Some("it is defined further down: move the definition up".to_owned());
         } else {
-            let known = environment
+            // Only for a message: nothing that resolves depends on these endpoints.
+            let known = self
+                .environment
                 .endpoints
                 .iter()
                 .filter(|e| e.network == network.name)
@@ -425,6 +465,21 @@ impl<'d> Resolver<'d> {
     }
 }
 
+/// Labels as a set remembers them.
+fn sorted_labels(labels: &[(Name, String)]) -> Labels {
+    let mut sorted: Vec<(String, String)> = labels
+        .iter()
+        .map(|(key, value)| (key.text.clone(), value.clone()))
+        .collect();
+    sorted.sort_unstable();
+    sorted.into()
+}
+
+fn sort(prefixes: &mut Vec<Prefix>) {
+    prefixes.sort_unstable();
+    prefixes.dedup();
+}
+
 fn host_prefixes(endpoint: &Endpoint) -> Vec<Prefix> {
     endpoint
         .addresses
@@ -438,12 +493,21 @@ fn host_prefixes(endpoint: &Endpoint) -> Vec<Prefix> {
 fn seen_as(mut set: AddressSet, family: Family, zero: Address) -> AddressSet {
     let zero_is_in = set.contains(zero);
     set.prefixes.retain(|prefix| prefix.family == family);
+    if let Some(selection) = &mut set.selection {
+        selection.fixed.retain(|prefix| prefix.family == family);
+        selection.family = Some(family);
+    }
     let other = match family {
         Family::V4 => Family::V6,
         Family::V6 => Family::V4,
     };
     if zero_is_in != set.complement {
         set.prefixes.push(Prefix::all(other));
+        sort(&mut set.prefixes);
+        if let Some(selection) = &mut set.selection {
+            selection.fixed.push(Prefix::all(other));
+            sort(&mut selection.fixed);
+        }
     }
     set.none = zero_is_in;
     set.identity = format!("{family:?} of {}", set.identity);

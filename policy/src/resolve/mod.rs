@@ -9,6 +9,7 @@ mod addresses;
 mod arena;
 mod document;
 mod expression;
+pub(crate) mod index;
 mod scope;
 mod values;
 
@@ -21,6 +22,7 @@ use crate::packet::LabelId;
 use crate::term::{AssignedField, PredId, Resolved, SetId, TermId};
 use addresses::Addresses;
 use arena::Arena;
+use index::{Dependencies, EnvironmentIndex, Lookup};
 use scope::{Local, Scope};
 
 /// Steps that resolving one document may take: a bound on what parameters expand to.
@@ -58,9 +60,24 @@ pub fn resolve_with_warnings(
     document: &Document,
     environment: &Environment,
 ) -> Result<(Resolved, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let index = EnvironmentIndex::new(environment);
+    resolve_indexed(document, environment, &index)
+        .map(|(resolved, warnings, _)| (resolved, warnings))
+}
+
+/// The same with an index at hand; and says on which endpoints the result depends.
+///
+/// # Errors
+/// Everything that is wrong, and warnings.
+pub(crate) fn resolve_indexed(
+    document: &Document,
+    environment: &Environment,
+    index: &EnvironmentIndex,
+) -> Result<(Resolved, Vec<Diagnostic>, Dependencies), Vec<Diagnostic>> {
     let mut resolver = Resolver {
         document,
         environment,
+        lookup: Lookup::new(environment, index),
         network: None,
         lines: Lines::new(&document.source),
         sink: Sink::new(document.source.clone()),
@@ -78,6 +95,7 @@ pub fn resolve_with_warnings(
     };
     let root = resolver.document();
     let Resolver {
+        lookup,
         network,
         sink,
         arena,
@@ -109,7 +127,7 @@ pub fn resolve_with_warnings(
                 span,
                 source: document.source.clone(),
             };
-            Ok((resolved, sink.finish()))
+            Ok((resolved, sink.finish(), lookup.into_dependencies()))
         }
         _ => Err(sink.finish()),
     }
@@ -118,6 +136,8 @@ pub fn resolve_with_warnings(
 struct Resolver<'d> {
     document: &'d Document,
     environment: &'d Environment,
+    /// The only way to the environment's endpoints, so that what depends on them is known.
+    lookup: Lookup<'d>,
     network: Option<&'d Network>,
     lines: Lines,
     sink: Sink,
