@@ -152,6 +152,33 @@ codes! {
     /// Compiling takes more steps than the limit.
     CompilingTooLong = "SW0504" Error
         "take apart stars and unions that rewrite many fields",
+    /// A token of an imported program where another was expected.
+    ForeignToken = "SW0601" Error
+        "the user guide shows the syntax of both imported languages",
+    /// A name that an imported program does not define.
+    ForeignName = "SW0602" Error
+        "define it before it is used, or import the file that does",
+    /// A number where a program is needed, a program where a predicate is needed, or the like.
+    ForeignKind = "SW0603" Error
+        "tests combined by union, sequence and negation are predicates; assignments, `dup` and stars are not",
+    /// A value of an imported program that its field cannot hold.
+    ForeignValue = "SW0604" Error
+        "write a value that the field can hold",
+    /// Nesting of an imported program beyond the limit.
+    ForeignNesting = "SW0605" Error
+        "give inner parts a name, or remove parentheses that change nothing",
+    /// An imported program larger than a limit, as it is written or as it expands.
+    ForeignTooLarge = "SW0606" Error
+        "split the program, or shorten its loops and repeated definitions",
+    /// A construct of the imported language that has no meaning here.
+    ForeignConstruct = "SW0607" Error
+        "leave it out; the user guide lists what is imported",
+    /// A file that an imported program names cannot be read.
+    ImportNotFound = "SW0608" Error
+        "paths are relative to the file that names them",
+    /// A file that imports itself.
+    ImportCycle = "SW0609" Error
+        "move what both files need into a third one",
     /// An arm after `+` is not under the leading `filter`.
     EscapesFilter = "SW0901" Warning
         "put the arms in parentheses: `filter p; (q + r)`",

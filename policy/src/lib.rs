@@ -79,6 +79,7 @@ pub mod environment;
 pub mod evaluate;
 pub mod fdd;
 pub mod field;
+pub mod import;
 pub mod installed;
 pub mod lower;
 mod nearest;
