@@ -30,12 +30,14 @@ pub struct Item {
 /// What a definition defines.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemKind {
-    /// `network NAME { subnet … }`; `None` without a block.
+    /// `network NAME { subnet …; public … }`; `None` without a block.
     Network {
         /// Its name.
         name: Name,
         /// Its subnets.
         subnets: Option<Vec<Value>>,
+        /// Its public addresses.
+        public: Vec<Public>,
     },
     /// `set NAME = …`.
     Set {
@@ -53,6 +55,24 @@ pub enum ItemKind {
         /// What it does.
         body: Expr,
     },
+    /// `assert …`.
+    Assert(Assertion),
+    /// `test "…" { … }`.
+    Test(Test),
+    /// `import "…"`.
+    Import {
+        /// Path of the imported text, relative to the importing one.
+        path: String,
+    },
+}
+
+/// `public ADDRESS -> ENDPOINT` in a `network` block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Public {
+    /// The address.
+    pub address: Value,
+    /// The endpoint that it leads to.
+    pub endpoint: Value,
 }
 
 /// A name as written.
@@ -97,6 +117,19 @@ pub enum ExprKind {
     Drop(Option<String>),
     /// `forward`, with its label.
     Forward(Option<String>),
+    /// A verb with operands.
+    Verb(Box<Verb>),
+    /// `dup`.
+    Dup,
+    /// `NODE@PORT => NODE@PORT`.
+    Link {
+        /// Node and port where the link begins.
+        from: Box<(Value, Value)>,
+        /// Node and port where it ends.
+        to: Box<(Value, Value)>,
+    },
+    /// `established`, `established(p)`.
+    Established(Option<Box<Expr>>),
     /// `filter p`.
     Filter(Box<Expr>),
     /// `FIELD = v`, `FIELD != v`, `FIELD in …`.
@@ -159,6 +192,129 @@ pub enum ExprKind {
     },
     /// What could not be read, or is not supported; already reported.
     Error,
+}
+
+/// A verb with operands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verb {
+    /// `forward to X`, with its label.
+    ForwardTo(Value, Option<String>),
+    /// `flood`.
+    Flood,
+    /// `multicast G`.
+    Multicast(Value),
+    /// `balance(a weight 2, b by ip4Src, tcpSrcPort)`.
+    Balance {
+        /// Back ends with their weights.
+        targets: Vec<(Value, Option<u64>)>,
+        /// Fields that tell clients apart; none for the whole flow.
+        by: Vec<Subject>,
+    },
+    /// `snat A`.
+    Snat(Value),
+    /// `dnat A`, `dnat A port N`.
+    Dnat(Value, Option<Value>),
+    /// `count NAME`.
+    Count(Name),
+    /// `limit 100/s per ip4Src`.
+    Limit {
+        /// Packets, or bits with a unit.
+        rate: Rate,
+        /// Fields that tell the limited ones apart; none for all together.
+        per: Vec<Subject>,
+    },
+    /// `mirror to X`.
+    Mirror(Value),
+    /// `log`, with its label.
+    Log(Option<String>),
+}
+
+/// How much in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// Packets.
+    Packets(u64),
+    /// Bits.
+    Bits(u64),
+}
+
+/// What shall hold of a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assertion {
+    /// What shall hold.
+    pub kind: AssertionKind,
+    /// Only packets for which this holds are meant.
+    pub condition: Option<Expr>,
+}
+
+/// What shall hold of a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AssertionKind {
+    /// `reach(a, b)`: every packet that a sends to b arrives.
+    Reach(Value, Value),
+    /// `isolated(a, b)`: neither can begin a connection to the other; `both`: nor answer.
+    Isolated {
+        /// One side.
+        left: Value,
+        /// The other.
+        right: Value,
+        /// Replies count as well.
+        both: bool,
+    },
+    /// `waypoint(a, b, via c)`: whatever comes from a to b has passed c.
+    Waypoint {
+        /// Where it starts.
+        from: Value,
+        /// Where it ends.
+        to: Value,
+        /// What it passes.
+        via: Value,
+    },
+    /// `loop-free`: no packet is sent around for ever.
+    LoopFree,
+    /// `no-black-hole`: whatever is sent on arrives somewhere.
+    NoBlackHole,
+    /// `p == q`: the same comes out of both.
+    Equal(Expr, Expr),
+    /// `p <= q`: whatever comes out of the first also comes out of the second.
+    Contained(Expr, Expr),
+}
+
+/// `test "…" { … }`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Test {
+    /// What it shows.
+    pub name: String,
+    /// Packets with what shall become of them.
+    pub cases: Vec<TestCase>,
+}
+
+/// `from X to Y tcp 22 with FIELD = v : drop "label"`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestCase {
+    /// Who sends it.
+    pub from: Value,
+    /// To whom.
+    pub to: Value,
+    /// Its protocol.
+    pub protocol: Option<Word>,
+    /// Its destination port.
+    pub port: Option<Value>,
+    /// Further fields.
+    pub fields: Vec<(Subject, Value)>,
+    /// What shall become of it.
+    pub expected: Expected,
+    /// Where.
+    pub span: Span,
+}
+
+/// What shall become of a packet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// `drop`, `drop "label"`.
+    Drop(Option<String>),
+    /// `forward`, `forward to X`, each with a label.
+    Forward(Option<Value>, Option<String>),
 }
 
 /// How a test compares.

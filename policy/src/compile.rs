@@ -210,6 +210,8 @@ impl Walk<'_> {
             }
             Term::SetPort(port, label) => self.compiler.store.assign(Field::Port, *port, *label),
             Term::Drop(label) => self.compiler.store.drop(*label),
+            // Tables make packets, not histories.
+            Term::Dup => self.compiler.store.all(&[])?,
             Term::Union(arms) => {
                 let arms = self.terms(arms)?;
                 self.compiler.store.union(&arms)?
@@ -277,6 +279,18 @@ impl Walk<'_> {
                 let inner = self.predicate(*inner)?;
                 self.compiler.store.negate(inner)?
             }
+            Pred::Conditional(arms, otherwise) => {
+                let mut done = Vec::with_capacity(arms.len());
+                for (condition, then) in arms {
+                    done.push((self.predicate(*condition)?, self.predicate(*then)?));
+                }
+                let otherwise = self.predicate(*otherwise)?;
+                self.compiler.store.choose(&done, otherwise)?
+            }
+            Pred::Reverse => match self.policy.reverse {
+                Some(reverse) => self.predicate(reverse)?,
+                None => self.compiler.store.union(&[])?,
+            },
         };
         self.predicates.insert(id, done);
         Ok(done)

@@ -134,6 +134,9 @@ codes! {
     /// Definitions expand beyond the limit.
     ExpandsTooFar = "SW0309" Error
         "nest definitions with parameters less deeply",
+    /// Packets of others sent to an endpoint that does not take them.
+    NotTransparent = "SW0310" Error
+        "label the endpoint `transparent=true` when it forwards what it is sent",
     /// A part of the language that this release does not have.
     NotSupported = "SW0401" Error
         "leave it out; the user guide lists what there is",

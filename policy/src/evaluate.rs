@@ -44,6 +44,11 @@ fn holds(policy: &Resolved, predicate: PredId, packet: &Packet) -> bool {
         Pred::And(parts) => parts.iter().all(|p| holds(policy, *p, packet)),
         Pred::Or(parts) => parts.iter().any(|p| holds(policy, *p, packet)),
         Pred::Not(inner) => !holds(policy, *inner, packet),
+        Pred::Conditional(arms, otherwise) => {
+            let arm = arms.iter().find(|(p, _)| holds(policy, *p, packet));
+            holds(policy, arm.map_or(*otherwise, |(_, q)| *q), packet)
+        }
+        Pred::Reverse => policy.reverse.is_some_and(|p| holds(policy, p, packet)),
     }
 }
 
@@ -67,6 +72,7 @@ fn term(policy: &Resolved, id: TermId, packet: &Packet) -> Result<Outcome, TooMa
             one(packet, *label)
         }
         Term::Drop(label) => nothing(*label),
+        Term::Dup => one(*packet, NO_LABEL),
         Term::Union(arms) => {
             let mut out = nothing(NO_LABEL);
             for arm in arms {

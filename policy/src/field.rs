@@ -38,10 +38,43 @@ pub enum Field {
     VlanId,
     /// VLAN priority; zero in every packet that reaches a policy.
     VlanPriority,
+    /// State of the connection that the packet belongs to, of [`Connection`]. Read only: it is set
+    /// before the policy.
+    Connection,
+    /// Hash of what `balance` tells clients apart by, 16 bits. Read only.
+    Bucket,
+    /// 1 when the rate of `limit` admits the packet. Read only.
+    Token,
 }
 
 /// Number of fields.
-pub const FIELDS: usize = 15;
+pub const FIELDS: usize = 18;
+
+/// A value of [`Field::Connection`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Connection {
+    /// The packet may begin a connection, or belongs to none.
+    New = 0,
+    /// It belongs to a connection that was admitted.
+    Established = 1,
+    /// It speaks of a connection that was admitted, such as an ICMP error.
+    Related = 2,
+}
+
+impl Connection {
+    /// Every state, with its name in policies.
+    pub const ALL: [(&'static str, Connection); 3] = [
+        ("new", Connection::New),
+        ("established", Connection::Established),
+        ("related", Connection::Related),
+    ];
+
+    /// The state with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Connection> {
+        Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, c)| *c)
+    }
+}
 
 impl Field {
     /// Every field.
@@ -61,6 +94,9 @@ impl Field {
         Field::EthDestination,
         Field::VlanId,
         Field::VlanPriority,
+        Field::Connection,
+        Field::Bucket,
+        Field::Token,
     ];
 
     /// The name by which the printer and messages call it.
@@ -82,7 +118,16 @@ impl Field {
             Field::EthDestination => "ethDst",
             Field::VlanId => "vlanId",
             Field::VlanPriority => "vlanPcp",
+            Field::Connection => "conn",
+            Field::Bucket => "bucket",
+            Field::Token => "token",
         }
+    }
+
+    /// Whether the field is no header of the packet but set before the policy, and read only.
+    #[must_use]
+    pub const fn is_virtual(self) -> bool {
+        matches!(self, Field::Connection | Field::Bucket | Field::Token)
     }
 
     /// Width in bits of a numeric field; zero for the two addresses.
@@ -97,6 +142,9 @@ impl Field {
             Field::EthSource | Field::EthDestination => 48,
             Field::VlanId => 12,
             Field::VlanPriority => 3,
+            Field::Connection => 2,
+            Field::Bucket => 16,
+            Field::Token => 1,
         }
     }
 
@@ -106,6 +154,7 @@ impl Field {
         match self {
             // The greatest 32-bit value stands for "owner of the destination".
             Field::Port => OWNER - 1,
+            Field::Connection => Connection::Related as u64,
             _ => (1 << self.bits()) - 1,
         }
     }
@@ -126,7 +175,7 @@ pub enum Subject {
 }
 
 /// Every spelling of a subject that is one word; the first of each is what the printer writes.
-const NAMES: [(&str, Subject); 31] = [
+const NAMES: [(&str, Subject); 34] = [
     ("node", Subject::Field(Field::Node)),
     ("switch", Subject::Field(Field::Node)),
     ("sw", Subject::Field(Field::Node)),
@@ -158,6 +207,9 @@ const NAMES: [(&str, Subject); 31] = [
     ("icmpType", Subject::Field(Field::IcmpType)),
     ("icmpCode", Subject::Field(Field::IcmpCode)),
     ("dscp", Subject::Field(Field::Dscp)),
+    ("conn", Subject::Field(Field::Connection)),
+    ("bucket", Subject::Field(Field::Bucket)),
+    ("token", Subject::Field(Field::Token)),
 ];
 
 impl Subject {

@@ -73,11 +73,13 @@
 pub mod address;
 pub mod ast;
 pub mod atoms;
+pub mod claim;
 pub mod compile;
 pub mod diagnostic;
 pub mod environment;
 pub mod evaluate;
 pub mod fdd;
+pub mod feature;
 pub mod field;
 pub mod import;
 pub mod installed;

@@ -41,6 +41,12 @@ pub struct Packet {
     pub vlan_id: u16,
     /// VLAN priority.
     pub vlan_priority: u8,
+    /// State of its connection, of [`Connection`](crate::field::Connection).
+    pub connection: u8,
+    /// Hash of what `balance` tells clients apart by.
+    pub bucket: u16,
+    /// 1 when the rate of `limit` admits it.
+    pub token: u8,
 }
 
 impl Packet {
@@ -62,6 +68,9 @@ impl Packet {
             Field::EthDestination => self.eth_dst,
             Field::VlanId => self.vlan_id.into(),
             Field::VlanPriority => self.vlan_priority.into(),
+            Field::Connection => self.connection.into(),
+            Field::Bucket => self.bucket.into(),
+            Field::Token => self.token.into(),
         }
     }
 
@@ -82,6 +91,9 @@ impl Packet {
             Field::EthDestination => self.eth_dst = value,
             Field::VlanId => self.vlan_id = value as u16,
             Field::VlanPriority => self.vlan_priority = value as u8,
+            Field::Connection => self.connection = value as u8,
+            Field::Bucket => self.bucket = value as u16,
+            Field::Token => self.token = value as u8,
         }
     }
 

@@ -53,6 +53,12 @@ pub fn compile_text(text: &str, environment: &Environment) -> Result<Compiled, V
     let Some(resolved) = resolved.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) else {
         return Err(diagnostics);
     };
+    let refused = resolved.refused_features();
+    if !refused.is_empty() {
+        diagnostics.extend(refused);
+        diagnostics.sort_by_key(|d| (d.span.start, d.code));
+        return Err(diagnostics);
+    }
     let tables = compile(&resolved, &Options::default())
         .map_err(|too_large| {
             Diagnostic::new(

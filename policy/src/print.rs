@@ -5,7 +5,11 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use crate::ast::{Argument, Document, Expr, ExprKind, ItemKind, Let, Operator, Value, ValueKind};
+use crate::ast::{
+    Argument, Assertion, AssertionKind, Document, Expected, Expr, ExprKind, ItemKind, Let,
+    Operator, Rate, Test, TestCase, Value, ValueKind, Verb,
+};
+use crate::field::Subject;
 
 /// How tightly an expression binds, loosest first; the levels of the parser's grammar.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,14 +27,30 @@ impl Display for Document {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for item in &self.items {
             match &item.kind {
-                ItemKind::Network { name, subnets } => {
+                ItemKind::Network {
+                    name,
+                    subnets,
+                    public,
+                } => {
                     write!(f, "network {}", name.text)?;
                     if let Some(subnets) = subnets {
-                        f.write_str(" { subnet ")?;
-                        list(f, subnets)?;
+                        f.write_str(" { ")?;
+                        if !subnets.is_empty() {
+                            f.write_str("subnet ")?;
+                            list(f, subnets)?;
+                        }
+                        for (at, public) in public.iter().enumerate() {
+                            if at > 0 || !subnets.is_empty() {
+                                f.write_str("; ")?;
+                            }
+                            write!(f, "public {} -> {}", public.address, public.endpoint)?;
+                        }
                         f.write_str(" }")?;
                     }
                 }
+                ItemKind::Assert(assertion) => write!(f, "assert {assertion}")?,
+                ItemKind::Test(test) => write!(f, "{test}")?,
+                ItemKind::Import { path } => write!(f, "import \"{path}\"")?,
                 ItemKind::Set { name, value } => write!(f, "set {} = {value}", name.text)?,
                 ItemKind::Let(definition) => write!(f, "{definition}")?,
                 ItemKind::Policy { name, body } => write!(f, "policy {} =\n    {body}", name.text)?,
@@ -60,6 +80,7 @@ impl Display for Expr {
 
 fn level(kind: &ExprKind) -> Level {
     match kind {
+        ExprKind::Verb(verb) if !verb_is_closed(verb) => Level::Not,
         // The body of a `let` goes on as far as it can.
         ExprKind::Union(_) | ExprKind::LetIn { .. } => Level::Policy,
         ExprKind::Sequence(_) => Level::Sequence,
@@ -168,7 +189,154 @@ fn kind(f: &mut Formatter<'_>, kind: &ExprKind) -> fmt::Result {
             print(f, body, Level::Unary)
         }
         ExprKind::LetIn { definition, body } => write!(f, "{definition} in {body}"),
+        ExprKind::Verb(verb) => write!(f, "{verb}"),
+        ExprKind::Dup => f.write_str("dup"),
+        ExprKind::Link { from, to } => {
+            write!(f, "{}@{} => {}@{}", from.0, from.1, to.0, to.1)
+        }
+        ExprKind::Established(None) => f.write_str("established"),
+        ExprKind::Established(Some(inner)) => write!(f, "established({inner})"),
         ExprKind::Error => f.write_str("<error>"),
+    }
+}
+
+/// Whether nothing that follows a verb could be taken for its operand.
+fn verb_is_closed(verb: &Verb) -> bool {
+    !matches!(verb, Verb::Limit { .. })
+}
+
+impl Display for Verb {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Verb::ForwardTo(target, label) => {
+                labelled(f, &format!("forward to {target}"), label.as_deref())
+            }
+            Verb::Flood => f.write_str("flood"),
+            Verb::Multicast(group) => write!(f, "multicast {group}"),
+            Verb::Balance { targets, by } => {
+                f.write_str("balance(")?;
+                for (at, (target, weight)) in targets.iter().enumerate() {
+                    if at > 0 {
+                        f.write_str(", ")?;
+                    }
+                    write!(f, "{target}")?;
+                    if let Some(weight) = weight {
+                        write!(f, " weight {weight}")?;
+                    }
+                }
+                if !by.is_empty() {
+                    write!(f, " by {}", subjects(by))?;
+                }
+                f.write_char(')')
+            }
+            Verb::Snat(address) => write!(f, "snat {address}"),
+            Verb::Dnat(address, None) => write!(f, "dnat {address}"),
+            Verb::Dnat(address, Some(port)) => write!(f, "dnat {address} port {port}"),
+            Verb::Count(name) => write!(f, "count {}", name.text),
+            Verb::Limit { rate, per } => {
+                match rate {
+                    Rate::Packets(packets) => write!(f, "limit {packets} pps")?,
+                    Rate::Bits(bits) => write!(f, "limit {bits} bit")?,
+                }
+                match per.as_slice() {
+                    [] => Ok(()),
+                    _ => write!(f, " per {}", subjects(per)),
+                }
+            }
+            Verb::Mirror(target) => write!(f, "mirror to {target}"),
+            Verb::Log(label) => labelled(f, "log", label.as_deref()),
+        }
+    }
+}
+
+fn subjects(subjects: &[Subject]) -> String {
+    let names: Vec<&str> = subjects.iter().map(|s| s.name()).collect();
+    names.join(", ")
+}
+
+impl Display for Assertion {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let condition = match &self.condition {
+            Some(condition) => format!(" where {}", AtLeast(condition, Level::Or)),
+            None => String::new(),
+        };
+        match &self.kind {
+            AssertionKind::Reach(from, to) => write!(f, "reach({from}, {to}{condition})"),
+            AssertionKind::Isolated { left, right, both } => {
+                let both = if *both { " both" } else { "" };
+                write!(f, "isolated{both}({left}, {right}{condition})")
+            }
+            AssertionKind::Waypoint { from, to, via } => {
+                write!(f, "waypoint({from}, {to}, via {via}{condition})")
+            }
+            AssertionKind::LoopFree | AssertionKind::NoBlackHole => {
+                f.write_str(match self.kind {
+                    AssertionKind::LoopFree => "loop-free",
+                    _ => "no-black-hole",
+                })?;
+                match condition.is_empty() {
+                    true => Ok(()),
+                    false => write!(f, "({})", condition.trim_start()),
+                }
+            }
+            AssertionKind::Equal(left, right) => {
+                let (left, right) = (
+                    AtLeast(left, Level::Sequence),
+                    AtLeast(right, Level::Sequence),
+                );
+                write!(f, "{left} == {right}{condition}")
+            }
+            AssertionKind::Contained(left, right) => {
+                let (left, right) = (
+                    AtLeast(left, Level::Sequence),
+                    AtLeast(right, Level::Sequence),
+                );
+                write!(f, "{left} <= {right}{condition}")
+            }
+        }
+    }
+}
+
+/// An expression in brackets unless it binds tightly enough.
+struct AtLeast<'a>(&'a Expr, Level);
+
+impl Display for AtLeast<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        print(f, self.0, self.1)
+    }
+}
+
+impl Display for Test {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "test \"{}\" {{", self.name)?;
+        for case in &self.cases {
+            writeln!(f, "    {case}")?;
+        }
+        f.write_char('}')
+    }
+}
+
+impl Display for TestCase {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "from {} to {}", self.from, self.to)?;
+        if let Some(protocol) = self.protocol {
+            write!(f, " {}", protocol.name())?;
+        }
+        if let Some(port) = &self.port {
+            write!(f, " {port}")?;
+        }
+        for (at, (subject, value)) in self.fields.iter().enumerate() {
+            let between = if at == 0 { " with" } else { "," };
+            write!(f, "{between} {} = {value}", subject.name())?;
+        }
+        f.write_str(" : ")?;
+        match &self.expected {
+            Expected::Drop(label) => labelled(f, "drop", label.as_deref()),
+            Expected::Forward(None, label) => labelled(f, "forward", label.as_deref()),
+            Expected::Forward(Some(to), label) => {
+                labelled(f, &format!("forward to {to}"), label.as_deref())
+            }
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::address::{Address, AddressSet};
-use crate::diagnostic::Span;
+use crate::diagnostic::{Code, Diagnostic, Span};
+use crate::feature::Feature;
 use crate::field::Field;
 use crate::packet::{LabelId, NO_LABEL};
 
@@ -37,6 +38,8 @@ pub enum Term {
     SetPort(u64, LabelId),
     /// Drops, with a label.
     Drop(LabelId),
+    /// Records the packet in its history, and lets it through.
+    Dup,
     /// All of these on copies of the packet.
     Union(Box<[TermId]>),
     /// One after the other.
@@ -64,6 +67,11 @@ pub enum Pred {
     Or(Box<[PredId]>),
     /// The opposite.
     Not(PredId),
+    /// The second of the first pair whose first holds, else the last.
+    Conditional(Box<[(PredId, PredId)]>, PredId),
+    /// The policy would let the packet's reverse out as the first of a connection: see
+    /// [`Resolved::reverse`].
+    Reverse,
 }
 
 /// The network that a policy is for.
@@ -88,10 +96,25 @@ pub struct Resolved {
     pub(crate) root: TermId,
     /// Text of every label, by its place in the source.
     pub(crate) labels: BTreeMap<LabelId, String>,
+    /// Where the statement of each label stands.
+    pub(crate) label_spans: BTreeMap<LabelId, Span>,
     /// Where each field is first assigned; addresses by family, as only one can be rewritten.
     pub(crate) assigned: BTreeMap<AssignedField, Span>,
     /// Numbers of the endpoints of the network.
     pub(crate) endpoints: BTreeSet<u32>,
+    /// What [`Pred::Reverse`] stands for; `None` when the policy never asks.
+    pub(crate) reverse: Option<PredId>,
+    /// What the policy needs of the data plane beyond tables, and where it first asks for it.
+    pub(crate) needs: BTreeMap<Feature, Span>,
+    /// Numbers of the endpoints through which packets may be sent on their way.
+    pub(crate) transparent: BTreeSet<u32>,
+    /// What shall hold of the policy.
+    pub(crate) assertions: Vec<crate::claim::Claim>,
+    /// Packets with what shall become of them.
+    pub(crate) tests: Vec<crate::claim::PacketTest>,
+    /// The policy has links: then nodes are places inside it, and where a packet's `node` ends
+    /// means nothing.
+    pub(crate) links: bool,
     /// Where the policy is defined.
     pub(crate) span: Span,
     pub(crate) source: Arc<str>,
@@ -106,6 +129,24 @@ pub(crate) enum AssignedField {
 }
 
 impl Resolved {
+    /// What shall hold of the policy.
+    #[must_use]
+    pub fn assertions(&self) -> &[crate::claim::Claim] {
+        &self.assertions
+    }
+
+    /// The tests in the text.
+    #[must_use]
+    pub fn tests(&self) -> &[crate::claim::PacketTest] {
+        &self.tests
+    }
+
+    /// The text that was resolved.
+    #[must_use]
+    pub fn source(&self) -> &Arc<str> {
+        &self.source
+    }
+
     /// The text of a label; the default texts name the policy.
     #[must_use]
     pub fn label(&self, label: LabelId, dropped: bool) -> String {
@@ -114,6 +155,37 @@ impl Resolved {
             _ if dropped => format!("{}: drop", self.policy),
             _ => format!("{}: not forwarded", self.policy),
         }
+    }
+
+    /// Where the statement of a label stands; `None` for [`NO_LABEL`].
+    #[must_use]
+    pub fn label_span(&self, label: LabelId) -> Option<Span> {
+        self.label_spans.get(&label).copied()
+    }
+
+    /// What the policy needs of the data plane beyond tables, in the order of the text.
+    #[must_use]
+    pub fn needs(&self) -> Vec<(Feature, Span)> {
+        let mut needs: Vec<_> = self.needs.iter().map(|(f, s)| (*f, *s)).collect();
+        needs.sort_by_key(|(_, span)| span.start);
+        needs
+    }
+
+    /// The refusal, by name, of what this release's data plane does not have.
+    #[must_use]
+    pub fn refused_features(&self) -> Vec<Diagnostic> {
+        let refusal = |(feature, span): (Feature, Span)| {
+            let words = self
+                .source
+                .get(span.start as usize..span.end as usize)
+                .and_then(|text| text.split([' ', '(', '\n']).next())
+                .filter(|_| !matches!(feature, Feature::Transparent))
+                .unwrap_or(feature.words());
+            let message = format!("`{words}` {}", feature.lacking());
+            Diagnostic::new(&self.source, Code::NotSupported, span, message)
+                .with_hint(feature.instead())
+        };
+        self.needs().into_iter().map(refusal).collect()
     }
 
     pub(crate) fn term(&self, id: TermId) -> &Term {

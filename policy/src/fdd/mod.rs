@@ -19,7 +19,7 @@ pub use store::{Action, Id, Leaf, Node, Store, TooLarge};
 use crate::field::Field;
 
 /// Number of fields that a diagram tests: all but the two of VLAN tags, which are always zero.
-pub const TESTED: usize = 13;
+pub const TESTED: usize = 16;
 
 /// The order in which a diagram tests fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,9 @@ impl Default for Order {
             Field::Node,
             Field::EthDestination,
             Field::EthSource,
+            Field::Connection,
+            Field::Bucket,
+            Field::Token,
         ])
     }
 }

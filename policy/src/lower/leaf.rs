@@ -22,6 +22,8 @@ pub(super) fn lower_leaf(
         copies.push(copied(fdd, policy, action)?);
         first = first.min(label);
     }
+    copies.sort_by_cached_key(bytes);
+    copies.dedup();
     let label = if copies.is_empty() {
         policy.label(leaf.dropped, true)
     } else {
@@ -33,7 +35,6 @@ pub(super) fn lower_leaf(
             label,
         });
     }
-    copies.sort_by_cached_key(bytes);
     Ok(tables::Leaf { label, copies })
 }
 
@@ -63,6 +64,8 @@ fn copied(fdd: &Fdd, policy: &Resolved, action: &Action) -> Result<Copied, Refus
                 }
                 out.out = Some(Out::Endpoint(number));
             }
+            // Behind links a node is a place inside the policy.
+            Field::Node if policy.links => {}
             Field::Dscp => out.dscp = Some(*value as u8),
             Field::SourcePort => out.src_port = Some(*value as u16),
             Field::DestinationPort => out.dst_port = Some(*value as u16),

@@ -15,6 +15,7 @@ use sunwire_dataplane_common::tables::MAX_DEPTH;
 
 use crate::compile::Fdd;
 use crate::fdd::{Id, Node};
+use crate::feature::Feature;
 use crate::field::Field;
 use crate::tables::{AddressClass, Digest, FlowTables, TableNode, Value};
 use crate::term::Resolved;
@@ -52,6 +53,9 @@ impl Default for Capacity {
 /// # Errors
 /// [`Refused`] when the data plane cannot do what the policy says.
 pub fn lower(fdd: &Fdd, policy: &Resolved, capacity: &Capacity) -> Result<FlowTables, Refused> {
+    if let Some((feature, _)) = policy.needs().first() {
+        return Err(Refused::NotSupported(*feature));
+    }
     let mut lowering = Lowering {
         fdd,
         policy,
@@ -134,7 +138,7 @@ impl Lowering<'_> {
                 parts.dedup_by_key(|(_, child)| *child);
                 match parts.as_slice() {
                     [(_, only)] => *only,
-                    _ => self.test(self.fdd.store.order().0[usize::from(rank)], &parts),
+                    _ => self.test(self.fdd.store.order().0[usize::from(rank)], &parts)?,
                 }
             }
         };
@@ -142,15 +146,17 @@ impl Lowering<'_> {
         Ok(digest)
     }
 
-    fn test(&mut self, field: Field, parts: &[(u64, Digest)]) -> Digest {
+    fn test(&mut self, field: Field, parts: &[(u64, Digest)]) -> Result<Digest, Refused> {
         let table = match field {
-            Field::Source => return self.class_test(TableField::SourceClass, parts),
-            Field::Destination => return self.class_test(TableField::DestinationClass, parts),
+            Field::Source => return Ok(self.class_test(TableField::SourceClass, parts)),
+            Field::Destination => {
+                return Ok(self.class_test(TableField::DestinationClass, parts));
+            }
             Field::EthSource => {
-                return self.mac_test(TableField::EthSrcHigh, TableField::EthSrcLow, parts);
+                return Ok(self.mac_test(TableField::EthSrcHigh, TableField::EthSrcLow, parts));
             }
             Field::EthDestination => {
-                return self.mac_test(TableField::EthDstHigh, TableField::EthDstLow, parts);
+                return Ok(self.mac_test(TableField::EthDstHigh, TableField::EthDstLow, parts));
             }
             Field::Port => TableField::Endpoint,
             Field::Node => TableField::Node,
@@ -164,8 +170,14 @@ impl Lowering<'_> {
             Field::VlanId | Field::VlanPriority => {
                 unreachable!("tests of tags are decided when compiling")
             }
+            Field::Connection | Field::Bucket | Field::Token => {
+                return Err(Refused::NotSupported(Feature::of_field(field)));
+            }
         };
-        radix::lower(parts, field.bits(), &mut |node| self.insert(table, node))
+        let width = field.bits();
+        Ok(radix::lower(parts, width, &mut |node| {
+            self.insert(table, node)
+        }))
     }
 
     /// A test of an address class: one exact node, with the most frequent child as default.

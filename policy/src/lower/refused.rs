@@ -4,6 +4,7 @@ use sunwire_dataplane_common::tables::{MAX_COPIES, MAX_DEPTH};
 
 use crate::address::Address;
 use crate::diagnostic::{Code, Diagnostic};
+use crate::feature::Feature;
 use crate::field::{Field, Subject};
 use crate::term::{AssignedField, Resolved};
 
@@ -13,6 +14,9 @@ pub enum Refused {
     /// The data plane cannot write this field.
     #[error("`{}` cannot be assigned: this data plane does not rewrite it", .0.name())]
     NotWritable(Subject),
+    /// The policy asks for something that the data plane does not have.
+    #[error("`{}` {}", .0.words(), .0.lacking())]
+    NotSupported(Feature),
     /// A copy is sent to an endpoint that the network does not have.
     #[error("the network has no endpoint with the number {0}")]
     UnknownEndpoint(u32),
@@ -58,6 +62,11 @@ impl Refused {
                             tcpDstPort, and port, which says where the packet goes";
                 (Code::NotWritable, assigned(field), hint)
             }
+            Refused::NotSupported(feature) => (
+                Code::NotSupported,
+                policy.needs.get(feature).copied(),
+                feature.instead(),
+            ),
             Refused::UnknownEndpoint(_) => (
                 Code::UnknownName,
                 assigned(AssignedField::Number(Field::Port)),

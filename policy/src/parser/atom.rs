@@ -2,7 +2,7 @@
 
 use super::Parser;
 use super::expression::error;
-use crate::ast::{Argument, Expr, ExprKind, Name, Operator, Word};
+use crate::ast::{Argument, Expr, ExprKind, Name, Operator, Verb, Word};
 use crate::diagnostic::Span;
 use crate::field::{Field, Subject};
 use crate::token::Token;
@@ -19,7 +19,7 @@ impl Parser<'_> {
                 inner
             }
             Token::Ident(word) => self.word(start, word),
-            Token::Number(_) if self.peek_at(1) == Token::Sign("@") => self.refuse_link(),
+            Token::Number(_) | Token::Text(_) if self.peek_at(1) == Token::Sign("@") => self.link(),
             Token::Error => {
                 self.advance();
                 error(start)
@@ -75,15 +75,21 @@ impl Parser<'_> {
             }
             "forward" => {
                 self.advance();
-                if self.is_word("to") {
-                    return self.refuse_forward_to(start);
+                if self.eat_word("to") {
+                    let target = self.value();
+                    let label = self.eat_text();
+                    let verb = Box::new(Verb::ForwardTo(target, label));
+                    return self.built(start, ExprKind::Verb(verb));
                 }
                 let label = self.eat_text();
                 return self.built(start, ExprKind::Forward(label));
             }
             _ => {}
         }
-        if let Some(expr) = self.refuse_word(word) {
+        if self.peek_at(1) == Token::Sign("@") && !super::is_reserved(word) {
+            return self.link();
+        }
+        if let Some(expr) = self.verb(start, word) {
             return expr;
         }
         if let Some(kind) = Word::named(word) {
@@ -120,7 +126,7 @@ impl Parser<'_> {
     }
 
     /// The field that is named here, of one word or two.
-    fn subject(&mut self) -> Option<Subject> {
+    pub(super) fn subject(&mut self) -> Option<Subject> {
         let Token::Ident(word) = self.peek() else {
             return None;
         };
@@ -199,10 +205,12 @@ impl Parser<'_> {
             span: start,
         };
         self.advance();
+        let compared = self.comparing && self.is_sign("==");
         if matches!(
             self.peek(),
             Token::Sign("=" | "==" | "!=" | ":=") | Token::Ident("in")
         ) && self.looks_like_field_use()
+            && !compared
         {
             return self.unknown_field(&name);
         }

@@ -1,7 +1,7 @@
-//! Definitions: `network`, `set`, `let`, `policy`, and a bare policy.
+//! Definitions: `network`, `set`, `let`, `policy`, `assert`, `test`, `import`, and a bare policy.
 
 use super::Parser;
-use crate::ast::{Expr, ExprKind, Item, ItemKind, Let, Name, Value};
+use crate::ast::{Expr, ExprKind, Item, ItemKind, Let, Name, Public, Value};
 use crate::diagnostic::Span;
 use crate::token::Token;
 
@@ -19,8 +19,8 @@ impl Parser<'_> {
                 self.expected_hint(
                     "a definition",
                     Some(
-                        "definitions start with `network`, `set`, `let` or `policy`; \
-                          predicates are joined by `and`, policies by `;` or `+`",
+                        "definitions start with `network`, `set`, `let`, `policy`, `assert`, `test` \
+                          or `import`; predicates are joined by `and`, policies by `;` or `+`",
                     ),
                 );
                 self.skip_to_item();
@@ -62,9 +62,18 @@ impl Parser<'_> {
                 };
                 Some(self.main(start, kind))
             }
-            Token::Ident(word @ ("assert" | "test" | "import")) => {
-                self.refuse_item(word);
-                None
+            Token::Ident("assert") => self.assertion().map(ItemKind::Assert),
+            Token::Ident("test") => self.test_block().map(ItemKind::Test),
+            Token::Ident("import") => {
+                self.advance();
+                let Some(path) = self.eat_text() else {
+                    self.expected_hint(
+                        "the path of a file in quotes",
+                        Some("write `import \"common.nk\"`"),
+                    );
+                    return None;
+                };
+                Some(ItemKind::Import { path })
             }
             _ => {
                 let body = self.policy();
@@ -92,9 +101,11 @@ impl Parser<'_> {
             return ItemKind::Network {
                 name,
                 subnets: None,
+                public: Vec::new(),
             };
         }
         let mut subnets = Vec::new();
+        let mut public = Vec::new();
         while !self.is_sign("}") && !self.at_item() {
             match self.peek() {
                 Token::Ident("subnet") => {
@@ -104,9 +115,15 @@ impl Parser<'_> {
                         subnets.push(self.value());
                     }
                 }
-                Token::Ident("public") => self.refuse_public(),
+                Token::Ident("public") => {
+                    self.advance();
+                    let address = self.value();
+                    self.expect_sign("->");
+                    let endpoint = self.value();
+                    public.push(Public { address, endpoint });
+                }
                 _ => {
-                    self.expected("`subnet` or `}`");
+                    self.expected("`subnet`, `public` or `}`");
                     break;
                 }
             }
@@ -124,6 +141,7 @@ impl Parser<'_> {
         ItemKind::Network {
             name,
             subnets: Some(subnets),
+            public,
         }
     }
 

@@ -14,11 +14,13 @@
 //! After a mistake the parser skips to where an expression or a definition can start anew. Nesting
 //! is limited, so no input can exhaust the stack; chains of `else if`, `+` and `;` do not nest.
 
+mod assertion;
 mod atom;
 mod expression;
 mod item;
-mod unsupported;
+mod test_block;
 mod value;
+mod verb;
 
 use std::sync::Arc;
 
@@ -53,6 +55,7 @@ pub fn parse(text: &str) -> (Document, Vec<Diagnostic>) {
         at: 0,
         depth: 0,
         stars: true,
+        comparing: false,
         reported: usize::MAX,
         sink,
     };
@@ -67,6 +70,8 @@ struct Parser<'a> {
     depth: usize,
     /// Whether a `*` belongs to the atom before it; not directly inside `filter`.
     stars: bool,
+    /// Whether `==` after a name compares two policies, as in an assertion.
+    comparing: bool,
     /// Token of the last mistake: one token is reported once.
     reported: usize,
     sink: Sink,

@@ -147,5 +147,7 @@ impl Parser<'_> {
 
 /// Whether a word can stand for a value: a name, or a word such as `tcp` in `ipProto = tcp`.
 fn is_value_word(word: &str) -> bool {
-    crate::ast::Word::named(word).is_some() || word == "ip" || !super::is_reserved(word)
+    crate::ast::Word::named(word).is_some()
+        || matches!(word, "ip" | "established")
+        || !super::is_reserved(word)
 }

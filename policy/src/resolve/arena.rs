@@ -111,7 +111,7 @@ impl Arena {
                 forwards: *port == OWNER,
                 ..Facts::LEAF
             },
-            Term::SetNumber(..) | Term::SetAddress(..) | Term::Drop(_) => Facts::LEAF,
+            Term::SetNumber(..) | Term::SetAddress(..) | Term::Drop(_) | Term::Dup => Facts::LEAF,
             Term::Union(parts) | Term::Sequence(parts) => {
                 Facts::over(parts.iter().map(|p| self.facts(*p)))
             }
@@ -127,7 +127,7 @@ impl Arena {
 
     fn facts_of_predicate(&self, predicate: &Pred) -> Facts {
         match predicate {
-            Pred::True | Pred::False | Pred::Address(..) => Facts::LEAF,
+            Pred::True | Pred::False | Pred::Address(..) | Pred::Reverse => Facts::LEAF,
             Pred::Number(field, _) => Facts {
                 tests_port: *field == Field::Port,
                 ..Facts::LEAF
@@ -136,6 +136,12 @@ impl Arena {
                 Facts::over(parts.iter().map(|p| self.predicate_facts(*p)))
             }
             Pred::Not(inner) => Facts::over([self.predicate_facts(*inner)].into_iter()),
+            Pred::Conditional(arms, otherwise) => {
+                let arms = arms
+                    .iter()
+                    .flat_map(|(p, q)| [self.predicate_facts(*p), self.predicate_facts(*q)]);
+                Facts::over(arms.chain([self.predicate_facts(*otherwise)]))
+            }
         }
     }
 }

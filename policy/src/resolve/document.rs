@@ -1,8 +1,8 @@
-//! The definitions of a document: its network, sets, `let`s, and the one policy.
+//! The definitions of a document: its network, sets, `let`s and policies.
 
 use std::collections::BTreeSet;
 
-use super::{Global, Meaning, NamedSet, Resolver, Scope};
+use super::{Global, GlobalKind, Meaning, NamedSet, Resolver, Scope};
 use crate::address::Prefix;
 use crate::ast::{Expr, ItemKind, Name, Value, ValueKind};
 use crate::diagnostic::{Code, Span};
@@ -18,42 +18,39 @@ impl<'d> Resolver<'d> {
     pub(super) fn document(&mut self) -> Option<(TermId, Span)> {
         self.collect_declared();
         self.find_network();
-        let mut policy: Option<(&'d Name, &'d Expr)> = None;
-        for item in &self.document.items {
-            if let ItemKind::Policy { name, body } = &item.kind {
-                match policy {
-                    None => {
-                        self.policy.clone_from(&name.text);
-                        policy = Some((name, body));
-                    }
-                    Some((first, _)) => {
-                        self.sink
-                            .report(
-                                Code::NotSupported,
-                                name.span,
-                                "several policies in one text are not there yet",
-                            )
-                            .label(first.span, "the first policy")
-                            .hint("make one of them a `let` and use it in the other");
-                    }
-                }
-            }
-        }
-        let mut root = None;
+        let mut policies: Vec<(&'d Name, Option<TermId>, Span)> = Vec::new();
+        self.policy = self.name_in_force();
+        let force = self.policy.clone();
         for item in &self.document.items {
             match &item.kind {
-                ItemKind::Network { .. } => {}
+                ItemKind::Network { public, .. } => {
+                    for public in public {
+                        self.public(public);
+                    }
+                }
                 ItemKind::Set { name, value } => self.define_set(name, value),
                 ItemKind::Let(definition) => self.define(definition),
                 ItemKind::Policy { name, body } => {
+                    // Labels without a text of their own name the policy where they stand.
+                    self.policy.clone_from(&name.text);
                     let term = self.whole_policy(body);
-                    if policy.is_some_and(|(first, _)| std::ptr::eq(first, name)) {
-                        root = term.map(|term| (term, body.span));
-                    }
+                    self.policy.clone_from(&force);
+                    self.define_policy(name, term);
+                    policies.push((name, term, body.span));
                 }
+                ItemKind::Import { path } => {
+                    self.sink
+                        .report(
+                            Code::NotSupported,
+                            item.span,
+                            format!("`{path}` is not here: imports are part of files"),
+                        )
+                        .hint("check and apply the file with `sunwire policy`, which includes what it imports");
+                }
+                ItemKind::Assert(_) | ItemKind::Test(_) => {}
             }
         }
-        if policy.is_none() {
+        if policies.is_empty() {
             let end = self.document.source.len() as u32;
             self.sink
                 .report(
@@ -63,7 +60,69 @@ impl<'d> Resolver<'d> {
                 )
                 .hint("write `policy main = …`");
         }
+        let root = self.in_force(&policies);
+        if let Some((root, span)) = root
+            && self.asks_reverse
+        {
+            self.reverse = Some(self.reverse_of_policy(root, span));
+        }
+        // Claims see every definition, wherever they stand.
+        for item in &self.document.items {
+            match &item.kind {
+                ItemKind::Assert(assertion) => self.assertion(assertion, item.span),
+                ItemKind::Test(test) => self.test_block(test, item.span),
+                _ => {}
+            }
+        }
         root
+    }
+
+    /// The policy after which verdicts are named: `main`, or the only one.
+    fn name_in_force(&self) -> String {
+        let mut names = self
+            .document
+            .items
+            .iter()
+            .filter_map(|item| match &item.kind {
+                ItemKind::Policy { name, .. } => Some(name.text.as_str()),
+                _ => None,
+            });
+        match (names.next(), names.next()) {
+            (Some(only), None) => only.to_owned(),
+            _ => "main".to_owned(),
+        }
+    }
+
+    /// The policy in force: `main`, or else all of them together, in the order of the text.
+    fn in_force(
+        &mut self,
+        policies: &[(&'d Name, Option<TermId>, Span)],
+    ) -> Option<(TermId, Span)> {
+        let main = policies.iter().find(|(name, ..)| name.text == "main");
+        match (main, policies) {
+            (Some((_, term, span)), _) | (None, [(_, term, span)]) => Some(((*term)?, *span)),
+            (None, []) => None,
+            (None, several) => {
+                let terms: Option<Box<[TermId]>> = several.iter().map(|(_, t, _)| *t).collect();
+                let span = several[0].2.to(several[several.len() - 1].2);
+                Some((self.arena.term(Term::Union(terms?)), span))
+            }
+        }
+    }
+
+    /// A policy can be used in later ones and in assertions.
+    fn define_policy(&mut self, name: &'d Name, term: Option<TermId>) {
+        if self.is_taken(name) {
+            return;
+        }
+        let meaning = term.map_or(Meaning::Erroneous, Meaning::Term);
+        self.globals.insert(
+            &name.text,
+            Global {
+                span: name.span,
+                kind: GlobalKind::Meaning(meaning),
+            },
+        );
     }
 
     fn whole_policy(&mut self, body: &'d Expr) -> Option<TermId> {
@@ -79,7 +138,7 @@ impl<'d> Resolver<'d> {
     fn find_network(&mut self) {
         let mut named: Option<&'d Name> = None;
         for item in &self.document.items {
-            let ItemKind::Network { name, subnets } = &item.kind else {
+            let ItemKind::Network { name, subnets, .. } = &item.kind else {
                 continue;
             };
             if let Some(first) = named {
@@ -181,11 +240,7 @@ impl<'d> Resolver<'d> {
             .sets
             .get(name.text.as_str())
             .map(|set| set.span)
-            .or_else(|| {
-                self.globals
-                    .get(name.text.as_str())
-                    .map(|g| g.definition.name.span)
-            });
+            .or_else(|| self.globals.get(name.text.as_str()).map(|g| g.span));
         if let Some(first) = first {
             self.sink
                 .report(
@@ -220,20 +275,16 @@ impl<'d> Resolver<'d> {
     }
 
     fn define(&mut self, definition: &'d crate::ast::Let) {
-        let meaning = if definition.params.is_empty() {
-            Some(self.expr(&definition.value, &Scope::default()))
+        let kind = if definition.params.is_empty() {
+            GlobalKind::Meaning(self.expr(&definition.value, &Scope::default()))
         } else {
             self.check_params(definition);
-            None
+            GlobalKind::Parametric(definition)
         };
         if !self.is_taken(&definition.name) {
-            self.globals.insert(
-                &definition.name.text,
-                Global {
-                    definition,
-                    meaning,
-                },
-            );
+            let span = definition.name.span;
+            self.globals
+                .insert(&definition.name.text, Global { span, kind });
         }
     }
 

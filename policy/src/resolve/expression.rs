@@ -1,9 +1,10 @@
 //! Expressions to terms and predicates.
 
 use super::addresses::View;
-use super::{Local, MAX_DEPTH, Meaning, Resolver, Scope};
+use super::{GlobalKind, Local, MAX_DEPTH, Meaning, Resolver, Scope};
 use crate::ast::{Argument, Expr, ExprKind, Let, Name, Operator, Value, ValueKind, Word};
 use crate::diagnostic::{Code, Span};
+use crate::feature::Feature;
 use crate::field::{Field, OWNER, Subject};
 use crate::nearest::nearest;
 use crate::term::{AssignedField, Pred, PredId, Term, TermId};
@@ -104,24 +105,28 @@ impl<'d> Resolver<'d> {
                 let scope = self.with_definition(definition, scope);
                 self.expr(body, &scope)
             }
+            ExprKind::Verb(verb) => self.verb(verb, expr.span, scope),
+            ExprKind::Dup => Meaning::Term(self.arena.term(Term::Dup)),
+            ExprKind::Link { from, to } => self.link(from, to, scope),
+            ExprKind::Established(inner) => self.established(inner.as_deref(), expr.span, scope),
             ExprKind::Error => Meaning::Erroneous,
         }
     }
 
-    fn term_of(&mut self, term: Option<Term>) -> Meaning {
+    pub(super) fn term_of(&mut self, term: Option<Term>) -> Meaning {
         term.map_or(Meaning::Erroneous, |term| {
             Meaning::Term(self.arena.term(term))
         })
     }
 
-    fn pred_of(&mut self, predicate: Option<Pred>) -> Meaning {
+    pub(super) fn pred_of(&mut self, predicate: Option<Pred>) -> Meaning {
         predicate.map_or(Meaning::Erroneous, |p| {
             Meaning::Pred(self.arena.predicate(p))
         })
     }
 
     /// The predicate of an expression that has to be one.
-    fn condition(&mut self, expr: &'d Expr, scope: &Scope<'d>) -> Option<PredId> {
+    pub(super) fn condition(&mut self, expr: &'d Expr, scope: &Scope<'d>) -> Option<PredId> {
         match self.expr(expr, scope) {
             Meaning::Pred(predicate) => Some(predicate),
             Meaning::Term(_) => {
@@ -211,12 +216,13 @@ impl<'d> Resolver<'d> {
     }
 
     /// Registers a label and returns its place in source order.
-    fn label(&mut self, span: Span, label: Option<&str>, verb: &str) -> u32 {
+    pub(super) fn label(&mut self, span: Span, label: Option<&str>, verb: &str) -> u32 {
         let text = match label {
             Some(label) => label.to_owned(),
             None => format!("{}:{} {verb}", self.policy, self.lines.line(span.start)),
         };
         self.labels.insert(span.start, text);
+        self.label_spans.insert(span.start, span);
         span.start
     }
 
@@ -234,6 +240,9 @@ impl<'d> Resolver<'d> {
             Subject::Ip4(field) => self.address_test(field, View::V4, value, scope),
             Subject::Ip6(field) => self.address_test(field, View::V6, value, scope),
             Subject::Field(field) => {
+                if field.is_virtual() {
+                    self.need(Feature::of_field(field), value.span);
+                }
                 let ranges = self.ranges(field, value, scope);
                 ranges.map(|ranges| self.arena.predicate(Pred::Number(field, ranges)))
             }
@@ -269,7 +278,7 @@ impl<'d> Resolver<'d> {
         Meaning::Pred(predicate)
     }
 
-    fn number(&mut self, field: Field, ranges: &[(u64, u64)]) -> PredId {
+    pub(super) fn number(&mut self, field: Field, ranges: &[(u64, u64)]) -> PredId {
         self.arena.predicate(Pred::Number(field, ranges.into()))
     }
 
@@ -301,6 +310,19 @@ impl<'d> Resolver<'d> {
                     .hint("leave it out: networks are kept apart without tags");
                 Meaning::Erroneous
             }
+            Field::Connection | Field::Bucket | Field::Token => {
+                self.sink
+                    .report(
+                        Code::NotWritable,
+                        span,
+                        format!(
+                            "`{}` cannot be assigned: it is known before the policy",
+                            field.name()
+                        ),
+                    )
+                    .hint("test it: no header of a packet holds it");
+                Meaning::Erroneous
+            }
             Field::Source | Field::Destination => {
                 let address = self.one_address(subject, value, scope);
                 self.note_assigned(subject, address, span);
@@ -329,7 +351,12 @@ impl<'d> Resolver<'d> {
         }
     }
 
-    fn note_assigned(&mut self, subject: Subject, address: Option<std::net::IpAddr>, span: Span) {
+    pub(super) fn note_assigned(
+        &mut self,
+        subject: Subject,
+        address: Option<std::net::IpAddr>,
+        span: Span,
+    ) {
         let field = match address {
             Some(std::net::IpAddr::V6(_)) => AssignedField::V6(subject.field()),
             _ => AssignedField::V4(subject.field()),
@@ -362,13 +389,13 @@ impl<'d> Resolver<'d> {
                 self.apply(definition, name, arguments, scope, &outer)
             }
             None => match self.globals.get(name.text.as_str()).copied() {
-                Some(global) => match global.meaning {
-                    Some(meaning) => {
+                Some(global) => match global.kind {
+                    GlobalKind::Meaning(meaning) => {
                         self.no_arguments(name, arguments);
                         meaning
                     }
-                    None => {
-                        self.apply(global.definition, name, arguments, scope, &Scope::default())
+                    GlobalKind::Parametric(definition) => {
+                        self.apply(definition, name, arguments, scope, &Scope::default())
                     }
                 },
                 None => self.unknown(name),

@@ -7,17 +7,25 @@
 
 mod addresses;
 mod arena;
+mod assertions;
 mod document;
 mod expression;
+mod groups;
 pub(crate) mod index;
+mod reverse;
 mod scope;
+mod test_blocks;
 mod values;
+mod verbs;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::ast::{Document, ItemKind};
+use crate::ast::{Document, ItemKind, Rate};
+use crate::claim::{Claim, PacketTest};
 use crate::diagnostic::{Code, Diagnostic, Lines, Sink, Span};
 use crate::environment::{Environment, Network};
+use crate::feature::Feature;
+use crate::field::Subject;
 use crate::packet::LabelId;
 use crate::term::{AssignedField, PredId, Resolved, SetId, TermId};
 use addresses::Addresses;
@@ -88,6 +96,16 @@ pub(crate) fn resolve_indexed(
         declared: HashSet::new(),
         address_sets: HashMap::new(),
         labels: BTreeMap::new(),
+        label_spans: BTreeMap::new(),
+        needs: BTreeMap::new(),
+        transparent: BTreeSet::new(),
+        reverse: None,
+        asks_reverse: false,
+        links: false,
+        rates: None,
+        hashes: None,
+        assertions: Vec::new(),
+        tests: Vec::new(),
         assigned: BTreeMap::new(),
         depth: 0,
         steps: 0,
@@ -101,6 +119,13 @@ pub(crate) fn resolve_indexed(
         arena,
         policy,
         labels,
+        label_spans,
+        needs,
+        transparent,
+        reverse,
+        links,
+        assertions,
+        tests,
         assigned,
         ..
     } = resolver;
@@ -123,6 +148,13 @@ pub(crate) fn resolve_indexed(
                 sets: arena.sets,
                 root,
                 labels,
+                label_spans,
+                needs,
+                transparent,
+                reverse,
+                links,
+                assertions,
+                tests,
                 assigned,
                 span,
                 source: document.source.clone(),
@@ -150,6 +182,19 @@ struct Resolver<'d> {
     declared: HashSet<&'d str>,
     address_sets: HashMap<String, SetId>,
     labels: BTreeMap<LabelId, String>,
+    label_spans: BTreeMap<LabelId, Span>,
+    needs: BTreeMap<Feature, Span>,
+    transparent: BTreeSet<u32>,
+    reverse: Option<PredId>,
+    /// Something asked whether the policy admits the reverse of a packet.
+    asks_reverse: bool,
+    links: bool,
+    /// The rate and key of the first `limit`, and the key of the first `balance`: a packet has one
+    /// token and one bucket.
+    rates: Option<(Rate, Vec<Subject>)>,
+    hashes: Option<Vec<Subject>>,
+    assertions: Vec<Claim>,
+    tests: Vec<PacketTest>,
     assigned: BTreeMap<AssignedField, Span>,
     depth: usize,
     steps: usize,
@@ -157,12 +202,20 @@ struct Resolver<'d> {
     exhausted: bool,
 }
 
-/// A definition by `let` outside of any expression.
+/// A definition by `let` or `policy` outside of any expression.
 #[derive(Clone, Copy)]
 struct Global<'d> {
-    definition: &'d crate::ast::Let,
-    /// What it means; `None` for one with parameters.
-    meaning: Option<Meaning>,
+    /// Where its name stands.
+    span: Span,
+    kind: GlobalKind<'d>,
+}
+
+#[derive(Clone, Copy)]
+enum GlobalKind<'d> {
+    /// One without parameters, already read.
+    Meaning(Meaning),
+    /// One with parameters.
+    Parametric(&'d crate::ast::Let),
 }
 
 /// A definition by `set`.
@@ -218,6 +271,7 @@ impl<'d> Resolver<'d> {
             match &item.kind {
                 ItemKind::Set { name, .. } => self.declared.insert(&name.text),
                 ItemKind::Let(definition) => self.declared.insert(&definition.name.text),
+                ItemKind::Policy { name, .. } => self.declared.insert(&name.text),
                 _ => false,
             };
         }

@@ -148,6 +148,7 @@ impl<'d> Resolver<'d> {
             Field::EthSource | Field::EthDestination => "MAC addresses, such as 02:00:00:00:00:01",
             Field::Port => "endpoints or their numbers",
             Field::Node => "nodes or their numbers",
+            Field::Connection => "`new`, `established` or `related`",
             _ => "numbers or ranges, such as 80 or 1024-65535",
         };
         self.sink.report(
@@ -178,6 +179,7 @@ impl<'d> Resolver<'d> {
             (Field::EtherType, "ip" | "ipv4") => Some(0x0800),
             (Field::EtherType, "arp") => Some(0x0806),
             (Field::EtherType, "ipv6") => Some(0x86dd),
+            (Field::Connection, name) => crate::field::Connection::named(name).map(|c| c as u64),
             _ => None,
         };
         match known {
@@ -227,7 +229,7 @@ impl<'d> Resolver<'d> {
     }
 }
 
-fn mac_number(mac: [u8; 6]) -> u64 {
+pub(super) fn mac_number(mac: [u8; 6]) -> u64 {
     mac.iter()
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -12,5 +12,5 @@ mod run;
 
 pub use environment::environment;
 pub use packets::{packets, records};
-pub use policies::{Kind, document, policies, predicates, strip_places};
+pub use policies::{Kind, claims, document, policies, predicates, strip_places};
 pub use run::for_all;

@@ -7,7 +7,8 @@ use proptest::sample::select;
 
 use super::packets::{DSCPS, PORTS};
 use crate::ast::{
-    Argument, Document, Expr, ExprKind, Item, ItemKind, Let, Name, Operator, Value, ValueKind, Word,
+    Argument, Assertion, AssertionKind, Document, Expected, Expr, ExprKind, Item, ItemKind, Let,
+    Name, Operator, Rate, Test, Value, ValueKind, Verb, Word,
 };
 use crate::diagnostic::Span;
 use crate::field::{Field, Subject};
@@ -17,7 +18,9 @@ use crate::field::{Field, Subject};
 pub enum Kind {
     /// Everything in the language, also what the data plane refuses.
     Any,
-    /// Only fields that the data plane can rewrite.
+    /// Everything whose meaning does not depend on the policy around it: not plain `established`.
+    Closed,
+    /// Only what the data plane has, and fields that it can rewrite.
     Writable,
 }
 
@@ -61,6 +64,7 @@ pub fn document(body: Expr) -> Document {
                     value(ValueKind::Prefix(address("10.20.0.0"), 16)),
                     value(ValueKind::Prefix(address("fd00:14::"), 64)),
                 ]),
+                public: Vec::new(),
             }),
             item(ItemKind::Set {
                 name: name("web"),
@@ -109,13 +113,17 @@ fn test(subject: Subject, operator: Operator, value: Value) -> Expr {
     })
 }
 
-/// Random predicates.
+/// Random predicates that every data plane has.
 pub fn predicates() -> impl Strategy<Value = Expr> + Clone {
+    predicates_of(Kind::Writable)
+}
+
+fn predicates_of(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
     let leaf = prop_oneof![
         1 => Just(expr(ExprKind::True)),
         1 => Just(expr(ExprKind::False)),
         2 => select(&Word::ALL[..]).prop_map(|(_, word)| expr(ExprKind::Word(word))),
-        6 => (select(number_fields()), operators()).prop_flat_map(|(field, operator)| {
+        6 => (select(number_fields(kind)), operators()).prop_flat_map(|(field, operator)| {
             numbers(field).prop_map(move |value| test(Subject::Field(field), operator, value))
         }),
         6 => (address_subjects(), operators(), any::<prop::sample::Index>()).prop_map(
@@ -132,13 +140,27 @@ pub fn predicates() -> impl Strategy<Value = Expr> + Clone {
             ],
         })),
     ];
-    leaf.prop_recursive(3, 12, 3, |inner| {
+    leaf.prop_recursive(3, 12, 3, move |inner| {
         let several = prop::collection::vec(inner.clone(), 2..4);
-        prop_oneof![
-            inner.prop_map(|p| expr(ExprKind::Not(Box::new(p)))),
+        let plain = prop_oneof![
+            inner.clone().prop_map(|p| expr(ExprKind::Not(Box::new(p)))),
             several.clone().prop_map(|parts| expr(ExprKind::And(parts))),
             several.prop_map(|parts| expr(ExprKind::Or(parts))),
-        ]
+        ];
+        match kind {
+            Kind::Writable => plain.boxed(),
+            Kind::Any => prop_oneof![
+                8 => plain,
+                1 => Just(expr(ExprKind::Established(None))),
+                1 => inner.prop_map(|p| expr(ExprKind::Established(Some(Box::new(p))))),
+            ]
+            .boxed(),
+            Kind::Closed => prop_oneof![
+                8 => plain,
+                1 => inner.prop_map(|p| expr(ExprKind::Established(Some(Box::new(p))))),
+            ]
+            .boxed(),
+        }
     })
 }
 
@@ -154,12 +176,13 @@ pub fn policies(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
         1 => Just(expr(ExprKind::Id)),
         2 => labels().prop_map(|label| expr(ExprKind::Drop(label))),
         4 => labels().prop_map(|label| expr(ExprKind::Forward(label))),
-        4 => predicates().prop_map(|p| expr(ExprKind::Filter(Box::new(p)))),
+        4 => predicates_of(kind).prop_map(|p| expr(ExprKind::Filter(Box::new(p)))),
         6 => assignments(kind),
+        2 => verbs(kind),
     ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
+    leaf.prop_recursive(4, 24, 4, move |inner| {
         let several = prop::collection::vec(inner.clone(), 2..4);
-        let arms = prop::collection::vec((predicates(), inner.clone()), 1..4);
+        let arms = prop::collection::vec((predicates_of(kind), inner.clone()), 1..4);
         prop_oneof![
             3 => several.clone().prop_map(|arms| expr(ExprKind::Union(arms))),
             4 => several.prop_map(|parts| expr(ExprKind::Sequence(parts))),
@@ -168,7 +191,7 @@ pub fn policies(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
                 arms,
                 otherwise: Box::new(otherwise),
             })),
-            1 => (predicates(), inner.clone()).prop_map(|(condition, body)| expr(ExprKind::While {
+            1 => (predicates_of(kind), inner.clone()).prop_map(|(condition, body)| expr(ExprKind::While {
                 condition: Box::new(condition),
                 body: Box::new(body),
             })),
@@ -187,10 +210,107 @@ fn operators() -> impl Strategy<Value = Operator> + Clone {
     select(&[Operator::Equal, Operator::NotEqual, Operator::In][..])
 }
 
-fn number_fields() -> Vec<Field> {
+/// Verbs with operands, `dup` and links.
+fn verbs(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
+    let named = |text: &str| value(ValueKind::Name(text.to_owned()));
+    let number = |number| value(ValueKind::Number(number));
+    let address = |text: &str| value(ValueKind::Address(text.parse().expect("an address")));
+    let verb = |verb| expr(ExprKind::Verb(Box::new(verb)));
+    let mut all = vec![
+        expr(ExprKind::Dup),
+        verb(Verb::Mirror(named("db1"))),
+        verb(Verb::Multicast(named("web"))),
+    ];
+    if kind != Kind::Writable {
+        all.extend([
+            verb(Verb::Flood),
+            verb(Verb::Balance {
+                targets: vec![(named("web1"), Some(2)), (named("web2"), None)],
+                by: vec![Subject::Ip4(Field::Source)],
+            }),
+            verb(Verb::Snat(address("203.0.113.10"))),
+            verb(Verb::Dnat(address("10.20.0.3"), Some(number(443)))),
+            verb(Verb::Count(name("hits"))),
+            verb(Verb::Log(None)),
+            verb(Verb::Log(Some("seen".to_owned()))),
+            verb(Verb::Limit {
+                rate: Rate::Packets(100),
+                per: vec![Subject::Ip4(Field::Source)],
+            }),
+            expr(ExprKind::Link {
+                from: Box::new((number(1), number(1))),
+                to: Box::new((number(2), number(2))),
+            }),
+        ]);
+    }
+    select(all)
+}
+
+/// Assertions and tests, for printers and parsers.
+#[must_use]
+pub fn claims(left: &Expr, right: &Expr, condition: &Expr) -> Vec<ItemKind> {
+    let named = |text: &str| value(ValueKind::Name(text.to_owned()));
+    let assertion = |kind, condition: Option<&Expr>| {
+        ItemKind::Assert(Assertion {
+            kind,
+            condition: condition.cloned(),
+        })
+    };
+    let case = |expected| crate::ast::TestCase {
+        from: named("web1"),
+        to: named("internet"),
+        protocol: Some(Word::Tcp),
+        port: Some(value(ValueKind::Number(22))),
+        fields: vec![(Subject::Field(Field::Dscp), value(ValueKind::Number(10)))],
+        expected,
+        span: Span::default(),
+    };
+    vec![
+        assertion(
+            AssertionKind::Reach(named("web"), named("clients")),
+            Some(condition),
+        ),
+        assertion(
+            AssertionKind::Isolated {
+                left: named("web"),
+                right: named("internet"),
+                both: true,
+            },
+            None,
+        ),
+        assertion(
+            AssertionKind::Waypoint {
+                from: named("internet"),
+                to: named("web"),
+                via: named("db1"),
+            },
+            Some(condition),
+        ),
+        assertion(AssertionKind::LoopFree, None),
+        assertion(AssertionKind::NoBlackHole, Some(condition)),
+        assertion(
+            AssertionKind::Equal(left.clone(), right.clone()),
+            Some(condition),
+        ),
+        assertion(AssertionKind::Contained(left.clone(), right.clone()), None),
+        ItemKind::Test(Test {
+            name: "a test".to_owned(),
+            cases: vec![
+                case(Expected::Drop(Some("default deny".to_owned()))),
+                case(Expected::Forward(Some(named("web2")), None)),
+            ],
+        }),
+        ItemKind::Import {
+            path: "common.nk".to_owned(),
+        },
+    ]
+}
+
+fn number_fields(kind: Kind) -> Vec<Field> {
     Field::ALL
         .into_iter()
         .filter(|field| field.bits() > 0)
+        .filter(|field| kind != Kind::Writable || !field.is_virtual())
         .collect()
 }
 
@@ -295,7 +415,7 @@ fn assignments(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
         ),
         address(Subject::Ip4(Field::Source), &["10.20.0.2", "203.0.113.10"]),
     ];
-    if kind == Kind::Any {
+    if kind != Kind::Writable {
         all.push(number(Field::Protocol, vec![6, 17]));
         all.push(number(Field::EtherType, vec![0x0800, 0x86dd]));
         all.push(number(Field::Node, vec![1, 2]));
@@ -315,10 +435,35 @@ pub fn strip_places(mut document: Document) -> Document {
     for item in &mut document.items {
         item.span = Span::default();
         match &mut item.kind {
-            ItemKind::Network { name, subnets } => {
+            ItemKind::Network {
+                name,
+                subnets,
+                public,
+            } => {
                 name.span = Span::default();
                 subnets.iter_mut().flatten().for_each(strip_value);
+                for public in public {
+                    strip_value(&mut public.address);
+                    strip_value(&mut public.endpoint);
+                }
             }
+            ItemKind::Assert(assertion) => {
+                assertion.condition.iter_mut().for_each(strip_expr);
+                strip_assertion(&mut assertion.kind);
+            }
+            ItemKind::Test(test) => {
+                for case in &mut test.cases {
+                    case.span = Span::default();
+                    strip_value(&mut case.from);
+                    strip_value(&mut case.to);
+                    case.port.iter_mut().for_each(strip_value);
+                    case.fields.iter_mut().for_each(|(_, v)| strip_value(v));
+                    if let Expected::Forward(Some(to), _) = &mut case.expected {
+                        strip_value(to);
+                    }
+                }
+            }
+            ItemKind::Import { .. } => {}
             ItemKind::Set { name, value } => {
                 name.span = Span::default();
                 strip_value(value);
@@ -331,6 +476,44 @@ pub fn strip_places(mut document: Document) -> Document {
         }
     }
     document
+}
+
+fn strip_assertion(kind: &mut AssertionKind) {
+    match kind {
+        AssertionKind::Reach(a, b)
+        | AssertionKind::Isolated {
+            left: a, right: b, ..
+        } => {
+            strip_value(a);
+            strip_value(b);
+        }
+        AssertionKind::Waypoint { from, to, via } => {
+            strip_value(from);
+            strip_value(to);
+            strip_value(via);
+        }
+        AssertionKind::LoopFree | AssertionKind::NoBlackHole => {}
+        AssertionKind::Equal(a, b) | AssertionKind::Contained(a, b) => {
+            strip_expr(a);
+            strip_expr(b);
+        }
+    }
+}
+
+fn strip_verb(verb: &mut Verb) {
+    match verb {
+        Verb::ForwardTo(value, _)
+        | Verb::Multicast(value)
+        | Verb::Snat(value)
+        | Verb::Mirror(value) => strip_value(value),
+        Verb::Dnat(value, port) => {
+            strip_value(value);
+            port.iter_mut().for_each(strip_value);
+        }
+        Verb::Balance { targets, .. } => targets.iter_mut().for_each(|(v, _)| strip_value(v)),
+        Verb::Count(name) => name.span = Span::default(),
+        Verb::Flood | Verb::Limit { .. } | Verb::Log(_) => {}
+    }
 }
 
 fn strip_let(definition: &mut Let) {
@@ -358,6 +541,14 @@ fn strip_expr(expr: &mut Expr) {
     match &mut expr.kind {
         ExprKind::Filter(inner) | ExprKind::Not(inner) | ExprKind::Star(inner) => strip_expr(inner),
         ExprKind::Test { value, .. } | ExprKind::Assign { value, .. } => strip_value(value),
+        ExprKind::Verb(verb) => strip_verb(verb),
+        ExprKind::Established(inner) => inner.iter_mut().for_each(|e| strip_expr(e)),
+        ExprKind::Link { from, to } => {
+            for (node, port) in [from.as_mut(), to.as_mut()] {
+                strip_value(node);
+                strip_value(port);
+            }
+        }
         ExprKind::Use { name, arguments } => {
             name.span = Span::default();
             for argument in arguments {

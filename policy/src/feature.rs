@@ -1,0 +1,97 @@
+//! What a policy may ask for and a data plane may not have.
+
+use crate::field::Field;
+
+/// Something that a policy needs of the data plane beyond tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Connection tracking: `established`, `conn`.
+    Connections,
+    /// `balance`.
+    Balance,
+    /// `snat`, `dnat`.
+    Nat,
+    /// `limit`.
+    Limit,
+    /// `count`.
+    Count,
+    /// `log`.
+    Log,
+    /// `forward to`.
+    Transparent,
+    /// `public` addresses.
+    Public,
+}
+
+impl Feature {
+    /// Every feature.
+    pub const ALL: [Feature; 8] = [
+        Feature::Connections,
+        Feature::Balance,
+        Feature::Nat,
+        Feature::Limit,
+        Feature::Count,
+        Feature::Log,
+        Feature::Transparent,
+        Feature::Public,
+    ];
+
+    /// The words by which a policy asks for it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Feature::Connections => "established",
+            Feature::Balance => "balance",
+            Feature::Nat => "snat/dnat",
+            Feature::Limit => "limit",
+            Feature::Count => "count",
+            Feature::Log => "log",
+            Feature::Transparent => "forward to",
+            Feature::Public => "public",
+        }
+    }
+
+    /// What the data plane would have to have.
+    #[must_use]
+    pub const fn lacking(self) -> &'static str {
+        match self {
+            Feature::Connections | Feature::Balance | Feature::Nat => {
+                "needs connection tracking, which this data plane does not have"
+            }
+            Feature::Limit => "needs rate limiters, which this data plane does not have",
+            Feature::Count => "needs named counters, which this data plane does not have",
+            Feature::Log => "needs flow events, which this data plane does not have",
+            Feature::Transparent => {
+                "needs transparent endpoints, which this data plane does not have"
+            }
+            Feature::Public => "needs public addresses, which this data plane does not have",
+        }
+    }
+
+    /// What to write instead.
+    #[must_use]
+    pub const fn instead(self) -> &'static str {
+        match self {
+            Feature::Connections => {
+                "match reply packets by source port: `src in web and tcp src port 443`"
+            }
+            Feature::Balance => "forward to one endpoint",
+            Feature::Nat => "rewrite one field: `ip4Src := …` or `ip4Dst := …`",
+            Feature::Limit => "leave it out",
+            Feature::Count => "label the verdict, `forward \"name\"`: every label is counted",
+            Feature::Log => "label the verdict, `drop \"name\"`: every label is counted",
+            Feature::Transparent => "send the packet to the endpoint itself: `port := X`",
+            Feature::Public => "leave it out: endpoints are reached on their own addresses",
+        }
+    }
+
+    /// The feature that a test of a field needs, for the fields that are set before the policy.
+    #[must_use]
+    pub(crate) const fn of_field(field: Field) -> Feature {
+        match field {
+            Field::Bucket => Feature::Balance,
+            Field::Token => Feature::Limit,
+            _ => Feature::Connections,
+        }
+    }
+}

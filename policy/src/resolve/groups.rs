@@ -1,0 +1,124 @@
+//! Who sends and receives, in assertions and tests: values as groups of endpoints.
+
+use std::collections::BTreeSet;
+
+use super::addresses::View;
+use super::values::mac_number;
+use super::{Resolver, Scope};
+use crate::address::{AddressSet, Family, Prefix, number};
+use crate::ast::{Value, ValueKind};
+use crate::claim::{Group, Member};
+use crate::environment::Endpoint;
+
+impl<'d> Resolver<'d> {
+    /// The group that a value means: its endpoints, and the Internet when that belongs to it.
+    pub(super) fn group(&mut self, value: &'d Value) -> Option<Group> {
+        let name = value.to_string();
+        if let Some(other) = self.other_network(value) {
+            let endpoints = self.environment.endpoints.iter();
+            let members = endpoints
+                .filter(|e| e.network == other)
+                .map(member)
+                .collect();
+            return Some(group_of(name, members, None));
+        }
+        let before = self.sink.error_count();
+        let addresses = self.addresses(value, &Scope::default(), View::Both);
+        if self.sink.error_count() != before {
+            return None;
+        }
+        let network = self.network?;
+        let listed = Covered::new(&addresses.listed.prefixes);
+        let endpoints = self.environment.endpoints.iter();
+        let members = endpoints
+            .filter(|e| e.network == network.name)
+            .filter_map(|endpoint| {
+                let mut member = member(endpoint);
+                member.addresses.retain(|address| listed.contains(*address));
+                (!member.addresses.is_empty()).then_some(member)
+            })
+            .collect();
+        let outside = addresses.internet.then(|| {
+            let subnets = network.subnets.iter();
+            AddressSet {
+                identity: format!("internet of {:?}", network.name),
+                prefixes: subnets.map(|(a, l)| Prefix::new(*a, *l)).collect(),
+                complement: true,
+                ..AddressSet::default()
+            }
+        });
+        Some(group_of(name, members, outside))
+    }
+
+    /// The network that a bare name means, when it is not the policy's own.
+    fn other_network(&self, value: &Value) -> Option<&'d str> {
+        let ValueKind::Name(name) = &value.kind else {
+            return None;
+        };
+        let own = self.network.is_some_and(|n| n.name == *name);
+        if own || self.sets.contains_key(name.as_str()) {
+            return None;
+        }
+        let networks = &self.environment.networks;
+        let named_so = self.environment.endpoints.iter().any(|e| e.name == *name);
+        let found = networks.iter().find(|n| n.name == *name)?;
+        (!named_so).then_some(&found.name)
+    }
+}
+
+pub(super) fn member(endpoint: &Endpoint) -> Member {
+    Member {
+        name: endpoint.name.clone(),
+        number: endpoint.number,
+        addresses: endpoint.addresses.clone(),
+        mac: mac_number(endpoint.mac),
+    }
+}
+
+fn group_of(name: String, members: Vec<Member>, outside: Option<AddressSet>) -> Group {
+    let hosts = members.iter().flat_map(|m| &m.addresses);
+    let prefixes: BTreeSet<Prefix> = hosts.map(|address| Prefix::new(*address, 128)).collect();
+    Group {
+        addresses: AddressSet {
+            identity: format!("members of {name:?}"),
+            prefixes: prefixes.into_iter().collect(),
+            ..AddressSet::default()
+        },
+        name,
+        members,
+        outside,
+    }
+}
+
+/// The addresses that prefixes cover, for quick look-ups.
+struct Covered(Vec<(Family, u128, u128)>);
+
+impl Covered {
+    fn new(prefixes: &[Prefix]) -> Self {
+        let mut ranges: Vec<_> = prefixes
+            .iter()
+            .map(|p| (p.family, p.first, p.last()))
+            .collect();
+        ranges.sort_unstable();
+        // Prefixes nest or are apart: those inside another are dropped.
+        let mut kept: Vec<(Family, u128, u128)> = Vec::new();
+        for (family, first, last) in ranges {
+            match kept.last() {
+                Some((of, _, end)) if *of == family && last <= *end => {}
+                _ => kept.push((family, first, last)),
+            }
+        }
+        Covered(kept)
+    }
+
+    fn contains(&self, address: std::net::IpAddr) -> bool {
+        let (family, number) = number(address);
+        let behind = self
+            .0
+            .partition_point(|(of, first, _)| (*of, *first) <= (family, number));
+        behind.checked_sub(1).is_some_and(|at| {
+            let (of, _, last) = self.0[at];
+            of == family && number <= last
+        })
+    }
+}

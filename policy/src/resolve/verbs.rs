@@ -1,0 +1,337 @@
+//! Verbs with operands, `established`, and links, as terms.
+//!
+//! Every verb has a meaning for the evaluator and the prover, also where the data plane lacks what
+//! it takes; what a policy needs is noted in [`Feature`]s.
+
+use std::net::IpAddr;
+
+use super::{Meaning, Resolver, Scope};
+use crate::ast::{Expr, Rate, Value, ValueKind, Verb};
+use crate::diagnostic::{Code, Span};
+use crate::feature::Feature;
+use crate::field::{Connection, Field, Subject};
+use crate::packet::LabelId;
+use crate::term::{AssignedField, Pred, Term, TermId};
+
+/// Label by which an endpoint says that it takes packets of others on their way.
+const TRANSPARENT: (&str, &str) = ("transparent", "true");
+/// Number of buckets that `balance` deals out.
+const BUCKETS: u64 = 1 << 16;
+
+impl<'d> Resolver<'d> {
+    /// Notes that the policy needs a feature here.
+    pub(super) fn need(&mut self, feature: Feature, span: Span) {
+        self.needs.entry(feature).or_insert(span);
+    }
+
+    pub(super) fn verb(&mut self, verb: &'d Verb, span: Span, scope: &Scope<'d>) -> Meaning {
+        let term = match verb {
+            Verb::ForwardTo(target, label) => {
+                self.forward_to(target, label.as_deref(), span, scope)
+            }
+            Verb::Flood => {
+                let network = self.network;
+                let endpoints = self.environment.endpoints.iter();
+                let numbers: Vec<u64> = endpoints
+                    .filter(|e| network.is_some_and(|n| n.name == e.network))
+                    .map(|e| e.number.into())
+                    .collect();
+                let label = self.label(span, None, "flood");
+                Some(self.to_each(&numbers, label))
+            }
+            Verb::Multicast(group) => {
+                let ranges = self.ranges(Field::Port, group, scope);
+                let label = self.label(span, None, &format!("multicast {group}"));
+                ranges.map(|ranges| {
+                    let numbers: Vec<u64> = ranges
+                        .iter()
+                        .flat_map(|(first, last)| *first..=*last)
+                        .collect();
+                    self.to_each(&numbers, label)
+                })
+            }
+            Verb::Balance { targets, by } => self.balance(targets, by, span, scope),
+            Verb::Snat(address) => {
+                self.need(Feature::Nat, span);
+                let address = self.one_address(Subject::Field(Field::Source), address, scope);
+                self.note_assigned(Subject::Field(Field::Source), address, span);
+                address.map(|address| self.set_address(Field::Source, address))
+            }
+            Verb::Dnat(address, port) => self.dnat(address, port.as_ref(), span, scope),
+            Verb::Count(_) => {
+                self.need(Feature::Count, span);
+                Some(self.id())
+            }
+            Verb::Log(_) => {
+                self.need(Feature::Log, span);
+                Some(self.id())
+            }
+            Verb::Limit { rate, per } => self.limit(*rate, per, span),
+            Verb::Mirror(target) => {
+                let label = self.label(span, None, &format!("mirror to {target}"));
+                let number = self.one_number(Field::Port, target, scope);
+                self.assigned
+                    .entry(AssignedField::Number(Field::Port))
+                    .or_insert(span);
+                number.map(|number| self.arena.term(Term::SetPort(number, label)))
+            }
+        };
+        term.map_or(Meaning::Erroneous, Meaning::Term)
+    }
+
+    fn id(&mut self) -> TermId {
+        let always = self.arena.predicate(Pred::True);
+        self.arena.term(Term::Filter(always))
+    }
+
+    fn set_address(&mut self, field: Field, address: IpAddr) -> TermId {
+        self.arena.term(Term::SetAddress(field, address.into()))
+    }
+
+    fn forward_to(
+        &mut self,
+        target: &'d Value,
+        label: Option<&str>,
+        span: Span,
+        scope: &Scope<'d>,
+    ) -> Option<TermId> {
+        let label = self.label(span, label, &format!("forward to {target}"));
+        let number = self.one_number(Field::Port, target, scope)?;
+        self.need(Feature::Transparent, span);
+        let environment = self.environment;
+        let endpoint = environment
+            .endpoints
+            .iter()
+            .find(|e| u64::from(e.number) == number);
+        let (key, value) = TRANSPARENT;
+        if !endpoint.is_some_and(|e| e.labels.get(key).is_some_and(|v| v == value)) {
+            self.sink
+                .report(
+                    Code::NotTransparent,
+                    target.span,
+                    format!(
+                        "`{target}` is not declared transparent, so it would drop what it is sent"
+                    ),
+                )
+                .hint(format!("give the endpoint the label `{key}={value}`"));
+            return None;
+        }
+        self.transparent.insert(number as u32);
+        Some(self.arena.term(Term::SetPort(number, label)))
+    }
+
+    /// A copy to each endpoint but the one where the packet is.
+    fn to_each(&mut self, numbers: &[u64], label: LabelId) -> TermId {
+        let arms: Vec<TermId> = numbers
+            .iter()
+            .map(|number| {
+                let here = self.number(Field::Port, &[(*number, *number)]);
+                let elsewhere = self.arena.predicate(Pred::Not(here));
+                let filter = self.arena.term(Term::Filter(elsewhere));
+                let send = self.arena.term(Term::SetPort(*number, label));
+                self.arena.term(Term::Sequence(Box::new([filter, send])))
+            })
+            .collect();
+        self.arena.term(Term::Union(arms.into()))
+    }
+
+    /// Buckets are dealt to the back ends by weight; the rest of the policy sees the packet as
+    /// sent to one of them.
+    fn balance(
+        &mut self,
+        targets: &'d [(Value, Option<u64>)],
+        by: &[Subject],
+        span: Span,
+        scope: &Scope<'d>,
+    ) -> Option<TermId> {
+        self.need(Feature::Balance, span);
+        let label = self.label(span, None, "balance");
+        if self.hashes.get_or_insert_with(|| by.to_vec()) != by {
+            self.one_only(
+                span,
+                "every `balance` of a policy tells clients apart by the same fields",
+            );
+            return None;
+        }
+        let weights: Vec<u64> = targets.iter().map(|(_, w)| w.unwrap_or(1)).collect();
+        let total = weights.iter().try_fold(0u64, |sum, w| sum.checked_add(*w));
+        let Some(total) = total.filter(|total| (1..=BUCKETS).contains(total)) else {
+            self.sink.report(
+                Code::ValueOutOfRange,
+                span,
+                format!("the weights have to add up to a number from 1 to {BUCKETS}"),
+            );
+            return None;
+        };
+        let mut arms = Vec::new();
+        let (mut before, mut complete) = (0, true);
+        for ((target, _), weight) in targets.iter().zip(&weights) {
+            let sent = self.back_end(target, label, scope);
+            complete &= sent.is_some();
+            let (first, last) = (
+                before * BUCKETS / total,
+                (before + weight) * BUCKETS / total,
+            );
+            before += weight;
+            if let Some(sent) = sent
+                && first < last
+            {
+                arms.push((self.number(Field::Bucket, &[(first, last - 1)]), sent));
+            }
+        }
+        if !complete {
+            return None;
+        }
+        let otherwise = self.arena.term(Term::Drop(label));
+        Some(self.arena.term(Term::Conditional(arms.into(), otherwise)))
+    }
+
+    /// Rewrites the destination to an endpoint's address and sends the packet there.
+    fn back_end(&mut self, target: &'d Value, label: LabelId, scope: &Scope<'d>) -> Option<TermId> {
+        let number = self.one_number(Field::Port, target, scope)?;
+        let environment = self.environment;
+        let endpoint = environment
+            .endpoints
+            .iter()
+            .find(|e| u64::from(e.number) == number);
+        let Some(endpoint) = endpoint.filter(|e| !e.addresses.is_empty()) else {
+            self.sink.report(
+                Code::WrongKind,
+                target.span,
+                format!("`{target}` is no endpoint with an address"),
+            );
+            return None;
+        };
+        let send = self.arena.term(Term::SetPort(number, label));
+        let mut arms = Vec::new();
+        for address in &endpoint.addresses {
+            let family = if address.is_ipv4() { 0x0800 } else { 0x86dd };
+            let condition = self.number(Field::EtherType, &[(family, family)]);
+            let rewrite = self.set_address(Field::Destination, *address);
+            let both = self.arena.term(Term::Sequence(Box::new([rewrite, send])));
+            arms.push((condition, both));
+        }
+        let otherwise = self.arena.term(Term::Drop(label));
+        Some(self.arena.term(Term::Conditional(arms.into(), otherwise)))
+    }
+
+    fn dnat(
+        &mut self,
+        address: &'d Value,
+        port: Option<&'d Value>,
+        span: Span,
+        scope: &Scope<'d>,
+    ) -> Option<TermId> {
+        self.need(Feature::Nat, span);
+        let subject = Subject::Field(Field::Destination);
+        let address = self.one_address(subject, address, scope);
+        self.note_assigned(subject, address, span);
+        let mut parts = vec![self.set_address(Field::Destination, address?)];
+        if let Some(port) = port {
+            let number = self.one_number(Field::DestinationPort, port, scope)?;
+            parts.push(
+                self.arena
+                    .term(Term::SetNumber(Field::DestinationPort, number)),
+            );
+        }
+        Some(self.arena.term(Term::Sequence(parts.into())))
+    }
+
+    fn limit(&mut self, rate: Rate, per: &[Subject], span: Span) -> Option<TermId> {
+        self.need(Feature::Limit, span);
+        let asked = (rate, per.to_vec());
+        if *self.rates.get_or_insert_with(|| asked.clone()) != asked {
+            self.one_only(span, "every `limit` of a policy has the same rate and key");
+            return None;
+        }
+        let label = self.label(span, None, "limit");
+        let admitted = self.number(Field::Token, &[(1, 1)]);
+        let pass = self.id();
+        let stop = self.arena.term(Term::Drop(label));
+        let arms = Box::new([(admitted, pass)]);
+        Some(self.arena.term(Term::Conditional(arms, stop)))
+    }
+
+    fn one_only(&mut self, span: Span, rule: &str) {
+        self.sink
+            .report(Code::NotSupported, span, format!("{rule}, in this release"))
+            .hint("give it a name with `let`, and use it in both places");
+    }
+
+    /// `established`: the connection was admitted, and its first packet still would be.
+    pub(super) fn established(
+        &mut self,
+        inner: Option<&'d Expr>,
+        span: Span,
+        scope: &Scope<'d>,
+    ) -> Meaning {
+        self.need(Feature::Connections, span);
+        let states = (Connection::Established as u64, Connection::Related as u64);
+        let state = self.number(Field::Connection, &[states]);
+        let reverse = match inner {
+            None => {
+                self.asks_reverse = true;
+                self.arena.predicate(Pred::Reverse)
+            }
+            Some(inner) => match self.expr(inner, scope) {
+                Meaning::Pred(predicate) => self.reverse_of_predicate(predicate),
+                Meaning::Term(term) => self.reverse_of_policy(term, inner.span),
+                Meaning::Erroneous => return Meaning::Erroneous,
+            },
+        };
+        self.pred_of(Some(Pred::And(Box::new([state, reverse]))))
+    }
+
+    /// A link: `filter node = a and port = b; dup; node := c; port := d; dup`.
+    pub(super) fn link(
+        &mut self,
+        from: &'d (Value, Value),
+        to: &'d (Value, Value),
+        scope: &Scope<'d>,
+    ) -> Meaning {
+        let mut numbers = [0; 4];
+        let values = [&from.0, &from.1, &to.0, &to.1];
+        let mut complete = true;
+        for (at, value) in values.into_iter().enumerate() {
+            let field = if at % 2 == 0 {
+                Field::Node
+            } else {
+                Field::Port
+            };
+            match self.one_number(field, value, scope) {
+                Some(number) => numbers[at] = number,
+                None => complete = false,
+            }
+        }
+        if !complete {
+            return Meaning::Erroneous;
+        }
+        self.links = true;
+        let node = self.number(Field::Node, &[(numbers[0], numbers[0])]);
+        let port = self.number(Field::Port, &[(numbers[1], numbers[1])]);
+        let at = self.arena.predicate(Pred::And(Box::new([node, port])));
+        let at = self.arena.term(Term::Filter(at));
+        let dup = self.arena.term(Term::Dup);
+        let to_node = self.arena.term(Term::SetNumber(Field::Node, numbers[2]));
+        let to_port = self.arena.term(Term::SetNumber(Field::Port, numbers[3]));
+        self.term_of(Some(Term::Sequence(Box::new([
+            at, dup, to_node, to_port, dup,
+        ]))))
+    }
+
+    /// `public ADDRESS -> ENDPOINT` in a `network` block.
+    pub(super) fn public(&mut self, public: &'d crate::ast::Public) {
+        if !matches!(
+            public.address.kind,
+            ValueKind::Address(_) | ValueKind::Error
+        ) {
+            self.sink.report(
+                Code::WrongKind,
+                public.address.span,
+                "a public address is one address, such as 203.0.113.10",
+            );
+        }
+        self.one_number(Field::Port, &public.endpoint, &Scope::default());
+        self.need(Feature::Public, public.address.span);
+    }
+}
