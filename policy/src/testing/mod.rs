@@ -3,11 +3,13 @@
 //! - [`environment`]: a small network with everything that names can mean.
 //! - [`policies`]: random policies over it, as syntax trees; print them for text.
 //! - [`packets`]: random packets that can exist on a wire and enter at its endpoints.
+//! - [`programs`]: random programs for the verifier, with packets.
 //! - [`for_all`]: runs a property, printing the seed that repeats it.
 
 mod environment;
 mod packets;
 mod policies;
+pub mod programs;
 mod run;
 
 pub use environment::environment;

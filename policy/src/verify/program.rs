@@ -154,6 +154,30 @@ impl Value {
     }
 }
 
+impl Node {
+    /// Calls `visit` with every node that this one is made of, some perhaps more than once.
+    pub fn for_each_operand(&self, mut visit: impl FnMut(NodeId)) {
+        match self {
+            Node::Drop | Node::Id | Node::Dup | Node::Test(..) | Node::Assign(..) => {}
+            Node::Not(operand) | Node::Star(operand) => visit(*operand),
+            Node::Union(parts) | Node::Sequence(parts) => parts.iter().copied().for_each(visit),
+            Node::Conditional(arms, otherwise) => {
+                for (predicate, then) in arms {
+                    visit(*predicate);
+                    visit(*then);
+                }
+                visit(*otherwise);
+            }
+            Node::Intersection(left, right)
+            | Node::Difference(left, right)
+            | Node::SymmetricDifference(left, right) => {
+                visit(*left);
+                visit(*right);
+            }
+        }
+    }
+}
+
 impl Kind {
     /// The greatest number of this kind in a domain, or `None` where the domain has no such kind.
     #[must_use]
@@ -232,6 +256,27 @@ impl Program {
     #[must_use]
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
+    }
+
+    /// These nodes and all that they are made of, operands before what they are part of.
+    #[must_use]
+    pub fn reachable(&self, roots: &[NodeId]) -> Vec<NodeId> {
+        let mut seen = vec![false; self.nodes.len()];
+        let mut waiting = roots.to_vec();
+        while let Some(id) = waiting.pop() {
+            if !std::mem::replace(&mut seen[id.0 as usize], true) {
+                self.node(id).for_each_operand(|operand| {
+                    if !seen[operand.0 as usize] {
+                        waiting.push(operand);
+                    }
+                });
+            }
+        }
+        // Nodes refer backwards, so the order of ids is an order of dependence.
+        (0u32..)
+            .zip(seen)
+            .filter_map(|(id, seen)| seen.then_some(NodeId(id)))
+            .collect()
     }
 
     /// How many nodes there are; their ids are the numbers below.
