@@ -4,7 +4,7 @@
 //! without bound, and chains of definitions nest without bound although their text does not. The
 //! builder counts both, and knows which nodes are predicates.
 
-use crate::verify::program::{Domain, FieldId, Node, NodeId, Program, Range};
+use crate::verify::program::{Domain, FieldId, Node, NodeId, Program, Range, Value};
 
 use super::limits::{MAX_DEPTH, MAX_FIELDS, MAX_OPERANDS};
 
@@ -14,6 +14,8 @@ pub(super) enum Excess {
     Operands,
     Depth,
     Fields,
+    /// A field of this name holds other values in a program read before.
+    Domain,
 }
 
 impl Excess {
@@ -25,6 +27,9 @@ impl Excess {
             }
             Excess::Depth => format!("the program nests more than {MAX_DEPTH} deep"),
             Excess::Fields => format!("the program has more than {MAX_FIELDS} fields"),
+            Excess::Domain => {
+                "a field of this name holds values of another kind in the other program".to_owned()
+            }
         }
     }
 }
@@ -36,6 +41,8 @@ struct Facts {
     depth: u16,
     /// Whether it is made of tests alone.
     predicate: bool,
+    /// Whether it records packets in the history.
+    records: bool,
 }
 
 /// Makes the nodes of one program.
@@ -64,6 +71,9 @@ impl<'p> Builder<'p> {
         if self.program.fields().len() > MAX_FIELDS {
             return Err(Excess::Fields);
         }
+        if self.program.fields()[usize::from(id.0)].domain != domain {
+            return Err(Excess::Domain);
+        }
         Ok(id)
     }
 
@@ -87,11 +97,7 @@ impl<'p> Builder<'p> {
         self.program.test(field, ranges)
     }
 
-    pub(super) fn assign(
-        &mut self,
-        field: FieldId,
-        value: crate::verify::program::Value,
-    ) -> NodeId {
+    pub(super) fn assign(&mut self, field: FieldId, value: Value) -> NodeId {
         self.program.assign(field, value)
     }
 
@@ -139,6 +145,17 @@ impl<'p> Builder<'p> {
         self.checked(id)
     }
 
+    /// The first arm whose predicate holds, else `otherwise`.
+    pub(super) fn conditional(
+        &mut self,
+        arms: &[(NodeId, NodeId)],
+        otherwise: NodeId,
+    ) -> Result<NodeId, Excess> {
+        self.spend(2 * arms.len() + 1)?;
+        let id = self.program.conditional(arms.iter().copied(), otherwise);
+        self.checked(id)
+    }
+
     /// Of a predicate.
     pub(super) fn not(&mut self, predicate: NodeId) -> Result<NodeId, Excess> {
         let id = self.program.not(predicate);
@@ -169,6 +186,11 @@ impl<'p> Builder<'p> {
         self.facts(id).predicate
     }
 
+    /// Whether a node holds `dup`.
+    pub(super) fn records(&mut self, id: NodeId) -> bool {
+        self.facts(id).records
+    }
+
     fn checked(&mut self, id: NodeId) -> Result<NodeId, Excess> {
         if self.facts(id).depth > MAX_DEPTH {
             return Err(Excess::Depth);
@@ -190,6 +212,7 @@ impl<'p> Builder<'p> {
         let leaf = |predicate| Facts {
             depth: 1,
             predicate,
+            records: false,
         };
         let above = |operands: &[NodeId]| {
             let mut facts = leaf(true);
@@ -197,12 +220,17 @@ impl<'p> Builder<'p> {
                 let below = self.facts[operand.0 as usize];
                 facts.depth = facts.depth.max(below.depth.saturating_add(1));
                 facts.predicate &= below.predicate;
+                facts.records |= below.records;
             }
             facts
         };
         match node {
             Node::Drop | Node::Id | Node::Test(..) => leaf(true),
-            Node::Dup | Node::Assign(..) => leaf(false),
+            Node::Assign(..) => leaf(false),
+            Node::Dup => Facts {
+                records: true,
+                ..leaf(false)
+            },
             Node::Not(operand) => above(&[*operand]),
             Node::Star(operand) => Facts {
                 predicate: false,

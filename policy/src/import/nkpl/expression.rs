@@ -157,7 +157,7 @@ impl Reader<'_, '_, '_, '_> {
             let span = self.since(atom);
             self.predicate(node, span, "¬")?;
         }
-        if negations % 2 == 1 {
+        if !negations.is_multiple_of(2) {
             let made = self.world.builder.not(node);
             node = self.made(start, made)?;
         }
