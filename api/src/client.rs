@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request};
 
 use crate::{
-    Counters, Deleted, Endpoint, EndpointCreate, EndpointPatch, EndpointState, MoveRequest, Name,
-    Network, NetworkCreate, Node, Page, Policy, PolicyChecked, PolicyHistory, PolicyText, Problem,
-    RollbackRequest, Status,
+    ApplyRequest, Counters, Deleted, Endpoint, EndpointCreate, EndpointPatch, EndpointState,
+    MoveRequest, Name, Network, NetworkCreate, Node, Page, Policy, PolicyChecked, PolicyHistory,
+    PolicyRevision, PolicyText, Problem, RollbackRequest, StagedPolicy, Status,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -218,9 +218,38 @@ impl Client {
         self.write(Method::POST, "/v1/policies/check", Guard::None, Some(&body))
     }
 
-    /// The texts that a policy had.
+    /// Puts a text in force, or the staged candidate when there is no text.
+    pub fn apply_policy(
+        &self,
+        name: &Name,
+        body: &ApplyRequest,
+        guard: Guard<'_>,
+    ) -> Answer<Policy> {
+        let path = format!("/v1/policies/{name}/apply");
+        self.write(Method::POST, &path, guard, Some(body))
+    }
+
+    /// Keeps the text in force for good.
+    pub fn confirm_policy(&self, name: &Name, guard: Guard<'_>) -> Answer<Policy> {
+        let path = format!("/v1/policies/{name}/confirm");
+        self.write(Method::POST, &path, guard, None::<&()>)
+    }
+
+    /// All texts that a policy had and that are kept.
     pub fn policy_history(&self, name: &Name) -> Answer<PolicyHistory> {
-        self.get(&format!("/v1/policies/{name}/history"))
+        let path = format!("/v1/policies/{name}/history");
+        let mut all: PolicyHistory = self.get(&path)?;
+        while let Some(token) = all.next_page_token.take() {
+            let page: PolicyHistory = self.get(&format!("{path}?page_token={token}"))?;
+            all.items.extend(page.items);
+            all.next_page_token = page.next_page_token;
+        }
+        Ok(all)
+    }
+
+    /// A text that a policy had.
+    pub fn policy_revision(&self, name: &Name, revision: u64) -> Answer<PolicyRevision> {
+        self.get(&format!("/v1/policies/{name}/history/{revision}"))
     }
 
     /// Brings back the text of revision `to`, or of the one before the present one.
@@ -230,8 +259,42 @@ impl Client {
         to: Option<u64>,
         guard: Guard<'_>,
     ) -> Answer<Policy> {
+        let body = RollbackRequest {
+            to,
+            ..RollbackRequest::default()
+        };
+        self.rollback_policy_with(name, &body, guard)
+    }
+
+    /// The same, with everything that can be said about it.
+    pub fn rollback_policy_with(
+        &self,
+        name: &Name,
+        body: &RollbackRequest,
+        guard: Guard<'_>,
+    ) -> Answer<Policy> {
         let path = format!("/v1/policies/{name}/rollback");
-        self.write(Method::POST, &path, guard, Some(&RollbackRequest { to }))
+        self.write(Method::POST, &path, guard, Some(body))
+    }
+
+    /// Stages a candidate beside the text in force.
+    pub fn stage_policy(&self, name: &Name, text: &str, guard: Guard<'_>) -> Answer<Policy> {
+        let body = PolicyText {
+            text: text.to_owned(),
+        };
+        let path = format!("/v1/policies/{name}/stage");
+        self.write(Method::PUT, &path, guard, Some(&body))
+    }
+
+    /// The candidate, and what it would have done so far.
+    pub fn staged_policy(&self, name: &Name) -> Answer<StagedPolicy> {
+        self.get(&format!("/v1/policies/{name}/stage"))
+    }
+
+    /// Takes the candidate away.
+    pub fn unstage_policy(&self, name: &Name, guard: Guard<'_>) -> Answer<Policy> {
+        let path = format!("/v1/policies/{name}/stage");
+        self.write(Method::DELETE, &path, guard, None::<&()>)
     }
 
     /// Deletes a policy: everything in its network is dropped from then on.

@@ -41,10 +41,11 @@ pub use name::{DeviceName, DeviceNameError, Name, NameError};
 pub use network::{Network, NetworkCreate, NetworkSpec, NetworkStatus};
 pub use node::{Node, NodeError, NodeSpec, NodeStatus, Totals};
 pub use policy::{
-    Policy, PolicyChecked, PolicyHistory, PolicyRevision, PolicySpec, PolicyStatus, PolicyText,
-    RollbackRequest,
+    ApplyRequest, AuditTotals, Policy, PolicyChecked, PolicyHistory, PolicyRevision, PolicySpec,
+    PolicyState, PolicyStatus, PolicyText, RevisionReason, RollbackRequest, StagedPolicy,
+    StagedSummary, Unconfirmed,
 };
-pub use problem::{Diagnostic, Problem, ProblemCode, Severity};
+pub use problem::{Diagnostic, Problem, ProblemCode, Severity, Violation};
 pub use resource::{Deleted, Page, Resource};
 pub use status::{Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status};
 pub use vni::{Vni, VniError};

@@ -7,6 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::Name;
+
 /// Media type of a [`Problem`].
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
@@ -28,6 +30,9 @@ pub struct Problem {
     /// Errors in a policy's text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
+    /// Assertions of a policy that would not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
 }
 
 impl Problem {
@@ -41,6 +46,7 @@ impl Problem {
             detail: detail.into(),
             code,
             diagnostics: Vec::new(),
+            violations: Vec::new(),
         }
     }
 }
@@ -58,6 +64,12 @@ pub struct Diagnostic {
     pub line: u32,
     /// Column in characters, from 1.
     pub column: u32,
+    /// Line of the end, from 1.
+    #[serde(default)]
+    pub end_line: u32,
+    /// Column after the last character, from 1.
+    #[serde(default)]
+    pub end_column: u32,
     /// Where in the text, in bytes.
     pub span: Span,
     /// What to do about it.
@@ -65,6 +77,26 @@ pub struct Diagnostic {
     pub hint: Option<String>,
     /// The finding drawn under its line of the text, for a terminal.
     pub rendered: String,
+}
+
+/// An assertion of a policy that does not hold, with a packet that shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Violation {
+    /// The policy.
+    pub policy: Name,
+    /// The assertion, as it stands in the text.
+    pub assertion: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// Where in the text, in bytes.
+    pub span: Span,
+    /// What is wrong, in words, with a packet that shows it.
+    pub counterexample: String,
+    /// Where that packet goes, hop by hop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hops: Vec<String>,
 }
 
 /// Whether a finding stops a policy.
@@ -84,6 +116,25 @@ pub struct Span {
     pub start: u32,
     /// One after the last byte.
     pub end: u32,
+}
+
+/// Line and column, in characters and both from 1, of a byte of a text; of its end when it is
+/// shorter.
+#[must_use]
+pub fn line_and_column(text: &str, byte: u32) -> (u32, u32) {
+    let mut end = (byte as usize).min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let before = &text[..end];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let line = before.bytes().filter(|byte| *byte == b'\n').count();
+    let column = before[line_start..].chars().count();
+    (
+        count(line).saturating_add(1),
+        count(column).saturating_add(1),
+    )
 }
 
 macro_rules! problem_codes {
@@ -175,10 +226,18 @@ problem_codes! {
     NotMoving = "not-moving", 409, "The endpoint does not move";
     /// The change would leave a policy that does not compile.
     PolicyBroken = "policy-broken", 409, "A policy would not compile any more";
+    /// The change would leave an assertion of a policy that does not hold; `violations` has them.
+    AssertionViolated = "assertion-violated", 409, "An assertion would not hold";
     /// Another policy governs the network.
     PolicyNetworkTaken = "policy-network-taken", 409, "The network has another policy";
     /// The policy has no earlier revision.
     NothingToRollBack = "nothing-to-roll-back", 409, "No earlier revision";
+    /// The policy does not wait to be confirmed.
+    NothingToConfirm = "nothing-to-confirm", 409, "Nothing waits to be confirmed";
+    /// The policy has no staged candidate.
+    NothingStaged = "nothing-staged", 409, "Nothing is staged";
+    /// The candidate is for another network than the policy.
+    StagedElsewhere = "staged-elsewhere", 409, "The candidate is for another network";
     /// The resource changed since the revision in `If-Match`, or `If-None-Match: *` met one.
     StaleRevision = "stale-revision", 412, "The resource has changed";
     /// The body is longer than 4 MiB.
@@ -224,6 +283,15 @@ impl fmt::Display for ProblemCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_and_columns_count_characters_from_one() {
+        let text = "a\nbé c\n";
+        let at = |byte| line_and_column(text, byte);
+        assert_eq!((at(0), at(1), at(2)), ((1, 1), (1, 2), (2, 1)));
+        assert_eq!((at(3), at(4), at(5)), ((2, 2), (2, 2), (2, 3)));
+        assert_eq!((at(8), at(99)), ((3, 1), (3, 1)));
+    }
 
     #[test]
     fn codes_are_distinct_and_serialize_as_they_are_written() {

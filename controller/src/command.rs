@@ -1,10 +1,12 @@
 //! Commands: the only way the state changes. What is accepted becomes a log entry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{EndpointCreate, Name, NetworkCreate, NodeLocation};
+use sunwire_api::{EndpointCreate, Name, NetworkCreate, NodeLocation, Violation};
+
+use crate::state::Source;
 
 /// A change that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +85,23 @@ pub enum Command {
         /// Name of the policy.
         name: Name,
         /// The source.
-        text: String,
+        text: Source,
+        /// For the history.
+        #[serde(default)]
+        note: Note,
+        /// The text before it comes back unless this one is confirmed by then: milliseconds of
+        /// Unix time.
+        #[serde(default)]
+        confirm_by_unix_ms: Option<u64>,
+    },
+    /// Puts the staged candidate in force.
+    ApplyStaged {
+        /// Name of the policy.
+        name: Name,
+        /// For the history.
+        note: Note,
+        /// As for [`Command::PutPolicy`].
+        confirm_by_unix_ms: Option<u64>,
     },
     /// Brings back an earlier text.
     RollbackPolicy {
@@ -91,12 +109,56 @@ pub enum Command {
         name: Name,
         /// Revision of that text; the one before the present one when absent.
         to: Option<u64>,
+        /// For the history.
+        #[serde(default)]
+        note: Note,
+        /// As for [`Command::PutPolicy`].
+        #[serde(default)]
+        confirm_by_unix_ms: Option<u64>,
+    },
+    /// Keeps the text in force for good.
+    ConfirmPolicy {
+        /// Name of the policy.
+        name: Name,
+    },
+    /// The text of that revision was not confirmed in time: the one before it comes back.
+    RevertPolicy {
+        /// Name of the policy.
+        name: Name,
+        /// Revision of the text that was to be confirmed.
+        text_revision: u64,
+        /// When, for the history.
+        note: Note,
+    },
+    /// Has a candidate asked beside the text in force, on live flows.
+    StagePolicy {
+        /// Name of the policy.
+        name: Name,
+        /// The source of the candidate.
+        text: Source,
+    },
+    /// Takes the candidate away.
+    UnstagePolicy {
+        /// Name of the policy.
+        name: Name,
     },
     /// Deletes a policy.
     DeletePolicy {
         /// Name of the policy.
         name: Name,
     },
+}
+
+/// What a history keeps of a change besides the text. The time is the client's server's: the state
+/// itself has no clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// When: milliseconds of Unix time.
+    pub at_unix_ms: Option<u64>,
+    /// Who, as they say.
+    pub author: Option<String>,
+    /// Why, as they say.
+    pub comment: Option<String>,
 }
 
 /// How an endpoint's device is on a node.
@@ -119,6 +181,9 @@ pub struct Proposal {
     pub precondition: Precondition,
     /// Makes a repetition of the same request harmless.
     pub key: Option<IdempotencyKey>,
+    /// Make it although an assertion of a policy will not hold: the policy is violated then.
+    #[serde(default)]
+    pub force: bool,
 }
 
 impl Proposal {
@@ -129,6 +194,7 @@ impl Proposal {
             command,
             precondition: Precondition::Any,
             key: None,
+            force: false,
         }
     }
 }
@@ -162,4 +228,31 @@ pub struct Entry {
     pub revision: u64,
     /// What was accepted.
     pub proposal: Proposal,
+    /// What it made of policies. Absent in entries of the first format, where it is found anew.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+}
+
+/// What an accepted proposal made of policies: decided once, so that applying the entry again needs
+/// neither compiler nor prover, and does not depend on their versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Policies whose text in force was examined.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<Name, Found>,
+    /// Policies whose staged tables are new, different or gone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub staged: BTreeSet<Name>,
+}
+
+/// What was found of a policy's text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The network that it governs.
+    pub network: Name,
+    /// Whether its tables are others than before.
+    pub tables_changed: bool,
+    /// Its assertions that do not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
 }

@@ -3,11 +3,12 @@
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use sunwire_api::problem::Span;
+use sunwire_api::problem::{Span, line_and_column};
 use sunwire_api::{Diagnostic, Name, Severity};
+use sunwire_policy::ast::ItemKind;
 use sunwire_policy::environment::Environment;
 use sunwire_policy::tables::FlowTables;
-use sunwire_policy::{compile_text, diagnostic};
+use sunwire_policy::{compile_text, diagnostic, parse};
 
 /// What a network's policy compiled to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,19 +48,40 @@ pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Compiled,
 
 /// The finding when the compiler panicked.
 fn compiler_failed() -> Diagnostic {
+    about_text(
+        "the compiler failed at this policy".to_owned(),
+        "report it, with the policy; meanwhile, say the same otherwise",
+    )
+}
+
+/// A finding about a text as a whole that is the controller's own.
+pub(crate) fn about_text(message: String, hint: &str) -> Diagnostic {
     Diagnostic {
         code: "SW0000".to_owned(),
         severity: Severity::Error,
-        message: "the compiler failed at this policy".to_owned(),
+        rendered: format!("error[SW0000]: {message}\n"),
+        message,
         line: 1,
         column: 1,
+        end_line: 1,
+        end_column: 1,
         span: Span { start: 0, end: 0 },
-        hint: Some("report it, with the policy; meanwhile, say the same otherwise".to_owned()),
-        rendered: "error[SW0000]: the compiler failed at this policy\n".to_owned(),
+        hint: Some(hint.to_owned()),
     }
 }
 
+/// The network that a text names, as far as it can be read.
+pub(crate) fn network_of(text: &str) -> Option<Name> {
+    let (document, _) = catch_unwind(|| parse(text)).ok()?;
+    let mut items = document.items.iter();
+    items.find_map(|item| match &item.kind {
+        ItemKind::Network { name, .. } => name.text.parse().ok(),
+        _ => None,
+    })
+}
+
 fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
+    let (end_line, end_column) = line_and_column(text, finding.span.end);
     Diagnostic {
         code: finding.code.text().to_owned(),
         severity: match finding.severity {
@@ -69,6 +91,8 @@ fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
         message: finding.message.clone(),
         line: finding.line,
         column: finding.column,
+        end_line,
+        end_column,
         span: Span {
             start: finding.span.start,
             end: finding.span.end,

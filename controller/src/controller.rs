@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 
+use crate::confirmations;
 use crate::grpc::AgentService;
 use crate::handle::Handle;
 use crate::listen::{self, ListenError};
@@ -130,6 +131,7 @@ impl Controller {
         let owner = Owner::new(self.state, self.log, ticks);
         let mut owner = tokio::task::spawn_blocking(move || owner.run(inbox));
 
+        let confirmations = tokio::spawn(confirmations::watch(handle.clone()));
         let mut servers = JoinSet::new();
         for listener in self.rest {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(RunError::Server)?;
@@ -170,6 +172,8 @@ impl Controller {
         // Fails only when the owner has ended, and then it has ended for a reason of its own.
         let _ = messages.send(Message::Stop).await;
         let ended = owner_outcome(owner.await);
+        // It ends when it hears that the owner has stopped; a panic in it was reported by itself.
+        let _ = confirmations.await;
         let drained = tokio::time::timeout(DRAIN_WITHIN, async {
             while let Some(server) = servers.join_next().await {
                 let server = server.unwrap_or(Err(RunError::Panicked));

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use sunwire_api::{Name, Vni};
 use sunwire_policy::tables::FlowTables;
 
+use crate::command::Outcome;
+
 /// What an accepted proposal changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
@@ -23,6 +25,10 @@ pub struct Effects {
     pub endpoints: BTreeSet<Name>,
     /// Networks whose program is new, different or gone.
     pub programs: BTreeMap<Name, ProgramBefore>,
+    /// Networks whose staged candidate has tables that are new, different or gone.
+    pub staged: BTreeMap<Name, ProgramBefore>,
+    /// What was made of policies, for the log.
+    pub outcome: Outcome,
     /// Numbers of nodes that are gone.
     pub removed_nodes: Vec<u32>,
     /// Numbers of endpoints that are gone.
@@ -31,10 +37,10 @@ pub struct Effects {
     pub removed_networks: Vec<Vni>,
 }
 
-/// What a network had before its program changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a network had before its program, or its staged candidate, changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramBefore {
-    /// The tables, if it had a policy.
+    /// The tables, if there were any.
     pub tables: Option<Arc<FlowTables>>,
 }
 
@@ -46,6 +52,7 @@ impl Effects {
             && self.networks.is_empty()
             && self.endpoints.is_empty()
             && self.programs.is_empty()
+            && self.staged.is_empty()
             && self.removed_nodes.is_empty()
             && self.removed_endpoints.is_empty()
             && self.removed_networks.is_empty())

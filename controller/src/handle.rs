@@ -1,35 +1,99 @@
 //! How servers reach the owner of the state.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sunwire_api::{Problem, ProblemCode};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::command::Proposal;
 use crate::effects::Effects;
+use crate::examine::Prepared;
 use crate::owner::{Cluster, Message, Tick};
 use crate::refusal::Refusal;
+
+/// How often policies are examined beforehand for a change that others keep crossing.
+const PREPARED_ATTEMPTS: usize = 3;
 
 /// A way to the owner.
 #[derive(Clone)]
 pub(crate) struct Handle {
     messages: mpsc::Sender<Message>,
     ticks: watch::Receiver<Tick>,
+    examining: Arc<Mutex<()>>,
 }
 
 impl Handle {
     pub(crate) fn new(messages: mpsc::Sender<Message>, ticks: watch::Receiver<Tick>) -> Self {
-        Handle { messages, ticks }
+        Handle {
+            messages,
+            ticks,
+            examining: Arc::default(),
+        }
+    }
+
+    /// Changes whenever something may have happened.
+    pub(crate) fn ticks(&self) -> watch::Receiver<Tick> {
+        self.ticks.clone()
     }
 
     /// Proposes a change. `view` makes the answer out of the state right after it; it is returned
-    /// once the change is durable.
+    /// once the change is durable. Policies are examined beforehand, beside the owner's thread.
     pub(crate) async fn propose<T: Send + 'static>(
         &self,
         proposal: Proposal,
-        view: impl FnOnce(&Cluster, &Effects) -> Result<T, Refusal> + Send + 'static,
+        view: impl FnOnce(&Cluster, &Effects) -> Result<T, Refusal> + Clone + Send + 'static,
     ) -> Result<T, Problem> {
+        self.examine_and_propose(proposal, view)
+            .await?
+            .map_err(Problem::from)
+    }
+
+    /// Proposes a change of the controller's own. That it would change nothing is no failure.
+    pub(crate) async fn propose_internal(&self, proposal: Proposal) -> Result<(), Problem> {
+        match self.examine_and_propose(proposal, |_, _| Ok(())).await? {
+            Ok(()) | Err(Refusal::Unchanged) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    async fn examine_and_propose<T: Send + 'static>(
+        &self,
+        proposal: Proposal,
+        view: impl FnOnce(&Cluster, &Effects) -> Result<T, Refusal> + Clone + Send + 'static,
+    ) -> Result<Result<T, Refusal>, Problem> {
+        let examined = proposal.clone();
+        let examines = self.read(move |cluster| cluster.state.examines(&examined));
+        if !examines.await? {
+            return self.propose_with(proposal, None, view).await;
+        }
+        // One after the other: those beside each other would make each other's work void.
+        let _turn = self.examining.lock().await;
+        for _ in 0..PREPARED_ATTEMPTS {
+            let state = self.read(|cluster| cluster.state.clone()).await?;
+            let examined = proposal.clone();
+            let prepared = tokio::task::spawn_blocking(move || state.prepare(&examined)).await;
+            let Ok(prepared) = prepared else {
+                break;
+            };
+            let outcome = self
+                .propose_with(proposal.clone(), Some(prepared), view.clone())
+                .await?;
+            if !matches!(outcome, Err(Refusal::Stale)) {
+                return Ok(outcome);
+            }
+        }
+        // Too much changes meanwhile: everybody has to wait for this one.
+        self.propose_with(proposal, None, view).await
+    }
+
+    async fn propose_with<T: Send + 'static>(
+        &self,
+        proposal: Proposal,
+        prepared: Option<Prepared>,
+        view: impl FnOnce(&Cluster, &Effects) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Result<T, Refusal>, Problem> {
         let (sender, receiver) = oneshot::channel();
         let answer: crate::owner::Answer = Box::new(move |outcome| {
             let result = outcome.and_then(|(cluster, effects)| view(cluster, effects));
@@ -38,11 +102,9 @@ impl Handle {
                 let _ = sender.send(result);
             })
         });
-        self.send(Message::Propose(proposal, answer)).await?;
-        receiver
-            .await
-            .map_err(|_| stopping())?
-            .map_err(Problem::from)
+        self.send(Message::Propose(proposal, prepared, answer))
+            .await?;
+        receiver.await.map_err(|_| stopping())
     }
 
     /// Reads what is durable.

@@ -4,8 +4,10 @@
 //! REST  --> rest/ ---+                             +--> wire.rs --> sessions.rs --> agents
 //!                    +--> handle.rs --> owner.rs --+
 //! gRPC  --> grpc.rs -+        (one thread: state.apply, then log.append, then answers)
+//! time  --> confirmations.rs
 //! ```
-//! [`state::State::apply`] decides, purely; [`log`] makes durable; everything else carries.
+//! [`state::State::apply`] decides, purely; [`mod@examine`] is what policies come to, made beside that
+//! thread; [`log`] makes durable; everything else carries.
 //!
 //! ```no_run
 //! use sunwire_controller::{Config, Controller};
@@ -22,10 +24,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod audit;
 pub mod command;
 mod compile;
+mod confirmations;
 mod controller;
 pub mod effects;
+pub mod examine;
 mod grpc;
 mod handle;
 pub mod listen;

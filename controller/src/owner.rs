@@ -12,8 +12,10 @@
 use sunwire_api::{Name, ProblemCode, agent};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::audit::Audit;
 use crate::command::{Command, Entry, Proposal};
 use crate::effects::Effects;
+use crate::examine::Prepared;
 use crate::log::{Log, LogError};
 use crate::refusal::Refusal;
 use crate::report;
@@ -37,8 +39,8 @@ pub(crate) type Deferred = Box<dyn FnOnce() + Send>;
 
 /// What the owner is asked to do.
 pub(crate) enum Message {
-    /// Apply a proposal.
-    Propose(Proposal, Answer),
+    /// Apply a proposal, with policies that were examined beforehand.
+    Propose(Proposal, Option<Prepared>, Answer),
     /// Read.
     Read(Reader),
     /// An agent connects.
@@ -73,6 +75,8 @@ pub(crate) struct Cluster {
     pub(crate) state: State,
     /// What is known of agents.
     pub(crate) sessions: Sessions,
+    /// What agents have counted of staged candidates.
+    pub(crate) audit: Audit,
 }
 
 /// Changes whenever something that can be waited for may have happened.
@@ -100,6 +104,7 @@ impl Owner {
             cluster: Cluster {
                 state,
                 sessions: Sessions::default(),
+                audit: Audit::default(),
             },
             log,
             ticks,
@@ -141,8 +146,8 @@ impl Owner {
 
     fn handle(&mut self, message: Message) -> Result<(), LogError> {
         match message {
-            Message::Propose(proposal, answer) => {
-                let outcome = self.apply(proposal);
+            Message::Propose(proposal, prepared, answer) => {
+                let outcome = self.apply(proposal, prepared.as_ref());
                 let deferred = match &outcome {
                     Ok(effects) => answer(Ok((&self.cluster, effects))),
                     Err(refusal) => answer(Err(refusal.clone())),
@@ -167,7 +172,11 @@ impl Owner {
     }
 
     /// Applies a proposal; what it changed is pending until the next flush.
-    fn apply(&mut self, proposal: Proposal) -> Result<Effects, Refusal> {
+    fn apply(
+        &mut self,
+        proposal: Proposal,
+        prepared: Option<&Prepared>,
+    ) -> Result<Effects, Refusal> {
         let deleted = match &proposal.command {
             Command::DeleteNode { name } if self.cluster.sessions.is_connected(name) => {
                 return Err(Refusal::new(
@@ -178,9 +187,15 @@ impl Owner {
             Command::DeleteNode { name } => Some(name.clone()),
             _ => None,
         };
-        let effects = self.cluster.state.apply(&proposal)?;
+        let effects = match prepared {
+            Some(prepared) => self.cluster.state.apply_prepared(&proposal, prepared)?,
+            None => self.cluster.state.apply(&proposal)?,
+        };
         if effects.repeated {
             return Ok(effects);
+        }
+        for network in effects.staged.keys() {
+            self.cluster.audit.forget_network(network);
         }
         if effects.concern_agents() {
             let delta = wire::delta(&self.cluster.state, &effects);
@@ -189,9 +204,11 @@ impl Owner {
         self.entries.push(Entry {
             revision: effects.revision,
             proposal,
+            outcome: Some(effects.outcome.clone()),
         });
         if let Some(node) = deleted {
             self.cluster.sessions.forget(&node);
+            self.cluster.audit.forget_node(&node);
         }
         Ok(effects)
     }
@@ -264,7 +281,7 @@ impl Owner {
                 ),
             ));
         }
-        match self.apply(Proposal::internal(hello.register.clone())) {
+        match self.apply(Proposal::internal(hello.register.clone()), None) {
             Ok(_) | Err(Refusal::Unchanged) => Ok(()),
             Err(refusal) => Err(refusal),
         }
@@ -286,7 +303,7 @@ impl Owner {
             Some(agent::agent_message::Message::Endpoint(report)) => {
                 let command = report::command(&self.cluster.state, node, &report);
                 if let Some(command) = command {
-                    match self.apply(Proposal::internal(command)) {
+                    match self.apply(Proposal::internal(command), None) {
                         Ok(_) | Err(Refusal::Unchanged) => {}
                         Err(refusal) => {
                             tracing::warn!(%node, %refusal, "an agent's report was refused");

@@ -1,6 +1,6 @@
 //! Why a proposal was not accepted. A refused proposal changed nothing.
 
-use sunwire_api::{Diagnostic, Problem, ProblemCode};
+use sunwire_api::{Diagnostic, Problem, ProblemCode, Violation};
 
 /// Why a proposal was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,6 +8,9 @@ pub enum Refusal {
     /// It would change nothing: there is nothing to log.
     #[error("the state is so already")]
     Unchanged,
+    /// What was examined beforehand is not what is there any more: examine it again.
+    #[error("the state has changed since the policies were examined")]
+    Stale,
     /// Something is wrong with it.
     #[error(transparent)]
     Problem(Box<Problem>),
@@ -29,6 +32,13 @@ impl Refusal {
         problem.diagnostics = diagnostics;
         Refusal::Problem(Box::new(problem))
     }
+
+    /// The same, with assertions that would not hold.
+    pub(crate) fn with_violations(detail: impl Into<String>, violations: Vec<Violation>) -> Self {
+        let mut problem = Problem::new(ProblemCode::AssertionViolated, detail);
+        problem.violations = violations;
+        Refusal::Problem(Box::new(problem))
+    }
 }
 
 impl From<Refusal> for Problem {
@@ -37,6 +47,8 @@ impl From<Refusal> for Problem {
             Refusal::Problem(problem) => *problem,
             // Only commands of the controller itself can be refused so; no client sees them.
             Refusal::Unchanged => Problem::new(ProblemCode::Internal, "nothing to change"),
+            // Who examines beforehand examines again.
+            Refusal::Stale => Problem::new(ProblemCode::Internal, "the state has changed"),
         }
     }
 }

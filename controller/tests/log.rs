@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use redb::{Database, ReadableTable, TableDefinition};
-use sunwire_controller::command::{Command, Entry, Proposal};
+use sunwire_controller::command::{Command, Entry, Outcome, Proposal};
 use sunwire_controller::log::{Log, LogError, RedbLog, ReplayError, replay};
 use sunwire_controller::state::State;
 use sunwire_controller::{Config, Controller, OpenError};
@@ -25,6 +25,7 @@ fn entry(revision: u64) -> Entry {
             location: "aws:us-east-1".parse().unwrap(),
             underlay_address: [198, 18, 1, revision as u8].into(),
         }),
+        outcome: Some(Outcome::default()),
     }
 }
 

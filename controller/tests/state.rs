@@ -9,7 +9,7 @@ use proptest::sample::select;
 use sunwire_api::{EndpointCreate, Name, NetworkCreate};
 use sunwire_controller::Refusal;
 use sunwire_controller::command::{
-    Command, Condition, Entry, IdempotencyKey, Precondition, Proposal,
+    Command, Condition, Entry, IdempotencyKey, Note, Precondition, Proposal,
 };
 use sunwire_controller::log::{Log, RedbLog, replay};
 use sunwire_controller::state::State;
@@ -89,9 +89,32 @@ fn command() -> impl Strategy<Value = Command> {
             detail: String::new(),
         },
     );
-    let put = (policy(), select(TEXTS.to_vec())).prop_map(|(name, text)| Command::PutPolicy {
+    let text = || select(TEXTS.to_vec());
+    let deadline = || proptest::option::weighted(0.4, 1u64..1000);
+    let put = (policy(), text(), deadline())
+        .prop_map(|(name, text, deadline)| put_policy(name, text, deadline));
+    let rollback = (policy(), proptest::option::of(0u64..40), deadline()).prop_map(
+        |(name, to, confirm_by_unix_ms)| Command::RollbackPolicy {
+            name,
+            to,
+            note: Note::default(),
+            confirm_by_unix_ms,
+        },
+    );
+    let apply_staged =
+        (policy(), deadline()).prop_map(|(name, confirm_by_unix_ms)| Command::ApplyStaged {
+            name,
+            note: Note::default(),
+            confirm_by_unix_ms,
+        });
+    let stage = (policy(), text()).prop_map(|(name, text)| Command::StagePolicy {
         name,
-        text: text.to_owned(),
+        text: text.into(),
+    });
+    let revert = (policy(), 0u64..80).prop_map(|(name, text_revision)| Command::RevertPolicy {
+        name,
+        text_revision,
+        note: Note::default(),
     });
     prop_oneof![
         3 => register,
@@ -108,8 +131,12 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(endpoint, node, epoch)| Command::FinishMove { endpoint, node, epoch }),
         3 => report,
         6 => put,
-        1 => (policy(), proptest::option::of(0u64..40))
-            .prop_map(|(name, to)| Command::RollbackPolicy { name, to }),
+        2 => rollback,
+        2 => apply_staged,
+        3 => stage,
+        1 => policy().prop_map(|name| Command::UnstagePolicy { name }),
+        2 => policy().prop_map(|name| Command::ConfirmPolicy { name }),
+        2 => revert,
         1 => policy().prop_map(|name| Command::DeletePolicy { name }),
     ]
 }
@@ -134,7 +161,17 @@ fn proposal() -> impl Strategy<Value = Proposal> {
             command,
             precondition,
             key,
+            force: false,
         })
+}
+
+fn put_policy(name: Name, text: &str, confirm_by_unix_ms: Option<u64>) -> Command {
+    Command::PutPolicy {
+        name,
+        text: text.into(),
+        note: Note::default(),
+        confirm_by_unix_ms,
+    }
 }
 
 /// What most interesting things presuppose: nodes, networks, and an endpoint in each.
@@ -189,10 +226,9 @@ fn step() -> impl Strategy<Value = Vec<Proposal>> {
         ])
     });
     let break_policy = name("p", 2).prop_map(move |name| {
-        let text = TEXTS[2].to_owned();
         let endpoint = "e1".parse().unwrap();
         internal(vec![
-            Command::PutPolicy { name, text },
+            put_policy(name, TEXTS[2], None),
             Command::DeleteEndpoint { name: endpoint },
         ])
     });
@@ -222,11 +258,39 @@ fn step() -> impl Strategy<Value = Vec<Proposal>> {
     ]
 }
 
-/// Random proposals, from nothing or after the prelude.
+/// After the prelude: two texts, the second on trial, a candidate beside it, and perhaps no
+/// confirmation.
+fn trial(not_confirmed: bool) -> Vec<Proposal> {
+    let name: Name = "p1".parse().unwrap();
+    let mut commands = vec![
+        put_policy(name.clone(), TEXTS[2], None),
+        put_policy(name.clone(), TEXTS[0], Some(9)),
+        Command::StagePolicy {
+            name: name.clone(),
+            text: TEXTS[1].into(),
+        },
+    ];
+    if not_confirmed {
+        commands.push(Command::RevertPolicy {
+            name,
+            text_revision: prelude().len() as u64 + 2,
+            note: Note::default(),
+        });
+    }
+    commands.into_iter().map(Proposal::internal).collect()
+}
+
+/// Random proposals, from nothing, or after the prelude and perhaps a trial.
 fn proposals() -> impl Strategy<Value = Vec<Proposal>> {
     let random = proptest::collection::vec(step(), 1..80);
-    (any::<bool>(), random).prop_map(|(from_nothing, random)| {
-        let mut all = if from_nothing { Vec::new() } else { prelude() };
+    (0..5, random).prop_map(|(beginning, random)| {
+        let mut all = match beginning {
+            0 | 1 => Vec::new(),
+            _ => prelude(),
+        };
+        if beginning > 2 {
+            all.extend(trial(beginning == 3));
+        }
         all.extend(random.into_iter().flatten());
         all
     })
@@ -243,6 +307,7 @@ fn run(proposals: &[Proposal]) -> (State, Vec<Entry>) {
             entries.push(Entry {
                 revision: effects.revision,
                 proposal: proposal.clone(),
+                outcome: Some(effects.outcome),
             });
         }
     }
@@ -297,6 +362,28 @@ fn check_invariants(state: &State) {
     for (name, policy) in state.policies() {
         assert_eq!(&state.programs()[&policy.network].policy, name);
         assert!(state.networks().contains_key(&policy.network));
+        let revisions: Vec<u64> = policy.history.iter().map(|item| item.revision).collect();
+        assert!(
+            revisions.is_sorted_by(|a, b| a < b),
+            "{name}: {revisions:?}"
+        );
+        assert!(policy.present().revision <= policy.revision);
+        assert!(policy.revision <= state.revision() && policy.tables_revision <= state.revision());
+        if let Some(staged) = &policy.staged {
+            assert!(staged.revision <= staged.tables_revision);
+        }
+        let unconfirmed = policy.unconfirmed.as_ref();
+        if let Some(fallback) = unconfirmed.and_then(|unconfirmed| unconfirmed.fallback.as_ref()) {
+            assert!(fallback.revision < policy.present().revision);
+            assert!(state.networks().contains_key(&fallback.network));
+        }
+    }
+    for (network, staged) in state.staged() {
+        let policy = &state.policies()[&staged.policy];
+        assert_eq!(&policy.network, network);
+        let candidate = policy.staged.as_ref().unwrap();
+        assert_eq!(staged.revision, candidate.tables_revision);
+        assert_eq!(staged.text_hash, candidate.text.hash());
     }
     let underlay: std::collections::BTreeSet<_> = state
         .nodes()
@@ -329,6 +416,109 @@ proptest! {
     }
 
     #[test]
+    fn examining_beforehand_decides_the_same_or_says_that_it_is_stale(
+        proposals in proposals(),
+        stale in any::<bool>(),
+    ) {
+        let mut state = State::default();
+        let mut older = State::default();
+        for proposal in &proposals {
+            let from = if stale { older } else { state.clone() };
+            let prepared = from.prepare(proposal);
+            older = state.clone();
+            let mut other = state.clone();
+            let decided = state.apply(proposal);
+            let taken = other.apply_prepared(proposal, &prepared);
+            if matches!(taken, Err(Refusal::Stale)) {
+                prop_assert!(stale, "what was prepared from this very state fits");
+                prop_assert_eq!(&other, &older, "nothing has changed");
+            } else {
+                prop_assert_eq!(taken, decided);
+                prop_assert_eq!(&other, &state);
+            }
+        }
+    }
+
+    #[test]
+    fn histories_only_grow_at_their_end_and_nothing_reaches_back(
+        proposals in proposals(),
+    ) {
+        let mut state = State::default();
+        for proposal in &proposals {
+            let before = state.clone();
+            if state.apply(proposal).is_err() {
+                continue;
+            }
+            for (name, policy) in state.policies() {
+                let Some(old) = before.policies().get(name) else {
+                    prop_assert_eq!(policy.history.len(), 1);
+                    continue;
+                };
+                let kept = policy.history.len().min(old.history.len());
+                prop_assert_eq!(&policy.history[..kept], &old.history[..kept]);
+                let new = &policy.history[kept..];
+                prop_assert!(new.len() <= 1);
+                prop_assert!(new.iter().all(|item| item.revision == state.revision()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_confirmed_goes_back_to_exactly_the_last_text_that_was_not_on_trial(
+        before in proposal(),
+        meanwhile in proposals(),
+    ) {
+        let mut proposals = prelude();
+        proposals.extend(trial(false));
+        proposals.push(before);
+        let (mut state, _) = run(&proposals);
+        let on_trial = state.policies().iter().find_map(|(name, policy)| {
+            Some((name.clone(), policy.unconfirmed.clone()?))
+        });
+        let Some((name, unconfirmed)) = on_trial else {
+            return Ok(());
+        };
+        let deadline = state.next_deadline().map(|(_, _, deadline)| deadline);
+        prop_assert!(deadline.is_some_and(|next| next <= unconfirmed.deadline_unix_ms));
+        // Whatever else happens, as long as nobody touches the policy.
+        let about_it = |command: &Command| match command {
+            Command::PutPolicy { name: other, .. }
+            | Command::ApplyStaged { name: other, .. }
+            | Command::RollbackPolicy { name: other, .. }
+            | Command::ConfirmPolicy { name: other }
+            | Command::RevertPolicy { name: other, .. }
+            | Command::DeletePolicy { name: other } => *other == name,
+            _ => false,
+        };
+        for proposal in meanwhile.iter().filter(|proposal| !about_it(&proposal.command)) {
+            let _ = state.apply(proposal);
+        }
+        let revert = |text_revision| Proposal::internal(Command::RevertPolicy {
+            name: name.clone(),
+            text_revision,
+            note: Note::default(),
+        });
+        let text_revision = state.policies()[&name].present().revision;
+        let late = state.apply(&revert(text_revision - 1));
+        prop_assert_eq!(late, Err(Refusal::Unchanged));
+        let effects = state.apply(&revert(text_revision));
+        prop_assert!(effects.is_ok(), "{effects:?}");
+        check_invariants(&state);
+        match unconfirmed.fallback {
+            None => prop_assert!(!state.policies().contains_key(&name)),
+            Some(fallback) => {
+                let policy = &state.policies()[&name];
+                prop_assert_eq!(policy.text(), &fallback.text);
+                prop_assert_eq!(&policy.network, &fallback.network);
+                prop_assert_eq!(policy.present().rolled_back_to, Some(fallback.revision));
+                prop_assert!(policy.present().not_confirmed && policy.unconfirmed.is_none());
+                prop_assert_eq!(policy.tables_revision, state.revision());
+            }
+        }
+        prop_assert_eq!(state.apply(&revert(text_revision)), Err(Refusal::Unchanged));
+    }
+
+    #[test]
     fn equal_proposals_make_equal_states_and_effects(
         proposals in proposals(),
     ) {
@@ -346,7 +536,7 @@ proptest! {
         let (state, _) = run(&proposals);
         let json = serde_json::to_string(&state).unwrap();
         let read: State = serde_json::from_str(&json).unwrap();
-        prop_assert_eq!(read.restore().unwrap(), state);
+        prop_assert_eq!(read.restore(), state);
     }
 }
 
@@ -384,12 +574,14 @@ fn the_generator_reaches_moves_programs_and_refusals() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let (mut moved, mut programs, mut unchanged, mut broken) = (0, 0, 0, 0);
+    let (mut staged, mut on_trial, mut reverted) = (0, 0, 0);
     for _ in 0..400 {
         let proposals = proposals().new_tree(&mut runner).unwrap().current();
         let mut state = State::default();
         for proposal in &proposals {
             match state.apply(proposal) {
                 Err(Refusal::Unchanged) => unchanged += 1,
+                Err(Refusal::Stale) => panic!("nothing was prepared"),
                 Err(Refusal::Problem(problem)) => {
                     let policy_broken = sunwire_api::ProblemCode::PolicyBroken;
                     broken += usize::from(problem.code == policy_broken);
@@ -397,11 +589,19 @@ fn the_generator_reaches_moves_programs_and_refusals() {
                 Ok(_) => {
                     let finish = matches!(proposal.command, Command::FinishMove { .. });
                     moved += usize::from(finish);
+                    let revert = matches!(proposal.command, Command::RevertPolicy { .. });
+                    reverted += usize::from(revert);
                 }
             }
         }
         programs += state.programs().len();
+        staged += state.staged().len();
+        let policies = state.policies().values();
+        let waiting = policies.filter(|policy| policy.unconfirmed.is_some());
+        on_trial += waiting.count();
     }
+    println!("{staged} staged, {on_trial} on trial, {reverted} put back");
+    assert!(staged >= 10 && on_trial >= 10 && reverted >= 3);
     println!("{moved} moved, {programs} programs, {unchanged} unchanged, {broken} broken");
     assert!(moved >= 10 && programs >= 10 && unchanged >= 10 && broken >= 10);
 }

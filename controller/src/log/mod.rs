@@ -10,7 +10,7 @@ pub use self::redb::RedbLog;
 use std::path::PathBuf;
 
 use crate::command::Entry;
-use crate::state::{RestoreError, State};
+use crate::state::State;
 
 /// A durable log of one member.
 pub trait Log: Send {
@@ -99,9 +99,6 @@ pub enum ReplayError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The snapshot cannot be taken up.
-    #[error("the stored state cannot be taken up")]
-    Restore(#[source] RestoreError),
     /// An entry is refused that was accepted once.
     #[error(
         "the log's entry {revision} was accepted by another version and this one refuses it: run \
@@ -116,20 +113,25 @@ pub enum ReplayError {
     },
 }
 
-/// The state that a log stands for.
+/// The state that a log stands for. A policy that this version's compiler refuses is out of force,
+/// and no reason not to start.
 ///
 /// # Errors
 /// The log cannot be read, or was written by a version that decided otherwise.
 pub fn replay(log: &dyn Log) -> Result<State, ReplayError> {
     let mut state = log.snapshot()?.unwrap_or_default();
-    state = state.restore().map_err(ReplayError::Restore)?;
-    for entry in log.read_after(state.revision())? {
+    let entries = log.read_after(state.revision())?;
+    if entries.iter().any(|entry| entry.outcome.is_none()) {
+        // What such an entry made of policies is found by comparing with what was in force.
+        state = state.restore();
+    }
+    for entry in entries {
         state
-            .apply(&entry.proposal)
+            .replay(&entry)
             .map_err(|source| ReplayError::Refused {
                 revision: entry.revision,
                 source,
             })?;
     }
-    Ok(state)
+    Ok(state.restore())
 }

@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
-use super::request::{self, EndpointName, MergePatch, NoBody, Parameters, Write};
+use super::request::{self, EndpointName, MergePatch, NoBody, Parameters, Write, WriteQuery};
 use super::wait;
 use crate::command::{Command, Proposal};
 use crate::handle::Handle;
@@ -51,7 +51,10 @@ pub(crate) async fn list(
 /// Creates an endpoint.
 #[utoipa::path(
     post, path = "/v1/endpoints", tag = "endpoints",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Names this request")),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+        WriteQuery,
+    ),
     request_body = EndpointCreate,
     responses((status = 201, body = Endpoint), (status = "4XX", body = Problem)),
 )]
@@ -102,6 +105,7 @@ pub(crate) async fn show(
         ("name" = Name, Path, description = "Name of the endpoint"),
         ("If-Match" = Option<String>, Header, description = "ETag of the endpoint, or *"),
         ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+        WriteQuery,
     ),
     request_body(content = EndpointPatch, content_type = "application/merge-patch+json"),
     responses((status = 200, body = Endpoint), (status = "4XX", body = Problem)),
@@ -125,6 +129,7 @@ pub(crate) async fn update(
         ("name" = Name, Path, description = "Name of the endpoint"),
         ("If-Match" = Option<String>, Header, description = "ETag of the endpoint, or *"),
         ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+        WriteQuery,
     ),
     responses((status = 200, body = Deleted), (status = "4XX", body = Problem)),
 )]

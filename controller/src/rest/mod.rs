@@ -9,6 +9,8 @@ mod networks;
 mod nodes;
 mod openapi;
 mod policies;
+mod policy_stage;
+mod policy_texts;
 mod request;
 mod status;
 mod wait;
@@ -56,8 +58,20 @@ pub(crate) fn router(handle: Handle) -> Router {
                 .delete(policies::delete),
         )
         .route("/v1/policies/{name}/text", get(policies::text))
-        .route("/v1/policies/{name}/history", get(policies::history))
-        .route("/v1/policies/{name}/rollback", post(policies::rollback))
+        .route("/v1/policies/{name}/apply", post(policy_texts::apply))
+        .route("/v1/policies/{name}/confirm", post(policy_texts::confirm))
+        .route("/v1/policies/{name}/rollback", post(policy_texts::rollback))
+        .route("/v1/policies/{name}/history", get(policy_texts::history))
+        .route(
+            "/v1/policies/{name}/history/{revision}",
+            get(policy_texts::revision),
+        )
+        .route(
+            "/v1/policies/{name}/stage",
+            get(policy_stage::show)
+                .put(policy_stage::put)
+                .delete(policy_stage::delete),
+        )
         .route("/v1/status", get(status::status))
         .route("/v1/counters", get(status::counters))
         .route("/v1/openapi.json", get(openapi::show))

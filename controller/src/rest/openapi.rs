@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{endpoints, networks, nodes, policies, status};
+use super::{endpoints, networks, nodes, policies, policy_stage, policy_texts, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,8 +33,14 @@ use super::{endpoints, networks, nodes, policies, status};
         policies::text,
         policies::put,
         policies::delete,
-        policies::history,
-        policies::rollback,
+        policy_texts::apply,
+        policy_texts::confirm,
+        policy_texts::rollback,
+        policy_texts::history,
+        policy_texts::revision,
+        policy_stage::show,
+        policy_stage::put,
+        policy_stage::delete,
         status::status,
         status::counters,
     )

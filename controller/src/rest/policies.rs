@@ -1,18 +1,16 @@
-//! Policies.
+//! Policies as resources: list, check, show, put, delete.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use sunwire_api::{
-    Deleted, Name, Page, Policy, PolicyChecked, PolicyHistory, PolicyText, Problem, ProblemCode,
-    RollbackRequest,
-};
+use sunwire_api::{Deleted, Name, Page, Policy, PolicyChecked, PolicyText, Problem, ProblemCode};
 
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
-use super::request::{NoBody, Parameters, PolicyName, PolicySource, Rollback, Write};
-use crate::command::Command;
+use super::request::{NoBody, Parameters, PolicyName, PolicySource, Write, WriteQuery};
+use crate::command::{Command, Note, Proposal};
+use crate::confirmations::now_unix_ms;
 use crate::handle::Handle;
 use crate::state;
 
@@ -108,6 +106,7 @@ pub(crate) async fn text(
         ("If-Match" = Option<String>, Header, description = "ETag of the policy, or *"),
         ("If-None-Match" = Option<String>, Header, description = "* to create only"),
         ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+        WriteQuery,
     ),
     request_body(content(
         (PolicyText = "application/json"), (String = "text/plain"),
@@ -123,16 +122,36 @@ pub(crate) async fn put(
     PolicyName(name): PolicyName,
     write: Write<PolicySource>,
 ) -> Result<Written<Policy>, Failure> {
+    check_name(&name)?;
+    let proposal = write.propose(|body| Command::PutPolicy {
+        name: name.clone(),
+        text: body.0.into(),
+        note: Note {
+            at_unix_ms: Some(now_unix_ms()),
+            ..Note::default()
+        },
+        confirm_by_unix_ms: None,
+    });
+    written(&handle, proposal, name).await
+}
+
+/// Refuses a name that is the compiler's path.
+pub(super) fn check_name(name: &Name) -> Result<(), Failure> {
     if name.as_str() == "check" {
         return Err(Failure::new(
             ProblemCode::MethodNotAllowed,
             "a policy cannot be named check: POST /v1/policies/check compiles; take another name",
         ));
     }
-    let proposal = write.propose(|body| Command::PutPolicy {
-        name: name.clone(),
-        text: body.0,
-    });
+    Ok(())
+}
+
+/// Proposes a change of a policy, and shows it after that.
+pub(super) async fn written(
+    handle: &Handle,
+    proposal: Proposal,
+    name: Name,
+) -> Result<Written<Policy>, Failure> {
     let (resource, created) = handle
         .propose(proposal, move |cluster, effects| {
             Ok((cluster.state.policy_view(&name)?, effects.created))
@@ -165,46 +184,4 @@ pub(crate) async fn delete(
         .propose(proposal, |_, effects| Ok(effects.revision))
         .await?;
     Ok(Json(Deleted { revision }))
-}
-
-/// The texts that a policy had, oldest first.
-#[utoipa::path(
-    get, path = "/v1/policies/{name}/history", tag = "policies",
-    params(("name" = Name, Path, description = "Name of the policy")),
-    responses((status = 200, body = PolicyHistory), (status = "4XX", body = Problem)),
-)]
-pub(crate) async fn history(
-    State(handle): State<Handle>,
-    PolicyName(name): PolicyName,
-) -> Result<Json<PolicyHistory>, Failure> {
-    let history = handle
-        .read(move |cluster| cluster.state.policy_history(&name))
-        .await??;
-    Ok(Json(history))
-}
-
-/// Brings back an earlier text, resolved anew.
-#[utoipa::path(
-    post, path = "/v1/policies/{name}/rollback", tag = "policies",
-    params(
-        ("name" = Name, Path, description = "Name of the policy"),
-        ("If-Match" = Option<String>, Header, description = "ETag of the policy, or *"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
-    ),
-    request_body = Option<RollbackRequest>,
-    responses((status = 200, body = Policy), (status = "4XX", body = Problem)),
-)]
-pub(crate) async fn rollback(
-    State(handle): State<Handle>,
-    PolicyName(name): PolicyName,
-    write: Write<Rollback>,
-) -> Result<Tagged<Policy>, Failure> {
-    let proposal = write.propose(|body| Command::RollbackPolicy {
-        name: name.clone(),
-        to: body.0.to,
-    });
-    let policy = handle
-        .propose(proposal, move |cluster, _| cluster.state.policy_view(&name))
-        .await?;
-    Ok(Tagged(policy))
 }

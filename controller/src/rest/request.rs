@@ -3,10 +3,12 @@
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use sunwire_api::{Name, PolicyText, ProblemCode, RollbackRequest};
+use sunwire_api::{Name, PolicyText, ProblemCode};
 use tokio_stream::StreamExt;
+use utoipa::IntoParams;
 
 use super::failure::Failure;
 use crate::command::{Command, IdempotencyKey, Precondition, Proposal};
@@ -24,6 +26,17 @@ pub(crate) struct Write<B> {
     pub(crate) body: B,
     precondition: Precondition,
     key: Option<IdempotencyKey>,
+    force: bool,
+}
+
+/// What the query of every write may say.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WriteQuery {
+    /// Make the change although an assertion of a policy will not hold.
+    #[serde(default)]
+    force: bool,
 }
 
 impl<B> Write<B> {
@@ -33,7 +46,18 @@ impl<B> Write<B> {
             command: command(self.body),
             precondition: self.precondition,
             key: self.key,
+            force: self.force,
         }
+    }
+
+    /// The same, of a body that may ask for force itself.
+    pub(crate) fn propose_with_force(
+        mut self,
+        force: bool,
+        command: impl FnOnce(B) -> Command,
+    ) -> Proposal {
+        self.force |= force;
+        self.propose(command)
     }
 }
 
@@ -54,8 +78,8 @@ pub(crate) struct MergePatch<T>(pub(crate) T);
 /// A policy's text: in JSON, or as it is.
 pub(crate) struct PolicySource(pub(crate) String);
 
-/// A rollback: the body may be left out.
-pub(crate) struct Rollback(pub(crate) RollbackRequest);
+/// A JSON body that may be left out.
+pub(crate) struct OptionalJson<T>(pub(crate) T);
 
 impl Body for NoBody {
     fn parse(_: Option<&str>, bytes: &[u8]) -> Result<Self, Failure> {
@@ -103,12 +127,12 @@ impl Body for PolicySource {
     }
 }
 
-impl Body for Rollback {
+impl<T: DeserializeOwned + Default> Body for OptionalJson<T> {
     fn parse(media_type: Option<&str>, bytes: &[u8]) -> Result<Self, Failure> {
         if bytes.is_empty() {
-            return Ok(Rollback(RollbackRequest::default()));
+            return Ok(OptionalJson(T::default()));
         }
-        Json::parse(media_type, bytes).map(|Json(body)| Rollback(body))
+        Json::parse(media_type, bytes).map(|Json(body)| OptionalJson(body))
     }
 }
 
@@ -144,6 +168,7 @@ impl<B: Body, S: Send + Sync> FromRequest<S> for Write<B> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
+        let Parameters(query) = parameters::<WriteQuery>(&parts)?;
         let precondition = precondition(&parts.headers)?;
         let key = text_of(&parts.headers, &IDEMPOTENCY_KEY)?;
         let bytes = read_body(&parts, body).await?;
@@ -158,6 +183,7 @@ impl<B: Body, S: Send + Sync> FromRequest<S> for Write<B> {
             body: B::parse(media_type.as_deref(), &bytes)?,
             precondition,
             key,
+            force: query.force,
         })
     }
 }
@@ -251,7 +277,9 @@ fn name_request(key: &str, parts: &Parts, body: &[u8]) -> Result<IdempotencyKey,
         ));
     }
     let mut hasher = blake3::Hasher::new();
-    for part in [parts.method.as_str(), parts.uri.path()] {
+    let path_and_query = parts.uri.path_and_query();
+    let path_and_query = path_and_query.map_or(parts.uri.path(), |both| both.as_str());
+    for part in [parts.method.as_str(), path_and_query] {
         hasher.update(part.as_bytes());
         hasher.update(b"\0");
     }
@@ -269,10 +297,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(parameters)) => Ok(Parameters(parameters)),
-            Err(error) => Err(Failure::new(ProblemCode::InvalidQuery, error.body_text())),
-        }
+        parameters(parts)
+    }
+}
+
+fn parameters<T: DeserializeOwned>(parts: &Parts) -> Result<Parameters<T>, Failure> {
+    match Query::try_from_uri(&parts.uri) {
+        Ok(Query(parameters)) => Ok(Parameters(parameters)),
+        Err(error) => Err(Failure::new(ProblemCode::InvalidQuery, error.body_text())),
     }
 }
 

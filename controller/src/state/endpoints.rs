@@ -12,6 +12,7 @@ use super::policies::Change;
 use super::{State, addresses};
 use crate::command::Condition;
 use crate::effects::Effects;
+use crate::examine::Examiner;
 use crate::refusal::Refusal;
 
 /// How many labels an endpoint can have.
@@ -56,6 +57,8 @@ impl State {
     pub(super) fn create_endpoint(
         &mut self,
         create: &EndpointCreate,
+        force: bool,
+        examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let name = &create.name;
@@ -116,13 +119,13 @@ impl State {
             epoch: 1,
             revision: effects.revision,
         };
-        let programs = self.recompiled(Change::Endpoint(name, Some(&record)))?;
+        let policies = self.reexamined(Change::Endpoint(name, Some(&record)), force, examiner)?;
 
         self.endpoints.insert(name.clone(), record);
         self.last_endpoint_number = number;
         effects.created = true;
         effects.endpoints.insert(name.clone());
-        self.replace_programs(programs, effects);
+        self.settle(policies, effects);
         Ok(())
     }
 
@@ -130,6 +133,8 @@ impl State {
         &mut self,
         name: &Name,
         labels: &BTreeMap<String, Option<String>>,
+        force: bool,
+        examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let mut record = self.endpoint(name)?.clone();
@@ -141,25 +146,27 @@ impl State {
         }
         check_labels(&record.labels)?;
         record.revision = effects.revision;
-        let programs = self.recompiled(Change::Endpoint(name, Some(&record)))?;
+        let policies = self.reexamined(Change::Endpoint(name, Some(&record)), force, examiner)?;
 
         // Agents see no labels: what they need of them is in the programs.
         self.endpoints.insert(name.clone(), record);
-        self.replace_programs(programs, effects);
+        self.settle(policies, effects);
         Ok(())
     }
 
     pub(super) fn delete_endpoint(
         &mut self,
         name: &Name,
+        force: bool,
+        examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let number = self.endpoint(name)?.number;
-        let programs = self.recompiled(Change::Endpoint(name, None))?;
+        let policies = self.reexamined(Change::Endpoint(name, None), force, examiner)?;
 
         self.endpoints.remove(name);
         effects.removed_endpoints.push(number);
-        self.replace_programs(programs, effects);
+        self.settle(policies, effects);
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //! Pure and deterministic: no clock, no I/O, no randomness, so that every copy that applies the
 //! same entries is the same. A refused proposal changes nothing; an accepted one raises the
 //! revision by one and becomes a log entry. Compiled policies are part of the state but not of its
-//! stored form: they follow from the texts and are made anew on [`State::restore`].
+//! stored form: they follow from the texts and are made anew on [`State::restore`]. What compiler
+//! and prover found of an entry stands in it, so that applying it again asks neither.
 
 mod addresses;
 mod endpoints;
@@ -12,22 +13,28 @@ mod moves;
 mod networks;
 mod nodes;
 mod policies;
+mod source;
 mod views;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Name, ProblemCode, Vni};
+use sunwire_api::{Diagnostic, Name, ProblemCode, Vni};
 
 pub use endpoints::EndpointRecord;
 pub(crate) use networks::GATEWAY_MAC;
 pub use networks::NetworkRecord;
 pub use nodes::NodeRecord;
+use policies::How;
 pub(crate) use policies::check;
-pub use policies::{PolicyRecord, Program, TextRevision};
+pub use policies::{
+    Fallback, PolicyRecord, Program, Staged, StagedText, TextRevision, UnconfirmedText,
+};
+pub use source::Source;
 
-use crate::command::{Command, Precondition, Proposal};
+use crate::command::{Command, Entry, Precondition, Proposal};
 use crate::effects::Effects;
+use crate::examine::{Examiner, Prepared};
 use crate::refusal::Refusal;
 
 /// Everything that is agreed.
@@ -44,17 +51,16 @@ pub struct State {
     /// By network.
     #[serde(skip)]
     programs: BTreeMap<Name, Program>,
+    /// Why this version's compiler refuses a text in force, by policy.
+    #[serde(skip)]
+    refused: BTreeMap<Name, Vec<Diagnostic>>,
+    /// Candidates, by network.
+    #[serde(skip)]
+    staged: BTreeMap<Name, Staged>,
+    /// Why the compiler refuses a candidate now, by policy.
+    #[serde(skip)]
+    staged_refused: BTreeMap<Name, Vec<Diagnostic>>,
     replies: idempotency::Replies,
-}
-
-/// A stored state that this version cannot take up.
-#[derive(Debug, thiserror::Error)]
-#[error("the stored policy {policy} does not compile with this version: {detail}")]
-pub struct RestoreError {
-    /// The policy.
-    pub policy: Name,
-    /// The first finding of the compiler.
-    pub detail: String,
 }
 
 impl State {
@@ -63,6 +69,73 @@ impl State {
     /// # Errors
     /// Why it is refused; nothing has changed then.
     pub fn apply(&mut self, proposal: &Proposal) -> Result<Effects, Refusal> {
+        self.decide(proposal, &mut Examiner::Here(&mut Prepared::default()))
+    }
+
+    /// Examines the policies that a proposal concerns, as applying it now would: to be done where
+    /// nobody waits for it. Changes nothing but its own copy of the state.
+    #[must_use]
+    pub fn prepare(mut self, proposal: &Proposal) -> Prepared {
+        let mut prepared = Prepared::default();
+        // Whether it is refused is decided when it is applied.
+        let _ = self.decide(proposal, &mut Examiner::Here(&mut prepared));
+        prepared
+    }
+
+    /// Whether deciding about a proposal compiles a policy.
+    #[must_use]
+    pub fn examines(&self, proposal: &Proposal) -> bool {
+        match &proposal.command {
+            Command::PutPolicy { .. }
+            | Command::ApplyStaged { .. }
+            | Command::RollbackPolicy { .. }
+            | Command::RevertPolicy { .. }
+            | Command::StagePolicy { .. } => true,
+            Command::CreateEndpoint(_)
+            | Command::UpdateEndpoint { .. }
+            | Command::DeleteEndpoint { .. }
+            | Command::RegisterNode { .. }
+            | Command::DeleteNode { .. } => !self.policies.is_empty(),
+            Command::CreateNetwork(_)
+            | Command::DeleteNetwork { .. }
+            | Command::BeginMove { .. }
+            | Command::AbortMove { .. }
+            | Command::FinishMove { .. }
+            | Command::ReportEndpoint { .. }
+            | Command::ConfirmPolicy { .. }
+            | Command::UnstagePolicy { .. }
+            | Command::DeletePolicy { .. } => false,
+        }
+    }
+
+    /// Applies a proposal with examinations that were made beforehand.
+    ///
+    /// # Errors
+    /// Why it is refused, or [`Refusal::Stale`] when others are needed; nothing has changed then.
+    pub fn apply_prepared(
+        &mut self,
+        proposal: &Proposal,
+        prepared: &Prepared,
+    ) -> Result<Effects, Refusal> {
+        self.decide(proposal, &mut Examiner::Beforehand(prepared))
+    }
+
+    /// Applies an entry of the log. Programs are as before: [`State::restore`] makes them.
+    ///
+    /// # Errors
+    /// Why this version refuses it; nothing has changed then.
+    pub fn replay(&mut self, entry: &Entry) -> Result<Effects, Refusal> {
+        match &entry.outcome {
+            Some(outcome) => self.decide(&entry.proposal, &mut Examiner::Recorded(outcome)),
+            None => self.decide(&entry.proposal, &mut Examiner::Lenient),
+        }
+    }
+
+    fn decide(
+        &mut self,
+        proposal: &Proposal,
+        examiner: &mut Examiner<'_>,
+    ) -> Result<Effects, Refusal> {
         if let Some(key) = &proposal.key
             && let Some(revision) = self.replies.recall(key)?
         {
@@ -78,20 +151,30 @@ impl State {
             revision,
             ..Effects::default()
         };
+        let force = proposal.force;
+        let how = |note, confirm_by_unix_ms| How {
+            note,
+            confirm_by_unix_ms,
+            force,
+        };
         match &proposal.command {
             Command::RegisterNode {
                 name,
                 location,
                 underlay_address,
-            } => self.register_node(name, location, *underlay_address, &mut effects),
-            Command::DeleteNode { name } => self.delete_node(name, &mut effects),
+            } => self.register_node(name, location, *underlay_address, examiner, &mut effects),
+            Command::DeleteNode { name } => self.delete_node(name, force, examiner, &mut effects),
             Command::CreateNetwork(create) => self.create_network(create, &mut effects),
             Command::DeleteNetwork { name } => self.delete_network(name, &mut effects),
-            Command::CreateEndpoint(create) => self.create_endpoint(create, &mut effects),
-            Command::UpdateEndpoint { name, labels } => {
-                self.update_endpoint(name, labels, &mut effects)
+            Command::CreateEndpoint(create) => {
+                self.create_endpoint(create, force, examiner, &mut effects)
             }
-            Command::DeleteEndpoint { name } => self.delete_endpoint(name, &mut effects),
+            Command::UpdateEndpoint { name, labels } => {
+                self.update_endpoint(name, labels, force, examiner, &mut effects)
+            }
+            Command::DeleteEndpoint { name } => {
+                self.delete_endpoint(name, force, examiner, &mut effects)
+            }
             Command::BeginMove { endpoint, node } => self.begin_move(endpoint, node, &mut effects),
             Command::AbortMove { endpoint } => self.abort_move(endpoint, &mut effects),
             Command::FinishMove {
@@ -106,8 +189,42 @@ impl State {
                 condition,
                 detail,
             } => self.report_endpoint(endpoint, node, *epoch, *condition, detail, revision),
-            Command::PutPolicy { name, text } => self.put_policy(name, text, &mut effects),
-            Command::RollbackPolicy { name, to } => self.rollback_policy(name, *to, &mut effects),
+            Command::PutPolicy {
+                name,
+                text,
+                note,
+                confirm_by_unix_ms,
+            } => {
+                let how = how(note, *confirm_by_unix_ms);
+                self.put_policy(name, text, &how, examiner, &mut effects)
+            }
+            Command::ApplyStaged {
+                name,
+                note,
+                confirm_by_unix_ms,
+            } => {
+                let how = how(note, *confirm_by_unix_ms);
+                self.apply_staged(name, &how, examiner, &mut effects)
+            }
+            Command::RollbackPolicy {
+                name,
+                to,
+                note,
+                confirm_by_unix_ms,
+            } => {
+                let how = how(note, *confirm_by_unix_ms);
+                self.rollback_policy(name, *to, &how, examiner, &mut effects)
+            }
+            Command::ConfirmPolicy { name } => self.confirm_policy(name, &mut effects),
+            Command::RevertPolicy {
+                name,
+                text_revision,
+                note,
+            } => self.revert_policy(name, *text_revision, note, examiner, &mut effects),
+            Command::StagePolicy { name, text } => {
+                self.stage_policy(name, text, examiner, &mut effects)
+            }
+            Command::UnstagePolicy { name } => self.unstage_policy(name, &mut effects),
             Command::DeletePolicy { name } => self.delete_policy(name, &mut effects),
         }?;
         self.revision = revision;
@@ -117,13 +234,12 @@ impl State {
         Ok(effects)
     }
 
-    /// Makes whole again what was read back: compiles every policy.
-    ///
-    /// # Errors
-    /// A policy that does not compile.
-    pub fn restore(mut self) -> Result<State, RestoreError> {
-        self.compile_all()?;
-        Ok(self)
+    /// Makes whole again what was read back: compiles every policy. One that this version's
+    /// compiler refuses is out of force, until its text is replaced.
+    #[must_use]
+    pub fn restore(mut self) -> State {
+        self.compile_all();
+        self
     }
 
     /// Revision of the last accepted proposal; 0 at first.
@@ -162,6 +278,23 @@ impl State {
         &self.programs
     }
 
+    /// Compiled candidates by the name of their network.
+    #[must_use]
+    pub fn staged(&self) -> &BTreeMap<Name, Staged> {
+        &self.staged
+    }
+
+    /// When the next text that waits to be confirmed is put back: the policy, the revision of that
+    /// text, and milliseconds of Unix time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(&Name, u64, u64)> {
+        let waiting = self.policies.iter().filter_map(|(name, policy)| {
+            let deadline = policy.unconfirmed.as_ref()?.deadline_unix_ms;
+            Some((name, policy.present().revision, deadline))
+        });
+        waiting.min_by_key(|(_, _, deadline)| *deadline)
+    }
+
     /// Name of the network with this VNI.
     #[must_use]
     pub fn network_of(&self, vni: Vni) -> Option<&Name> {
@@ -185,13 +318,18 @@ impl State {
                 (name, self.endpoints.get(name).map(|e| e.revision))
             }
             Command::PutPolicy { name, .. }
+            | Command::ApplyStaged { name, .. }
             | Command::RollbackPolicy { name, .. }
+            | Command::ConfirmPolicy { name }
+            | Command::StagePolicy { name, .. }
+            | Command::UnstagePolicy { name }
             | Command::DeletePolicy { name } => (name, self.policies.get(name).map(|p| p.revision)),
             Command::RegisterNode { .. }
             | Command::CreateNetwork(_)
             | Command::CreateEndpoint(_)
             | Command::FinishMove { .. }
-            | Command::ReportEndpoint { .. } => return Ok(()),
+            | Command::ReportEndpoint { .. }
+            | Command::RevertPolicy { .. } => return Ok(()),
         };
         let stale = |detail| Err(Refusal::new(ProblemCode::StaleRevision, detail));
         match (proposal.precondition, existing) {

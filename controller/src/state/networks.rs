@@ -102,13 +102,10 @@ impl State {
                 format!("endpoint {endpoint} is in network {name}: delete every endpoint first"),
             ));
         }
-        if let Some(program) = self.programs.get(name) {
+        if let Some(policy) = self.governor(name) {
             return Err(Refusal::new(
                 ProblemCode::NetworkInUse,
-                format!(
-                    "policy {} governs network {name}: delete the policy first",
-                    program.policy
-                ),
+                format!("policy {policy} governs network {name}: delete the policy first"),
             ));
         }
         self.networks.remove(name);

@@ -8,6 +8,7 @@ use sunwire_api::{Name, NodeLocation, ProblemCode};
 use super::State;
 use super::policies::Change;
 use crate::effects::Effects;
+use crate::examine::Examiner;
 use crate::refusal::Refusal;
 
 /// A node.
@@ -29,6 +30,7 @@ impl State {
         name: &Name,
         location: &NodeLocation,
         underlay_address: Ipv4Addr,
+        examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let address_of_one = !(underlay_address.is_unspecified()
@@ -67,18 +69,21 @@ impl State {
             underlay_address,
             revision: effects.revision,
         };
-        let programs = self.recompiled(Change::Node(name, Some(&record)))?;
+        // A node comes into being whatever policies assert: it is there.
+        let policies = self.reexamined(Change::Node(name, Some(&record)), true, examiner)?;
 
         effects.created = self.nodes.insert(name.clone(), record).is_none();
         self.last_node_number = self.last_node_number.max(number);
         effects.nodes.insert(name.clone());
-        self.replace_programs(programs, effects);
+        self.settle(policies, effects);
         Ok(())
     }
 
     pub(super) fn delete_node(
         &mut self,
         name: &Name,
+        force: bool,
+        examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let number = self.node(name)?.number;
@@ -94,7 +99,7 @@ impl State {
                 ),
             ));
         }
-        let programs = self.recompiled(Change::Node(name, None))?;
+        let policies = self.reexamined(Change::Node(name, None), force, examiner)?;
 
         self.nodes.remove(name);
         effects.removed_nodes.push(number);
@@ -104,7 +109,7 @@ impl State {
                 effects.endpoints.insert(endpoint.clone());
             }
         }
-        self.replace_programs(programs, effects);
+        self.settle(policies, effects);
         Ok(())
     }
 

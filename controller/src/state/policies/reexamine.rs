@@ -1,0 +1,265 @@
+//! What a change of endpoints or nodes means for policies: examined before it is made.
+
+use std::collections::BTreeMap;
+
+use sunwire_api::{Diagnostic, Name, ProblemCode, Violation};
+use sunwire_policy::environment::Environment;
+
+use super::{Change, PolicyRecord, violated};
+use crate::command::Found;
+use crate::compile::{Compiled, compile};
+use crate::effects::Effects;
+use crate::examine::{Examined, Examiner};
+use crate::refusal::Refusal;
+use crate::state::State;
+
+type Compilation = Result<Compiled, Vec<Diagnostic>>;
+
+/// What policies come to after a change, by name.
+#[derive(Default)]
+pub(in crate::state) struct Reexamined {
+    policies: BTreeMap<Name, Found>,
+    /// Tables that are others than before; those that are recorded only are not here.
+    programs: BTreeMap<Name, Compilation>,
+    /// Candidates whose tables are others than before: `None` where that is recorded only.
+    staged: BTreeMap<Name, Option<Compilation>>,
+}
+
+impl State {
+    /// What the policies concerned would come to after a change.
+    pub(in crate::state) fn reexamined(
+        &self,
+        change: Change<'_>,
+        force: bool,
+        examiner: &mut Examiner<'_>,
+    ) -> Result<Reexamined, Refusal> {
+        if let Examiner::Recorded(outcome) = examiner {
+            return Ok(Reexamined {
+                policies: outcome.policies.clone(),
+                programs: BTreeMap::new(),
+                staged: outcome
+                    .staged
+                    .iter()
+                    .map(|name| (name.clone(), None))
+                    .collect(),
+            });
+        }
+        let network = match &change {
+            Change::Endpoint(name, record) => {
+                let before = self.endpoints.get(*name);
+                record.or(before).map(|endpoint| &endpoint.network)
+            }
+            Change::Node(..) => None,
+        };
+        let concerned: Vec<_> = self
+            .policies
+            .iter()
+            .filter(|(_, policy)| {
+                network.is_none_or(|network| policy.networks().any(|one| one == network))
+            })
+            .collect();
+        if concerned.is_empty() {
+            return Ok(Reexamined::default());
+        }
+        let environment = self.environment_after(Some(&change));
+        let mut all = Reexamined::default();
+        let mut new_violations = Vec::new();
+        for (name, policy) in concerned {
+            self.reexamine_text(
+                name,
+                policy,
+                examiner,
+                &environment,
+                &mut all,
+                &mut new_violations,
+            )?;
+            self.check_fallback(name, policy, examiner, &environment)?;
+            self.reexamine_staged(name, policy, examiner, &environment, &mut all)?;
+        }
+        if !new_violations.is_empty() && !force {
+            return Err(violated(
+                "after it an assertion would not hold",
+                new_violations,
+            ));
+        }
+        Ok(all)
+    }
+
+    fn reexamine_text(
+        &self,
+        name: &Name,
+        policy: &PolicyRecord,
+        examiner: &mut Examiner<'_>,
+        environment: &Environment,
+        all: &mut Reexamined,
+        new_violations: &mut Vec<Violation>,
+    ) -> Result<(), Refusal> {
+        let outcome = examiner.examine(name, policy.text(), environment)?;
+        let present = self.programs.get(&policy.network);
+        let now = match outcome {
+            Ok(now) if now.compiled.network == policy.network => now,
+            Ok(_) => return Ok(()),
+            // It was out of force before, or has to be taken as it is.
+            Err(diagnostics) if present.is_none() || examiner.is_lenient() => {
+                let changed = self.refused.get(name) != Some(&diagnostics);
+                if changed {
+                    let found = Found {
+                        network: policy.network.clone(),
+                        tables_changed: present.is_some(),
+                        violations: policy.violations.clone(),
+                    };
+                    all.policies.insert(name.clone(), found);
+                    all.programs.insert(name.clone(), Err(diagnostics));
+                }
+                return Ok(());
+            }
+            Err(diagnostics) => {
+                return Err(broken(
+                    format!("policy {name} would not compile any more"),
+                    diagnostics,
+                ));
+            }
+        };
+        let Examined {
+            compiled,
+            violations,
+        } = now;
+        let known = |violation: &Violation| {
+            let mut before = policy.violations.iter();
+            before.any(|before| before.assertion == violation.assertion)
+        };
+        new_violations.extend(violations.iter().filter(|one| !known(one)).cloned());
+        let found = Found {
+            network: policy.network.clone(),
+            tables_changed: present.is_none_or(|present| present.tables != compiled.tables),
+            violations,
+        };
+        all.policies.insert(name.clone(), found);
+        all.programs.insert(name.clone(), Ok(compiled));
+        Ok(())
+    }
+
+    fn reexamine_staged(
+        &self,
+        name: &Name,
+        policy: &PolicyRecord,
+        examiner: &mut Examiner<'_>,
+        environment: &Environment,
+        all: &mut Reexamined,
+    ) -> Result<(), Refusal> {
+        let Some(staged) = &policy.staged else {
+            return Ok(());
+        };
+        let now = examiner.compile(&staged.text, environment)?;
+        let present = self.staged.get(&policy.network);
+        let same = match &now {
+            Ok(now) => present.is_some_and(|present| {
+                present.tables == now.tables && present.warnings == now.warnings
+            }),
+            Err(diagnostics) => self.staged_refused.get(name) == Some(diagnostics),
+        };
+        if !same {
+            all.staged.insert(name.clone(), Some(now));
+        }
+        Ok(())
+    }
+
+    /// Refuses a change that would leave a text on trial with nothing to go back to.
+    fn check_fallback(
+        &self,
+        name: &Name,
+        policy: &PolicyRecord,
+        examiner: &mut Examiner<'_>,
+        environment: &Environment,
+    ) -> Result<(), Refusal> {
+        let unconfirmed = policy.unconfirmed.as_ref();
+        let fallback = unconfirmed.and_then(|unconfirmed| unconfirmed.fallback.as_ref());
+        let Some(fallback) = fallback else {
+            return Ok(());
+        };
+        let Err(diagnostics) = examiner.compile(&fallback.text, environment)? else {
+            return Ok(());
+        };
+        // One that a newer compiler refuses anyway is not worse for the change.
+        let is_lost = compile(fallback.text.as_str(), &self.environment()).is_err();
+        if is_lost || examiner.is_lenient() {
+            return Ok(());
+        }
+        Err(broken(
+            format!(
+                "policy {name} waits to be confirmed, and the text that it would go back to, \
+                 revision {}, would not compile any more",
+                fallback.revision
+            ),
+            diagnostics,
+        ))
+    }
+
+    /// Makes what was examined so; tables that are as before are left alone.
+    pub(in crate::state) fn settle(&mut self, reexamined: Reexamined, effects: &mut Effects) {
+        let Reexamined {
+            policies,
+            mut programs,
+            staged,
+        } = reexamined;
+        for (name, found) in policies {
+            let record = self.policy_mut(&name);
+            let is_news = found.tables_changed || record.violations != found.violations;
+            record.violations.clone_from(&found.violations);
+            if found.tables_changed {
+                record.tables_revision = effects.revision;
+            }
+            match programs.remove(&name) {
+                None => {}
+                Some(Ok(compiled)) if found.tables_changed => {
+                    self.set_program(&name, compiled, effects);
+                }
+                Some(Ok(compiled)) => {
+                    let program = self.programs.get_mut(&found.network);
+                    program
+                        .expect("tables that did not change are there")
+                        .warnings = compiled.warnings;
+                }
+                Some(Err(diagnostics)) => {
+                    if found.tables_changed {
+                        self.withdraw(&name, &found.network, effects);
+                    }
+                    self.refused.insert(name.clone(), diagnostics);
+                }
+            }
+            if is_news {
+                effects.outcome.policies.insert(name, found);
+            }
+        }
+        for (name, compilation) in staged {
+            let record = self.policy_mut(&name);
+            let network = record.network.clone();
+            let candidate = record
+                .staged
+                .as_mut()
+                .expect("a candidate that was examined is staged");
+            candidate.tables_revision = effects.revision;
+            let candidate = candidate.clone();
+            match compilation {
+                None => {}
+                Some(Ok(compiled)) if compiled.network == network => {
+                    self.set_staged(&name, &candidate, compiled, effects);
+                }
+                Some(Ok(_)) => {}
+                Some(Err(diagnostics)) => {
+                    self.withdraw_staged(&name, &network, effects);
+                    self.staged_refused.insert(name.clone(), diagnostics);
+                }
+            }
+            effects.outcome.staged.insert(name);
+        }
+    }
+}
+
+fn broken(what: String, diagnostics: Vec<Diagnostic>) -> Refusal {
+    Refusal::with_diagnostics(
+        ProblemCode::PolicyBroken,
+        format!("{what}: change the policy first so that it can do without, and then this"),
+        diagnostics,
+    )
+}
