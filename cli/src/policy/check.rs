@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sunwire_api::problem::Span;
+use sunwire_api::problem::{Span, line_and_column};
 use sunwire_api::{Diagnostic, ProblemCode, Severity};
 use sunwire_policy::{compile_text, diagnostic};
 
@@ -150,6 +150,7 @@ fn in_here(
 
 /// A finding of the compiler as the REST API has it.
 fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
+    let (end_line, end_column) = line_and_column(text, finding.span.end);
     Diagnostic {
         code: finding.code.text().to_owned(),
         severity: match finding.severity {
@@ -159,6 +160,8 @@ fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
         message: finding.message.clone(),
         line: finding.line,
         column: finding.column,
+        end_line,
+        end_column,
         span: Span {
             start: finding.span.start,
             end: finding.span.end,
