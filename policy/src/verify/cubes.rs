@@ -1,5 +1,7 @@
 //! Sets of packets as people read them: products of values per field.
 
+use std::collections::HashMap;
+
 use super::program::{FieldId, Program, Range};
 use super::set::Set;
 use super::space::FieldSpace;
@@ -47,6 +49,7 @@ impl Iterator for Cubes<'_> {
             };
             // Values that lead to the same rest stay together.
             let mut rests: Vec<(Set, Vec<u32>)> = Vec::new();
+            let mut index: HashMap<Set, usize> = HashMap::new();
             let mut codes = vec![(set, 0u32, 0u32)];
             while let Some((set, bit, code)) = codes.pop() {
                 if set.is_empty() {
@@ -54,10 +57,12 @@ impl Iterator for Cubes<'_> {
                     let [low, high] = sets.split(set, field.level + bit);
                     codes.push((high, bit + 1, code << 1 | 1));
                     codes.push((low, bit + 1, code << 1));
-                } else if let Some((_, with)) = rests.iter_mut().find(|(rest, _)| *rest == set) {
-                    with.push(code);
                 } else {
-                    rests.push((set, vec![code]));
+                    let at = *index.entry(set).or_insert(rests.len());
+                    if at == rests.len() {
+                        rests.push((set, Vec::new()));
+                    }
+                    rests[at].1.push(code);
                 }
             }
             for (rest, codes) in rests.into_iter().rev() {

@@ -118,7 +118,9 @@ impl<'p> Verifier<'p> {
         // Difference and symmetric difference are empty just when a comparison holds, and that is
         // less work.
         match *self.symbolic.program().node(node) {
-            Node::SymmetricDifference(left, right) => self.equivalent(left, right),
+            Node::SymmetricDifference(left, right) => {
+                Ok(self.equivalent(left, right)?.of(Side::Left))
+            }
             Node::Difference(left, right) => self.contained(left, right),
             _ if self.symbolic.has_dup(node) => self.search(Question::Empty, node, node),
             _ => {

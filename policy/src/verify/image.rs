@@ -174,4 +174,25 @@ impl Diagrams {
         }
         Some(bits)
     }
+
+    /// All packets that come out for one, each once.
+    pub(super) fn outputs(&self, spp: Spp, input: &[bool]) -> Vec<Bits> {
+        let mut outputs = Vec::new();
+        let mut waiting = vec![(spp, input.to_vec())];
+        while let Some((spp, bits)) = waiting.pop() {
+            if spp == Spp::ID {
+                outputs.push(bits);
+            } else if !spp.is_drop() {
+                let level = self.level(spp);
+                let row = usize::from(input[level as usize]) * 2;
+                let next = self.split(spp, level);
+                for bit in 0..2 {
+                    let mut bits = bits.clone();
+                    bits[level as usize] = bit == 1;
+                    waiting.push((next[row + bit], bits));
+                }
+            }
+        }
+        outputs
+    }
 }

@@ -20,13 +20,13 @@
 //! # Ok::<(), sunwire_policy::verify::options::Limit>(())
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::cubes::Cubes;
 use super::options::{Limit, Options};
 use super::program::{FieldId, Node, NodeId, Program, SetId, Value};
 use super::set::Set;
-use super::space::Space;
+use super::space::{Packet, Space};
 use super::spp::{Diagrams, Spp};
 
 /// Programs as diagrams. All nodes that will be asked about are given when it is made, because they
@@ -124,6 +124,33 @@ impl<'p> Symbolic<'p> {
         self.compile(node)?;
         let set = self.passing(node)?;
         self.diagrams.sets.intersection(set, self.valid)
+    }
+
+    /// What comes out of a program for one packet.
+    ///
+    /// # Panics
+    /// When the packet has not a value for every field of the program.
+    #[must_use]
+    pub fn outputs(&self, spp: Spp, packet: &Packet) -> BTreeSet<Packet> {
+        let input = self.space.encode(packet);
+        let ends = self.diagrams.outputs(spp, &input);
+        (ends.into_iter())
+            .map(|bits| {
+                let mut output = self.space.decode(&bits);
+                for (field, value) in output.iter_mut().enumerate() {
+                    // What keeps its code keeps its value: a code that is assigned has one value.
+                    let coded = self.space.field(FieldId(field as u16));
+                    let kept = coded.is_none_or(|coded| {
+                        let levels = coded.level as usize..(coded.level + coded.width) as usize;
+                        bits[levels.clone()] == input[levels]
+                    });
+                    if kept {
+                        *value = packet[field];
+                    }
+                }
+                output
+            })
+            .collect()
     }
 
     /// A set as disjoint products of values per field.
