@@ -182,6 +182,12 @@ codes! {
     /// A file that imports itself.
     ImportCycle = "SW0609" Error
         "move what both files need into a third one",
+    /// An assertion that does not hold.
+    AssertionFails = "SW0701" Error
+        "mend the policy, or say with `where` which packets the assertion is about",
+    /// A test that fails.
+    TestFails = "SW0702" Error
+        "mend the policy, or the test",
     /// An arm after `+` is not under the leading `filter`.
     EscapesFilter = "SW0901" Warning
         "put the arms in parentheses: `filter p; (q + r)`",

@@ -29,8 +29,17 @@ pub fn evaluate(policy: &Resolved, packet: &Packet) -> Result<Outcome, TooManyPa
     term(policy, policy.root, packet)
 }
 
+/// What a part of the policy makes of a packet.
+pub(crate) fn evaluate_term(
+    policy: &Resolved,
+    part: TermId,
+    packet: &Packet,
+) -> Result<Outcome, TooManyPackets> {
+    term(policy, part, packet)
+}
+
 /// Whether a predicate holds for a packet.
-fn holds(policy: &Resolved, predicate: PredId, packet: &Packet) -> bool {
+pub(crate) fn holds(policy: &Resolved, predicate: PredId, packet: &Packet) -> bool {
     match policy.predicate(predicate) {
         Pred::True => true,
         Pred::False => false,

@@ -74,6 +74,7 @@ pub mod address;
 pub mod ast;
 pub mod atoms;
 pub mod claim;
+pub mod claims_check;
 pub mod compile;
 pub mod diagnostic;
 pub mod environment;
@@ -89,14 +90,18 @@ pub mod packet;
 pub mod parser;
 mod pipeline;
 mod print;
+pub mod prove;
 pub mod resolve;
+pub mod show;
 pub mod tables;
 pub mod term;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod tests_run;
 mod token;
 pub mod verify;
 
+pub use claims_check::{check_claims, resolve_text};
 pub use compile::{compile, equivalent};
 pub use evaluate::evaluate;
 pub use lower::lower;

@@ -1,0 +1,84 @@
+//! One packet of a set: as plain as possible, and as the network would carry it.
+
+use super::questions::Asked;
+use crate::address::Address;
+use crate::environment::Endpoint;
+use crate::field::Field;
+use crate::packet::Packet;
+use crate::verify::cubes::Cube;
+use crate::verify::options::Limit;
+use crate::verify::program::{FieldId, Value};
+use crate::verify::set::Set;
+use crate::verify::symbolic::Symbolic;
+
+/// A packet of a set that is not empty, with the place where it enters and MAC addresses that fit
+/// its addresses where the set leaves them open.
+pub(super) fn packet(asked: &Asked<'_>, engine: &mut Symbolic<'_>, set: Set) -> Packet {
+    let set = preferred(asked, engine, set).unwrap_or(set);
+    let cube = engine.cubes(set).next();
+    let cube = cube.unwrap_or(Cube { fields: Vec::new() });
+    let of_field = |field: Field| asked.to.field(field);
+    let mut packet = asked.to.packet(&values(&cube));
+    let open = |field: Field| {
+        let id = of_field(field);
+        !cube.fields.iter().any(|(named, _)| *named == id)
+    };
+    let allowed = |field: Field, value: u64| {
+        let id = of_field(field);
+        let value = Value::number(value);
+        cube.fields
+            .iter()
+            .filter(|(named, _)| *named == id)
+            .all(|(_, ranges)| ranges.iter().any(|(a, b)| (*a..=*b).contains(&value)))
+    };
+    if let Some(sender) = owner(asked, packet.src) {
+        if allowed(Field::Port, sender.number.into()) {
+            packet.port = sender.number;
+        }
+        if open(Field::EthSource) {
+            packet.eth_src = mac(sender);
+        }
+    }
+    if let Some(receiver) = owner(asked, packet.dst)
+        && open(Field::EthDestination)
+    {
+        packet.eth_dst = mac(receiver);
+    }
+    packet
+}
+
+/// The endpoint that has an address.
+fn owner<'a>(asked: &Asked<'a>, address: Address) -> Option<&'a Endpoint> {
+    let endpoints = &asked.environment.endpoints;
+    endpoints.iter().find(|endpoint| {
+        let mut own = endpoint.addresses.iter();
+        own.any(|own| Address::from(*own) == address)
+    })
+}
+
+fn mac(endpoint: &Endpoint) -> u64 {
+    endpoint
+        .mac
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// The part of a set with the packets that people know best.
+fn preferred(asked: &Asked<'_>, engine: &mut Symbolic<'_>, mut set: Set) -> Result<Set, Limit> {
+    for node in &asked.preferred {
+        let wanted = engine.set_of(*node)?;
+        let narrower = engine.diagrams.sets.intersection(set, wanted)?;
+        if !narrower.is_empty() {
+            set = narrower;
+        }
+    }
+    Ok(set)
+}
+
+/// One value for each field that a product names: the smallest.
+fn values(cube: &Cube) -> Vec<(FieldId, Value)> {
+    let fields = cube.fields.iter();
+    fields
+        .filter_map(|(field, ranges)| Some((*field, ranges.first()?.0)))
+        .collect()
+}
