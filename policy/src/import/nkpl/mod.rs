@@ -27,7 +27,7 @@
 
 mod expression;
 mod lexer;
-mod path;
+pub(crate) mod path;
 mod quantifier;
 mod reader;
 mod statement;

@@ -3,7 +3,7 @@
 /// The path of `import`, named in the file `from` (`None`: in the first text), without `.` and
 /// without `..` where a folder precedes it. Two spellings of one file are thereby one path, so
 /// that a file that imports itself is recognised.
-pub(super) fn joined(from: Option<&str>, import: &str) -> String {
+pub(crate) fn joined(from: Option<&str>, import: &str) -> String {
     let folder = from.and_then(|from| Some(from.rsplit_once('/')?.0));
     let whole = match folder {
         Some(folder) if !import.starts_with('/') => format!("{folder}/{import}"),
