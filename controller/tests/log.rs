@@ -79,7 +79,7 @@ fn a_file_of_a_newer_format_is_refused_and_left_alone() {
     {
         let database = Database::create(directory.path().join(FILE)).unwrap();
         let transaction = database.begin_write().unwrap();
-        let newer = 2u32.to_le_bytes();
+        let newer = 3u32.to_le_bytes();
         let mut meta = transaction.open_table(META).unwrap();
         meta.insert("format", newer.as_slice()).unwrap();
         drop(meta);
@@ -87,7 +87,7 @@ fn a_file_of_a_newer_format_is_refused_and_left_alone() {
     }
     let error = open_error(directory.path()).to_string();
     assert!(
-        error.contains("format 2") && error.contains("newer"),
+        error.contains("format 3") && error.contains("newer"),
         "{error}"
     );
 }

@@ -277,7 +277,9 @@ fn trial(not_confirmed: bool) -> Vec<Proposal> {
             note: Note::default(),
         });
     }
-    commands.into_iter().map(Proposal::internal).collect()
+    let mut proposals: Vec<_> = commands.into_iter().map(Proposal::internal).collect();
+    proposals[0].precondition = Precondition::Absent;
+    proposals
 }
 
 /// Random proposals, from nothing, or after the prelude and perhaps a trial.
@@ -476,6 +478,7 @@ proptest! {
             Some((name.clone(), policy.unconfirmed.clone()?))
         });
         let Some((name, unconfirmed)) = on_trial else {
+            // The proposal before ended it.
             return Ok(());
         };
         let deadline = state.next_deadline().map(|(_, _, deadline)| deadline);

@@ -197,7 +197,7 @@ async fn the_description_lists_every_route_and_no_other() {
         let paths = description["paths"].as_object().unwrap();
         assert!(paths.len() >= 15);
         for (path, operations) in paths {
-            let concrete = path.replace("{name}", "x");
+            let concrete = path.replace("{name}", "x").replace("{revision}", "1");
             let nothing = send(base, "OPTIONS", &concrete, &[], b"");
             assert_eq!(nothing.code(), ProblemCode::MethodNotAllowed, "{path}");
             let mut allowed: Vec<String> = nothing
@@ -241,8 +241,12 @@ fn the_guide_explains_every_route_and_every_code() {
         "/v1/policies/check",
         "/v1/policies/shop",
         "/v1/policies/shop/text",
+        "/v1/policies/shop/apply",
+        "/v1/policies/shop/confirm",
         "/v1/policies/shop/history",
+        "/v1/policies/shop/history/17",
         "/v1/policies/shop/rollback",
+        "/v1/policies/shop/stage",
         "/v1/status",
         "/v1/counters",
         "/v1/openapi.json",

@@ -23,8 +23,11 @@ use super::{Log, LogError};
 use crate::command::Entry;
 use crate::state::State;
 
-/// The format that this version writes. 1: the first.
-const FORMAT: u32 = 1;
+/// The format that this version writes. 1: the first. 2: entries hold what was found of policies,
+/// and policies have trials and candidates, which a version that knows 1 would overlook.
+const FORMAT: u32 = 2;
+/// Formats that are read, and become the present one when they are opened.
+const FORMATS_BEFORE: std::ops::Range<u32> = 1..FORMAT;
 const FILE: &str = "controller.redb";
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
@@ -67,7 +70,11 @@ impl RedbLog {
         self.commit(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let present = meta.get(FORMAT_KEY)?.map(|found| found.value().to_vec());
-            if present.is_none() {
+            let before = |bytes: &Vec<u8>| {
+                let number = <[u8; 4]>::try_from(bytes.as_slice()).map(u32::from_le_bytes);
+                number.is_ok_and(|number| FORMATS_BEFORE.contains(&number))
+            };
+            if present.as_ref().is_none_or(before) {
                 meta.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
             }
             let entries = transaction.open_table(ENTRIES)?.len()?;
@@ -80,6 +87,7 @@ impl RedbLog {
                 let found = bytes.map_err(|_| self.damaged("the format is no number"))?;
                 match u32::from_le_bytes(found) {
                     FORMAT => Ok(entries),
+                    found if FORMATS_BEFORE.contains(&found) => Ok(entries),
                     found if found > FORMAT => Err(LogError::Newer {
                         path: self.path.clone(),
                         found,

@@ -153,7 +153,7 @@ mod tests {
         match result {
             Ok(()) => None,
             Err(Refusal::Problem(problem)) => Some(problem.code),
-            Err(Refusal::Unchanged) => panic!("addresses never make `Unchanged`"),
+            Err(other) => panic!("addresses are right or wrong, never {other:?}"),
         }
     }
 
