@@ -79,6 +79,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod environment;
 pub mod evaluate;
+pub mod explain;
 pub mod fdd;
 pub mod feature;
 pub mod field;

@@ -32,8 +32,8 @@ mod traffic;
 pub(crate) mod translate;
 mod witness;
 
-pub(crate) use failure::destination;
 pub use failure::{Failure, Step};
+pub(crate) use failure::{destination, way};
 
 use crate::claim::ClaimKind;
 use crate::diagnostic::{Code, Diagnostic, Span};
