@@ -1,6 +1,8 @@
 //! Imported programs with known answers: 500 equivalence questions in two syntaxes, and the checks
 //! of eight published networks. See `data/netkat/README.md`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

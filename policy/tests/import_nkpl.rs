@@ -1,5 +1,7 @@
 //! What programs of KATch mean here: every construct against the node it stands for.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::HashMap;
 
 use sunwire_policy::diagnostic::{Code, Diagnostic};

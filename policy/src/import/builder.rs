@@ -6,11 +6,12 @@
 
 use crate::verify::program::{Domain, FieldId, Node, NodeId, Program, Range, Value};
 
-use super::limits::{MAX_DEPTH, MAX_FIELDS, MAX_OPERANDS};
+use super::limits::{MAX_DEPTH, MAX_FIELDS, MAX_NODES, MAX_OPERANDS};
 
 /// Which limit a program exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
+    Nodes,
     Operands,
     Depth,
     Fields,
@@ -22,6 +23,7 @@ impl Excess {
     /// What is too large, in one sentence.
     pub(super) fn message(self) -> String {
         match self {
+            Excess::Nodes => format!("the program has more than {MAX_NODES} nodes"),
             Excess::Operands => {
                 format!("the unions and sequences have more than {MAX_OPERANDS} operands in all")
             }
@@ -93,12 +95,14 @@ impl<'p> Builder<'p> {
         &mut self,
         field: FieldId,
         ranges: impl IntoIterator<Item = Range>,
-    ) -> NodeId {
-        self.program.test(field, ranges)
+    ) -> Result<NodeId, Excess> {
+        let id = self.program.test(field, ranges);
+        self.checked(id)
     }
 
-    pub(super) fn assign(&mut self, field: FieldId, value: Value) -> NodeId {
-        self.program.assign(field, value)
+    pub(super) fn assign(&mut self, field: FieldId, value: Value) -> Result<NodeId, Excess> {
+        let id = self.program.assign(field, value);
+        self.checked(id)
     }
 
     pub(super) fn union(&mut self, arms: &[NodeId]) -> Result<NodeId, Excess> {
@@ -192,6 +196,9 @@ impl<'p> Builder<'p> {
     }
 
     fn checked(&mut self, id: NodeId) -> Result<NodeId, Excess> {
+        if self.program.len() > MAX_NODES {
+            return Err(Excess::Nodes);
+        }
         if self.facts(id).depth > MAX_DEPTH {
             return Err(Excess::Depth);
         }

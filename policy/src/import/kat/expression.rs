@@ -157,8 +157,10 @@ impl<'p> Reader<'p, '_> {
             let id = self.field(field, span)?;
             let from = self.in_range(from[index].0, field, from[index].1);
             let to = self.in_range(to[index].0, field, to[index].1);
-            tests.push(self.builder.test(id, [(from, from)]));
-            assignments.push(self.builder.assign(id, to));
+            let test = self.builder.test(id, [(from, from)]);
+            tests.push(self.made(span, test)?);
+            let assignment = self.builder.assign(id, to);
+            assignments.push(self.made(span, assignment)?);
         }
         let dup = self.builder.dup();
         let parts = [tests[0], tests[1], dup, assignments[0], assignments[1], dup];

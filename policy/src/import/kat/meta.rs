@@ -133,7 +133,8 @@ impl<'a> Reader<'_, 'a> {
                 let field = self.meta_field(index + 1);
                 let field = self.made(span, field)?;
                 let value = Value::number(value);
-                self.builder.test(field, [(value, value)])
+                let made = self.builder.test(field, [(value, value)]);
+                self.made(span, made)?
             }
         };
         if sign == "=" {
@@ -153,7 +154,8 @@ impl<'a> Reader<'_, 'a> {
         meta.assigned.insert(value);
         let field = self.meta_field(index + 1);
         let field = self.made(span, field)?;
-        Ok(self.builder.assign(field, Value::number(value)))
+        let made = self.builder.assign(field, Value::number(value));
+        self.made(span, made)
     }
 
     /// The field of the meta-field that is bound at a depth, from 1. Scopes side by side share it.
@@ -165,10 +167,10 @@ impl<'a> Reader<'_, 'a> {
     fn bound(&mut self, meta: &Meta<'a>, depth: usize, body: NodeId) -> Result<NodeId, Excess> {
         let field = self.meta_field(depth)?;
         let begin = match meta.start {
-            Start::Constant(value) => self.builder.assign(field, Value::number(value)),
+            Start::Constant(value) => self.builder.assign(field, Value::number(value))?,
             Start::Alias(of, id) => self.alias(meta, field, of, id)?,
         };
-        let end = self.builder.assign(field, Value::number(0));
+        let end = self.builder.assign(field, Value::number(0))?;
         self.builder.sequence(&[begin, body, end])
     }
 
@@ -183,14 +185,14 @@ impl<'a> Reader<'_, 'a> {
         let mut arms = Vec::new();
         for value in meta.tested.iter().filter(|value| **value <= of.max) {
             let value = Value::number(*value);
-            let test = self.builder.test(id, [(value, value)]);
-            arms.push((test, self.builder.assign(field, value)));
+            let test = self.builder.test(id, [(value, value)])?;
+            arms.push((test, self.builder.assign(field, value)?));
         }
         // Finitely many values are tested or assigned, so one is free.
         let other = (0..=u64::MAX)
             .find(|value| !meta.tested.contains(value) && !meta.assigned.contains(value))
             .expect("a text names fewer values than there are");
-        let otherwise = self.builder.assign(field, Value::number(other));
+        let otherwise = self.builder.assign(field, Value::number(other))?;
         self.builder.conditional(&arms, otherwise)
     }
 }

@@ -192,7 +192,25 @@ impl<'p, 'a> Reader<'p, 'a> {
 
     /// What a node's making gives, its excess reported.
     pub(super) fn made<T>(&mut self, span: Span, made: Result<T, Excess>) -> Outcome<T> {
-        made.map_err(|excess| self.report(Code::ForeignTooLarge, span, excess.message(), None))
+        made.map_err(|excess| {
+            let code = match excess {
+                Excess::Domain => Code::ForeignKind,
+                _ => Code::ForeignTooLarge,
+            };
+            let failed = self.report(code, span, excess.message(), None);
+            if code == Code::ForeignTooLarge {
+                self.end();
+            }
+            failed
+        })
+    }
+
+    /// Ends the text: the rest would only repeat the last mistake.
+    fn end(&mut self) {
+        while self.token != Token::End {
+            self.advance();
+        }
+        self.reported = Some(self.span.start);
     }
 
     /// The field of the program for a field of Frenetic.
@@ -212,11 +230,7 @@ impl<'p, 'a> Reader<'p, 'a> {
             let span = self.span;
             let message = format!("the text nests more than {MAX_NESTING} deep");
             let failed = self.report(Code::ForeignNesting, span, message, None);
-            // The rest would only repeat it.
-            while self.token != Token::End {
-                self.advance();
-            }
-            self.reported = Some(self.span.start);
+            self.end();
             return Err(failed);
         }
         self.depth += 1;

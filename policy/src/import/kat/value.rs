@@ -38,13 +38,13 @@ impl Reader<'_, '_> {
                     Some("assign one address"),
                 ));
             }
-            return Ok(self.builder.assign(id, first));
+            let made = self.builder.assign(id, first);
+            return self.made(span, made);
         }
-        let test = self.builder.test(id, [(first, last)]);
-        if sign == "=" {
-            return Ok(test);
+        let mut made = self.builder.test(id, [(first, last)]);
+        if sign == "!=" {
+            made = made.and_then(|test| self.builder.not(test));
         }
-        let made = self.builder.not(test);
         self.made(span, made)
     }
 

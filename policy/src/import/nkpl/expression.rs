@@ -63,7 +63,8 @@ impl Reader<'_, '_, '_, '_> {
             self.expect(Sign::To, "`..`")?;
             let last = self.number("the last value")?;
             let range = (Value::integer(first), Value::integer(last));
-            return Ok(self.world.builder.test(field, [range]));
+            let made = self.world.builder.test(field, [range]);
+            return self.made(start, made);
         }
         let of = self.span();
         let node = self.union()?;
@@ -214,7 +215,8 @@ impl Reader<'_, '_, '_, '_> {
         self.advance();
         let value = self.value()?;
         if sign == Token::Sign(Sign::Assign) {
-            return Ok(self.world.builder.assign(field, Value::integer(value)));
+            let made = self.world.builder.assign(field, Value::integer(value));
+            return self.made(span, made);
         }
         let made = self
             .world

@@ -34,8 +34,6 @@ pub(super) struct Reader<'r, 'w, 'l, 'a> {
     sink: Sink,
     /// Made when the first line is asked for.
     lines: Option<Lines>,
-    /// Whether the end of [`MAX_READ_BYTES`] was reported here.
-    stopped: bool,
 }
 
 impl<'r, 'w, 'l, 'a> Reader<'r, 'w, 'l, 'a> {
@@ -60,7 +58,6 @@ impl<'r, 'w, 'l, 'a> Reader<'r, 'w, 'l, 'a> {
             depth: 0,
             sink: Sink::new(source.into()),
             lines: None,
-            stopped: false,
         };
         if too_large {
             reader.sink.report(
@@ -100,8 +97,15 @@ impl<'r, 'w, 'l, 'a> Reader<'r, 'w, 'l, 'a> {
 
     pub(super) fn advance(&mut self) {
         self.end = self.span.end;
-        if self.world.is_exhausted() {
-            self.stop();
+        if self.world.read > MAX_READ_BYTES && !self.world.ended {
+            let message = format!(
+                "loops and imports make more than {} MiB of text",
+                MAX_READ_BYTES >> 20
+            );
+            self.excess(self.span, message);
+        }
+        if self.world.ended {
+            self.token = Token::End;
             return;
         }
         self.before = self.lexer.place();
@@ -110,17 +114,14 @@ impl<'r, 'w, 'l, 'a> Reader<'r, 'w, 'l, 'a> {
         self.world.read += (self.span.end - self.span.start).max(1) as usize;
     }
 
-    /// Ends the text: the limit of what is read is reached.
-    fn stop(&mut self) {
-        if !self.stopped {
-            self.stopped = true;
-            let message = format!(
-                "loops and imports make more than {} MiB of text",
-                MAX_READ_BYTES >> 20
-            );
-            self.sink.report(Code::ForeignTooLarge, self.span, message);
+    /// Reports that a limit is reached, and ends the text.
+    pub(super) fn excess(&mut self, span: Span, message: String) -> Failed {
+        if !self.world.ended {
+            self.sink.report(Code::ForeignTooLarge, span, message);
         }
+        self.world.ended = true;
         self.token = Token::End;
+        Failed
     }
 
     /// Where the current token begins, for [`Reader::go_to`].
@@ -185,7 +186,7 @@ impl<'r, 'w, 'l, 'a> Reader<'r, 'w, 'l, 'a> {
             // Reported where it was read.
             Token::Error => return Failed,
             Token::Boundary => "the next statement".to_owned(),
-            Token::End if self.stopped => return Failed,
+            Token::End if self.world.ended => return Failed,
             Token::End => "the end of the text".to_owned(),
             Token::Word(_) | Token::Field(_) | Token::Number(_) | Token::Sign(_) => {
                 let text = &self.source[self.span.start as usize..self.span.end as usize];
@@ -206,9 +207,9 @@ impl<'r, 'w, 'l, 'a> Reader<'r, 'w, 'l, 'a> {
 
     /// What a node's making gives, its excess reported.
     pub(super) fn made<T>(&mut self, span: Span, made: Result<T, Excess>) -> Outcome<T> {
-        made.map_err(|excess| {
-            self.report(Code::ForeignTooLarge, span, excess.message(), None);
-            Failed
+        made.map_err(|excess| match excess {
+            Excess::Domain => self.report(Code::ForeignKind, span, excess.message(), None),
+            _ => self.excess(span, excess.message()),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::diagnostic::{Code, Diagnostic, Span};
-use crate::import::limits::{MAX_CHECKS, MAX_IMPORT_DEPTH, MAX_IMPORTS};
+use crate::import::limits::{MAX_CHECKS, MAX_IMPORT_DEPTH, MAX_IMPORTS, MAX_ROUNDS};
 use crate::token::shorten;
 
 use super::lexer::{Sign, Token};
@@ -135,12 +135,8 @@ impl Reader<'_, '_, '_, '_> {
             return Ok(());
         }
         if self.world.checks.len() >= MAX_CHECKS {
-            return Err(self.report(
-                Code::ForeignTooLarge,
-                span,
-                format!("there are more than {MAX_CHECKS} checks"),
-                None,
-            ));
+            let message = format!("there are more than {MAX_CHECKS} checks");
+            return Err(self.excess(span, message));
         }
         let mut text = &self.source[span.start as usize..span.end as usize];
         let mut end = text.len().min(CHECK_TEXT_BYTES);
@@ -165,6 +161,7 @@ impl Reader<'_, '_, '_, '_> {
 
     /// `for i ∈ a..b do statement`, after the word. The last value remains defined, as in KATch.
     fn repeat(&mut self) -> Outcome<()> {
+        let start = self.span();
         let Token::Word(name) = self.peek() else {
             return Err(self.expected("the name of a variable"));
         };
@@ -186,6 +183,13 @@ impl Reader<'_, '_, '_, '_> {
         self.world.loops.push((name.to_owned(), first));
         let mut outcome = Ok(());
         for value in first..=last {
+            self.world.rounds += 1;
+            if self.world.rounds > MAX_ROUNDS {
+                let message = format!("loops run more than {MAX_ROUNDS} rounds in all");
+                let span = self.since(start);
+                outcome = Err(self.excess(span, message));
+                break;
+            }
             if value > first {
                 self.go_to(body);
             }
@@ -230,7 +234,7 @@ impl Reader<'_, '_, '_, '_> {
             None
         };
         if let Some(message) = excess {
-            return Err(self.report(Code::ForeignTooLarge, span, message, None));
+            return Err(self.excess(span, message));
         }
         let text = match self.world.texts.get(&path) {
             Some(known) => known.clone(),

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::import::builder::{Builder, Excess};
-use crate::import::limits::MAX_READ_BYTES;
 use crate::verify::program::{Domain, FieldId, NodeId, Program, Value};
 
 use super::{Check, Definition, Loader};
@@ -23,8 +22,12 @@ pub(super) struct World<'w, 'l> {
     /// The files that were read.
     pub(super) texts: HashMap<Arc<str>, Arc<str>>,
     pub(super) imports: usize,
+    /// Rounds of loops so far.
+    pub(super) rounds: usize,
     /// Bytes of tokens read so far.
     pub(super) read: usize,
+    /// Whether a limit was reached and reported: what follows would only reach it again.
+    pub(super) ended: bool,
     /// Above zero where nothing takes effect: in statements that only print, and in loops that
     /// never run.
     pub(super) idle: usize,
@@ -46,16 +49,14 @@ impl<'w, 'l> World<'w, 'l> {
             open: Vec::new(),
             texts: HashMap::new(),
             imports: 0,
+            rounds: 0,
             read: 0,
+            ended: false,
             idle: 0,
             operands: Vec::new(),
             fields: HashMap::new(),
             tests: HashMap::new(),
         }
-    }
-
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.read > MAX_READ_BYTES
     }
 
     /// A field of integers.
@@ -79,7 +80,7 @@ impl<'w, 'l> World<'w, 'l> {
             return Ok(*known);
         }
         let integer = Value::integer(value);
-        let mut test = self.builder.test(field, [(integer, integer)]);
+        let mut test = self.builder.test(field, [(integer, integer)])?;
         if !equal {
             test = self.builder.not(test)?;
         }
