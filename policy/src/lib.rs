@@ -92,6 +92,7 @@ mod nearest;
 pub mod packet;
 pub mod parser;
 mod pipeline;
+pub mod plan;
 mod print;
 pub mod prove;
 pub mod resolve;

@@ -118,6 +118,11 @@ pub(crate) fn way(policy: &Resolved, environment: &Environment, packet: Packet) 
     steps
 }
 
+/// The decision about a packet where it enters.
+pub(crate) fn first_step(policy: &Resolved, environment: &Environment, packet: Packet) -> Step {
+    step(policy, environment, policy.root, packet, None)
+}
+
 /// Whether a packet is at a transparent endpoint that it is not addressed to.
 fn is_on_its_way(policy: &Resolved, environment: &Environment, packet: &Packet) -> bool {
     policy.transparent.contains(&packet.port)

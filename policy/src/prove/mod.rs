@@ -28,12 +28,12 @@
 
 mod failure;
 mod questions;
-mod traffic;
+pub(crate) mod traffic;
 pub(crate) mod translate;
-mod witness;
+pub(crate) mod witness;
 
 pub use failure::{Failure, Step};
-pub(crate) use failure::{destination, way};
+pub(crate) use failure::{destination, first_step, way};
 
 use crate::claim::ClaimKind;
 use crate::diagnostic::{Code, Diagnostic, Span};
@@ -121,7 +121,8 @@ pub fn prove(policy: &Resolved, environment: &Environment, options: &Options) ->
             let verdict = match question.broken(&mut engine) {
                 Ok(broken) if broken.is_empty() => Verdict::Holds,
                 Ok(broken) => {
-                    let packet = witness::packet(&asked, &mut engine, broken);
+                    let (to, preferred) = (&asked.to, &asked.preferred);
+                    let packet = witness::packet(to, environment, preferred, &mut engine, broken);
                     let failure = failure::follow(policy, environment, claim, packet);
                     Verdict::Fails(Box::new(failure))
                 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::traffic::{Ends, hosts, initiating, ports, tests_port, well_formed};
+use super::traffic::{Ends, hosts, initiating, ports, sent, well_formed};
 use super::translate::Translation;
+use super::witness::preferences;
 use crate::claim::{Claim, ClaimKind, Group, Operand};
 use crate::environment::Environment;
 use crate::field::{Field, OWNER};
@@ -55,15 +56,7 @@ impl<'a> Asked<'a> {
         let again = to.program.sequence([on_its_way, step]);
         let again = to.program.star(again);
         let network = to.program.sequence([step, again]);
-        let preferred = vec![
-            to.number(Field::Protocol, &[(6, 6), (17, 17)]),
-            to.equals(Field::Protocol, 6),
-            to.kind(Field::Source, Kind::V4),
-            to.equals(Field::Connection, 0),
-            // Clients send from an ephemeral port (RFC 6056).
-            to.equals(Field::SourcePort, 49_152),
-            to.equals(Field::Dscp, 0),
-        ];
+        let preferred = preferences(&mut to, environment);
         Asked {
             preferred,
             well_formed: well_formed(&mut to),
@@ -88,7 +81,7 @@ impl<'a> Asked<'a> {
             ClaimKind::Reach(from, to) => {
                 let ends = Ends::new(&mut self.to, self.policy, from, to);
                 let sent = ends.sent(&mut self.to, from);
-                let addressed = ends.addressed(&mut self.to, from, to);
+                let addressed = ends.addressed(&mut self.to, to);
                 let delivered = ends.delivered(&mut self.to, to);
                 let input = self.to.program.sequence([first, addressed, sent]);
                 let good = self.to.program.sequence([input, self.network, delivered]);
@@ -174,8 +167,8 @@ impl<'a> Asked<'a> {
         let hole = self.to.program.sequence([to_owner, unowned]);
         let sources = own.iter().flat_map(|e| e.addresses.iter().copied());
         let sources = self.to.address(Field::Source, &hosts(sources));
-        let sent = self.to.program.sequence([at_endpoint, sources]);
-        let way = [usual, sent, addressed, self.network, hole];
+        let senders = self.to.program.sequence([at_endpoint, sources]);
+        let way = [usual, senders, addressed, self.network, hole];
         Question::Any(vec![self.to.program.sequence(way)])
     }
 
@@ -199,14 +192,7 @@ impl<'a> Asked<'a> {
 
     /// What a policy sends somewhere.
     fn sent_of(&mut self, policy: NodeId) -> NodeId {
-        if tests_port(self.policy) {
-            return policy;
-        }
-        // What stays where it entered is not sent.
-        let nowhere = self.to.assign(Field::Port, 0);
-        let still = self.to.equals(Field::Port, 0);
-        let somewhere = self.to.program.not(still);
-        self.to.program.sequence([nowhere, policy, somewhere])
+        sent(&mut self.to, self.policy, policy)
     }
 }
 

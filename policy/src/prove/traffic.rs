@@ -14,7 +14,7 @@ const IPV6: u64 = 0x86dd;
 
 /// Packets as networks carry them: fields that their headers lack are zero, both addresses are of
 /// the family that the EtherType says, and there is no VLAN tag.
-pub(super) fn well_formed(to: &mut Translation) -> NodeId {
+pub(crate) fn well_formed(to: &mut Translation) -> NodeId {
     let tags = [Field::VlanId, Field::VlanPriority].map(|field| to.equals(field, 0));
     let family = |to: &mut Translation, ether_type, kind| {
         [
@@ -56,14 +56,27 @@ pub(super) fn well_formed(to: &mut Translation) -> NodeId {
 }
 
 /// First packets of connections, that rate limits admit.
-pub(super) fn initiating(to: &mut Translation) -> NodeId {
+pub(crate) fn initiating(to: &mut Translation) -> NodeId {
     let new = to.equals(Field::Connection, Connection::New as u64);
     let admitted = to.equals(Field::Token, 1);
     to.program.sequence([new, admitted])
 }
 
+/// What a part of a policy sends somewhere. Where the policy looks at where a packet entered, that
+/// is everything that comes out.
+pub(crate) fn sent(to: &mut Translation, policy: &Resolved, part: NodeId) -> NodeId {
+    if tests_port(policy) {
+        return part;
+    }
+    // What stays where it entered is not sent.
+    let nowhere = to.assign(Field::Port, 0);
+    let still = to.equals(Field::Port, 0);
+    let somewhere = to.program.not(still);
+    to.program.sequence([nowhere, part, somewhere])
+}
+
 /// Whether the policy looks at where a packet entered.
-pub(super) fn tests_port(policy: &Resolved) -> bool {
+fn tests_port(policy: &Resolved) -> bool {
     let on_port = |predicate: &Pred| matches!(predicate, Pred::Number(Field::Port, _));
     policy.predicates.iter().any(on_port)
 }
@@ -131,7 +144,7 @@ impl Ends {
     }
 
     /// Packets to an address of a group, not from that address itself.
-    pub(super) fn addressed(&self, to: &mut Translation, from: &Group, group: &Group) -> NodeId {
+    pub(super) fn addressed(&self, to: &mut Translation, group: &Group) -> NodeId {
         let inside = to.address(Field::Destination, &group.addresses);
         let outside = match &group.outside {
             Some(outside) => to.address(Field::Destination, outside),
@@ -139,12 +152,8 @@ impl Ends {
         };
         let there = to.program.union([inside, outside]);
         let mut parts = vec![there];
-        let shared = group
-            .members
-            .iter()
-            .filter(|m| self.both.contains(&m.number));
-        let own: BTreeSet<u32> = from.numbers();
-        for member in shared.filter(|m| own.contains(&m.number)) {
+        let shared = group.members.iter();
+        for member in shared.filter(|m| self.both.contains(&m.number)) {
             let hosts = hosts(member.addresses.iter().copied());
             let source = to.address(Field::Source, &hosts);
             let destination = to.address(Field::Destination, &hosts);

@@ -56,6 +56,7 @@ mod image;
 pub mod options;
 mod partition;
 pub mod program;
+mod project;
 mod search;
 pub mod semantics;
 mod sequence;
