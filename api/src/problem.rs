@@ -79,12 +79,12 @@ pub struct Diagnostic {
     pub rendered: String,
 }
 
-/// An assertion of a policy that does not hold, with a packet that shows it.
+/// A claim of a policy, an assertion or a test, that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Violation {
     /// The policy.
     pub policy: Name,
-    /// The assertion, as it stands in the text.
+    /// The assertion as written, on one line; `test "…"` for a test.
     pub assertion: String,
     /// Line, from 1.
     pub line: u32,
@@ -92,8 +92,11 @@ pub struct Violation {
     pub column: u32,
     /// Where in the text, in bytes.
     pub span: Span,
-    /// What is wrong, in words, with a packet that shows it.
-    pub counterexample: String,
+    /// What is wrong, in words.
+    pub message: String,
+    /// A packet that shows it; absent when the assertion could not be decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counterexample: Option<String>,
     /// Where that packet goes, hop by hop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hops: Vec<String>,

@@ -26,23 +26,21 @@ pub(crate) struct Compiled {
 /// # Errors
 /// All errors that the compiler found, in the order of the text, and the warnings among them.
 pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Compiled, Vec<Diagnostic>> {
-    let located = |findings: Vec<diagnostic::Diagnostic>| -> Vec<Diagnostic> {
+    let all = |findings: Vec<diagnostic::Diagnostic>| -> Vec<Diagnostic> {
         let findings = findings.iter();
         findings.map(|finding| located(finding, text)).collect()
     };
     // A mistake in the compiler must cost one policy, not the controller. The compiler is pure:
     // nothing is left half done.
     let outcome = catch_unwind(|| compile_text(text, environment));
-    let compiled = outcome
-        .map_err(|_| vec![compiler_failed()])?
-        .map_err(located)?;
+    let compiled = outcome.map_err(|_| vec![compiler_failed()])?.map_err(all)?;
     Ok(Compiled {
         network: compiled
             .network
             .parse()
             .expect("a policy that compiles is for a network of the environment"),
         tables: Arc::new(compiled.tables),
-        warnings: located(compiled.warnings),
+        warnings: all(compiled.warnings),
     })
 }
 
@@ -80,7 +78,8 @@ pub(crate) fn network_of(text: &str) -> Option<Name> {
     })
 }
 
-fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
+/// A finding of the policy crate as clients see it.
+pub(crate) fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
     let (end_line, end_column) = line_and_column(text, finding.span.end);
     Diagnostic {
         code: finding.code.text().to_owned(),

@@ -1,4 +1,5 @@
-//! Examining a policy's text: what it compiles to in an environment.
+//! Examining a policy's text: what it compiles to in an environment, and whether it does what it
+//! claims.
 //!
 //! Examining takes long, and the state is decided by one thread. So an examination can be made
 //! beforehand, beside that thread, on a copy of the state ([`Prepared`]), and is taken when the
@@ -7,11 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use sunwire_api::{Diagnostic, Name, Violation};
+use sunwire_api::{Diagnostic, Name};
 use sunwire_policy::environment::Environment;
 
 use crate::command::{Found, Outcome};
 use crate::compile::{Compiled, compile};
+use crate::policy_check::{Failing, failing_claims};
 use crate::refusal::Refusal;
 use crate::state::Source;
 
@@ -20,8 +22,8 @@ use crate::state::Source;
 pub(crate) struct Examined {
     /// What it compiles to.
     pub(crate) compiled: Compiled,
-    /// What it asserts and does not hold. The policy in them is the one that was examined.
-    pub(crate) violations: Vec<Violation>,
+    /// What it claims and does not hold.
+    pub(crate) failing: Failing,
 }
 
 type Compilation = Result<Compiled, Vec<Diagnostic>>;
@@ -31,6 +33,7 @@ type Compilation = Result<Compiled, Vec<Diagnostic>>;
 pub struct Prepared {
     environment: Option<Environment>,
     compilations: BTreeMap<Source, Compilation>,
+    claims: BTreeMap<(Name, Source), Failing>,
 }
 
 impl Prepared {
@@ -77,6 +80,7 @@ impl Examiner<'_> {
                 if !kept.is_of(environment) {
                     kept.environment = Some(environment.clone());
                     kept.compilations.clear();
+                    kept.claims.clear();
                 }
                 let made = kept.compilations.entry(text.clone());
                 Ok(made
@@ -94,17 +98,31 @@ impl Examiner<'_> {
         }
     }
 
-    /// Compiles the text of a policy, and finds which of its assertions do not hold.
+    /// Compiles the text of a policy, and finds which of its claims do not hold.
     pub(crate) fn examine(
         &mut self,
-        _policy: &Name,
+        policy: &Name,
         text: &Source,
         environment: &Environment,
     ) -> Result<Result<Examined, Vec<Diagnostic>>, Refusal> {
-        let compilation = self.compile(text, environment)?;
-        Ok(compilation.map(|compiled| Examined {
-            compiled,
-            violations: Vec::new(),
-        }))
+        let compiled = match self.compile(text, environment)? {
+            Ok(compiled) => compiled,
+            Err(diagnostics) => return Ok(Err(diagnostics)),
+        };
+        let find = || failing_claims(policy, text.as_str(), environment);
+        let failing = match self {
+            // The compilation before has set the environment.
+            Examiner::Here(kept) => {
+                let made = kept.claims.entry((policy.clone(), text.clone()));
+                made.or_insert_with(find).clone()
+            }
+            Examiner::Beforehand(prepared) => {
+                let made = prepared.claims.get(&(policy.clone(), text.clone()));
+                made.cloned().ok_or(Refusal::Stale)?
+            }
+            Examiner::Lenient => find(),
+            Examiner::Recorded(_) => unreachable!("a recorded outcome is not examined again"),
+        };
+        Ok(Ok(Examined { compiled, failing }))
     }
 }

@@ -36,6 +36,7 @@ mod handle;
 pub mod listen;
 pub mod log;
 mod owner;
+mod policy_check;
 mod refusal;
 mod report;
 mod rest;

@@ -1,6 +1,8 @@
 //! Why a proposal was not accepted. A refused proposal changed nothing.
 
-use sunwire_api::{Diagnostic, Problem, ProblemCode, Violation};
+use sunwire_api::{Diagnostic, Problem, ProblemCode};
+
+use crate::policy_check::Failing;
 
 /// Why a proposal was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,9 +36,10 @@ impl Refusal {
     }
 
     /// The same, with assertions that would not hold.
-    pub(crate) fn with_violations(detail: impl Into<String>, violations: Vec<Violation>) -> Self {
+    pub(crate) fn with_failing(detail: impl Into<String>, failing: Failing) -> Self {
         let mut problem = Problem::new(ProblemCode::AssertionViolated, detail);
-        problem.violations = violations;
+        problem.violations = failing.violations;
+        problem.diagnostics = failing.diagnostics;
         Refusal::Problem(Box::new(problem))
     }
 }

@@ -9,23 +9,23 @@ use crate::refusal::Refusal;
 
 /// A refused request.
 #[derive(Debug)]
-pub(crate) struct Failure(pub(crate) Problem);
+pub(crate) struct Failure(Box<Problem>);
 
 impl Failure {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Failure(Problem::new(code, detail))
+        Failure(Box::new(Problem::new(code, detail)))
     }
 }
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Failure(problem)
+        Failure(Box::new(problem))
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Failure(refusal.into())
+        Problem::from(refusal).into()
     }
 }
 
@@ -33,7 +33,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.status).expect("every problem code has an HTTP status");
-        let mut response = (status, axum::Json(self.0)).into_response();
+        let mut response = (status, axum::Json(*self.0)).into_response();
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static(PROBLEM_MEDIA_TYPE),

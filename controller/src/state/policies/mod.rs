@@ -32,11 +32,12 @@ pub use record::{
 };
 pub(super) use write::How;
 
-use sunwire_api::{Diagnostic, Name, ProblemCode, Severity, Violation};
+use sunwire_api::{Diagnostic, Name, ProblemCode, Severity};
 use sunwire_policy::environment::Environment;
 
 use super::State;
 use crate::compile::{Compiled, about_text, compile};
+use crate::policy_check::Failing;
 use crate::refusal::Refusal;
 
 /// Compiles a text.
@@ -62,14 +63,15 @@ fn invalid(diagnostics: Vec<Diagnostic>) -> Refusal {
     Refusal::with_diagnostics(ProblemCode::PolicyInvalid, detail, diagnostics)
 }
 
-/// A refusal because assertions would not hold. Its words name the first.
-fn violated(what: &str, violations: Vec<Violation>) -> Refusal {
-    let first = violations
-        .first()
-        .map(|first| format!(": `{}`: {}", first.assertion, first.counterexample))
-        .unwrap_or_default();
-    let detail = format!("{what}{first}; send it with force to have it all the same");
-    Refusal::with_violations(detail, violations)
+/// A refusal because claims would not hold. Its words are about the first.
+fn violated(what: &str, failing: Failing) -> Refusal {
+    let first = failing.violations.first();
+    let first = first.map(|first| format!(": {}", first.message));
+    let detail = format!(
+        "{what}{}; with force it is made all the same",
+        first.unwrap_or_default()
+    );
+    Refusal::with_failing(detail, failing)
 }
 
 impl State {

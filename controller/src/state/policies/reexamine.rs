@@ -10,6 +10,7 @@ use crate::command::Found;
 use crate::compile::{Compiled, compile};
 use crate::effects::Effects;
 use crate::examine::{Examined, Examiner};
+use crate::policy_check::Failing;
 use crate::refusal::Refusal;
 use crate::state::State;
 
@@ -63,44 +64,53 @@ impl State {
         }
         let environment = self.environment_after(Some(&change));
         let mut all = Reexamined::default();
-        let mut new_violations = Vec::new();
+        // A node is no more than a name in a text: claims hold as before.
+        let claims = matches!(change, Change::Endpoint(..));
+        let mut new_failing = Failing::default();
         for (name, policy) in concerned {
-            self.reexamine_text(
-                name,
-                policy,
-                examiner,
-                &environment,
-                &mut all,
-                &mut new_violations,
-            )?;
+            let examined = if claims {
+                examiner.examine(name, policy.text(), &environment)?
+            } else {
+                let compilation = examiner.compile(policy.text(), &environment)?;
+                compilation.map(|compiled| Examined {
+                    compiled,
+                    failing: Failing {
+                        violations: policy.violations.clone(),
+                        diagnostics: Vec::new(),
+                    },
+                })
+            };
+            let lenient = examiner.is_lenient();
+            let failing = self.reexamine_text(name, policy, examined, lenient, &mut all)?;
+            new_failing.violations.extend(failing.violations);
+            new_failing.diagnostics.extend(failing.diagnostics);
             self.check_fallback(name, policy, examiner, &environment)?;
             self.reexamine_staged(name, policy, examiner, &environment, &mut all)?;
         }
-        if !new_violations.is_empty() && !force {
+        if !new_failing.violations.is_empty() && !force {
             return Err(violated(
-                "after it an assertion would not hold",
-                new_violations,
+                "after it a policy would not do what it claims",
+                new_failing,
             ));
         }
         Ok(all)
     }
 
+    /// Takes down what was found of a text in force; returns what it claimed until now in truth.
     fn reexamine_text(
         &self,
         name: &Name,
         policy: &PolicyRecord,
-        examiner: &mut Examiner<'_>,
-        environment: &Environment,
+        examined: Result<Examined, Vec<Diagnostic>>,
+        lenient: bool,
         all: &mut Reexamined,
-        new_violations: &mut Vec<Violation>,
-    ) -> Result<(), Refusal> {
-        let outcome = examiner.examine(name, policy.text(), environment)?;
+    ) -> Result<Failing, Refusal> {
         let present = self.programs.get(&policy.network);
-        let now = match outcome {
+        let now = match examined {
             Ok(now) if now.compiled.network == policy.network => now,
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(Failing::default()),
             // It was out of force before, or has to be taken as it is.
-            Err(diagnostics) if present.is_none() || examiner.is_lenient() => {
+            Err(diagnostics) if present.is_none() || lenient => {
                 let changed = self.refused.get(name) != Some(&diagnostics);
                 if changed {
                     let found = Found {
@@ -111,7 +121,7 @@ impl State {
                     all.policies.insert(name.clone(), found);
                     all.programs.insert(name.clone(), Err(diagnostics));
                 }
-                return Ok(());
+                return Ok(Failing::default());
             }
             Err(diagnostics) => {
                 return Err(broken(
@@ -120,15 +130,17 @@ impl State {
                 ));
             }
         };
-        let Examined {
-            compiled,
-            violations,
-        } = now;
+        let Examined { compiled, failing } = now;
+        let violations = failing.violations.clone();
         let known = |violation: &Violation| {
             let mut before = policy.violations.iter();
             before.any(|before| before.assertion == violation.assertion)
         };
-        new_violations.extend(violations.iter().filter(|one| !known(one)).cloned());
+        let new_failing = if failing.violations.iter().all(known) {
+            Failing::default()
+        } else {
+            failing
+        };
         let found = Found {
             network: policy.network.clone(),
             tables_changed: present.is_none_or(|present| present.tables != compiled.tables),
@@ -136,7 +148,7 @@ impl State {
         };
         all.policies.insert(name.clone(), found);
         all.programs.insert(name.clone(), Ok(compiled));
-        Ok(())
+        Ok(new_failing)
     }
 
     fn reexamine_staged(

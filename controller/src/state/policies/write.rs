@@ -8,6 +8,7 @@ use crate::command::{Found, Note};
 use crate::compile::{Compiled, network_of};
 use crate::effects::{Effects, ProgramBefore};
 use crate::examine::{Examined, Examiner};
+use crate::policy_check::Failing;
 use crate::refusal::Refusal;
 use crate::state::{Source, State};
 
@@ -34,6 +35,8 @@ struct Taken<'a> {
 /// What a text was found to be.
 struct Judged {
     found: Found,
+    /// Its claims that do not hold, drawn under their lines.
+    drawn: Vec<Diagnostic>,
     /// What it compiles to, where that is known and not recorded only.
     program: Option<Result<Compiled, Vec<Diagnostic>>>,
 }
@@ -189,7 +192,11 @@ impl State {
         examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        let Judged { found, program } = self.judge(name, &taken, examiner)?;
+        let Judged {
+            found,
+            drawn,
+            program,
+        } = self.judge(name, &taken, examiner)?;
         let network = found.network.clone();
         self.network(&network)?;
         if let Some(other) = self.governor(&network)
@@ -203,10 +210,11 @@ impl State {
             ));
         }
         if !found.violations.is_empty() && !taken.how.force {
-            return Err(violated(
-                "the policy does not do what it asserts",
-                found.violations,
-            ));
+            let failing = Failing {
+                violations: found.violations,
+                diagnostics: drawn,
+            };
+            return Err(violated("the policy does not do what it claims", failing));
         }
 
         let present = self.policies.get(name);
@@ -276,6 +284,7 @@ impl State {
             let found = found.expect("the outcome of a text that was taken is recorded with it");
             return Ok(Judged {
                 found,
+                drawn: Vec::new(),
                 program: None,
             });
         }
@@ -285,11 +294,9 @@ impl State {
             violations,
         };
         match examiner.examine(name, &taken.text, &self.environment())? {
-            Ok(Examined {
-                compiled,
-                violations,
-            }) => Ok(Judged {
-                found: found(compiled.network.clone(), violations),
+            Ok(Examined { compiled, failing }) => Ok(Judged {
+                found: found(compiled.network.clone(), failing.violations),
+                drawn: failing.diagnostics,
                 program: Some(Ok(compiled)),
             }),
             Err(diagnostics) => {
@@ -302,6 +309,7 @@ impl State {
                 match network {
                     Some(network) => Ok(Judged {
                         found: found(network, Vec::new()),
+                        drawn: Vec::new(),
                         program: Some(Err(diagnostics)),
                     }),
                     None => Err(invalid(diagnostics)),
