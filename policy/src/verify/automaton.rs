@@ -51,21 +51,31 @@ impl Behaviour {
     }
 }
 
+/// How many states, steps and places may still be made.
+pub(super) struct Budget(usize);
+
+impl Budget {
+    pub(super) fn spend(&mut self, count: usize) -> Result<(), Limit> {
+        self.0 = self.0.checked_sub(count).ok_or(Limit::States)?;
+        Ok(())
+    }
+}
+
 /// All states met so far.
 pub(super) struct Automaton {
     states: Vec<State>,
     ids: HashMap<State, StateId>,
     behaviours: Vec<Option<Rc<Behaviour>>>,
-    most_states: usize,
+    budget: Budget,
 }
 
 impl Automaton {
-    pub(super) fn new(most_states: usize) -> Self {
+    pub(super) fn new(states: usize) -> Self {
         Automaton {
             states: Vec::new(),
             ids: HashMap::new(),
             behaviours: Vec::new(),
-            most_states: most_states.min(u32::MAX as usize),
+            budget: Budget(states.min(u32::MAX as usize)),
         }
     }
 
@@ -73,9 +83,7 @@ impl Automaton {
         if let Some(known) = self.ids.get(&state) {
             return Ok(*known);
         }
-        if self.states.len() >= self.most_states {
-            return Err(Limit::States);
-        }
+        self.budget.spend(1)?;
         let id = StateId(self.states.len() as u32);
         self.states.push(state.clone());
         self.behaviours.push(None);
@@ -118,7 +126,14 @@ impl Automaton {
         self.behaviours[id.0 as usize].clone()
     }
 
-    pub(super) fn remember(&mut self, id: StateId, behaviour: Behaviour) {
+    pub(super) fn remember(&mut self, id: StateId, behaviour: Behaviour) -> Result<(), Limit> {
+        self.budget.spend(behaviour.steps.len())?;
         self.behaviours[id.0 as usize] = Some(Rc::new(behaviour));
+        Ok(())
+    }
+
+    /// What may still be made, of [`Limits::states`](super::options::Limits).
+    pub(super) fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 }

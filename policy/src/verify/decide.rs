@@ -55,7 +55,6 @@ impl Answer {
 pub struct Verifier<'p> {
     symbolic: Symbolic<'p>,
     automaton: Automaton,
-    most_states: usize,
 }
 
 /// Whether nothing ever comes out of a node; if not, the counterexample is a history of it.
@@ -101,7 +100,6 @@ impl<'p> Verifier<'p> {
         Ok(Verifier {
             symbolic: Symbolic::new(program, roots, options)?,
             automaton: Automaton::new(options.limits.states),
-            most_states: options.limits.states,
         })
     }
 
@@ -180,12 +178,7 @@ impl<'p> Verifier<'p> {
     }
 
     fn search(&mut self, question: Question, left: NodeId, right: NodeId) -> Result<Answer, Limit> {
-        let search = Search::new(
-            question,
-            &mut self.symbolic,
-            &mut self.automaton,
-            self.most_states,
-        );
+        let search = Search::new(question, &mut self.symbolic, &mut self.automaton);
         Ok(match search.run(left, right)? {
             None => Answer::Holds,
             Some(trace) => self.fails(&trace, &[left, right]),

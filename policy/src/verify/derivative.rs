@@ -13,7 +13,7 @@ use super::options::Limit;
 use super::partition::partition;
 use super::program::{Node, NodeId};
 use super::set::Set;
-use super::spp::Spp;
+use super::spp::{Diagrams, Spp};
 use super::symbolic::Symbolic;
 
 /// Steps while they are collected: how packets get to each state, in several ways.
@@ -24,16 +24,22 @@ struct Steps {
 }
 
 impl Steps {
-    fn add(&mut self, state: StateId, way: Spp) {
+    fn add(&mut self, diagrams: &mut Diagrams, state: StateId, way: Spp) -> Result<(), Limit> {
         if way.is_drop() {
-            return;
+            return Ok(());
         }
         let next = self.ways.len();
         let at = *self.index.entry(state).or_insert(next);
         if at == next {
             self.ways.push((state, Vec::new()));
         }
-        self.ways[at].1.push(way);
+        let ways = &mut self.ways[at].1;
+        ways.push(way);
+        if ways.len() >= MOST_WAYS {
+            // A program may pass the same `dup` in any number of ways; they shall not all be kept.
+            *ways = vec![diagrams.union_all(std::mem::take(ways))?];
+        }
+        Ok(())
     }
 
     fn joined(self, symbolic: &mut Symbolic<'_>) -> Result<Vec<(StateId, Spp)>, Limit> {
@@ -42,6 +48,9 @@ impl Steps {
             .collect()
     }
 }
+
+/// So many ways are kept before they are joined.
+const MOST_WAYS: usize = 4096;
 
 /// A behaviour, or the states whose behaviours must be known first.
 enum Attempt {
@@ -72,7 +81,7 @@ pub(super) fn behaviour(
         match derivation.attempt(next)? {
             Attempt::Needs(needs) => waiting.extend(needs),
             Attempt::Known(behaviour) => {
-                automaton.remember(next, behaviour);
+                automaton.remember(next, behaviour)?;
                 waiting.pop();
             }
         }
@@ -155,7 +164,8 @@ impl Derivation<'_, '_> {
     fn follow(&mut self, known: &Behaviour, through: Spp) -> Result<(), Limit> {
         for (state, step) in &known.steps {
             let way = self.symbolic.diagrams.sequence(through, *step)?;
-            self.steps.add(*state, way);
+            let diagrams = &mut self.symbolic.diagrams;
+            self.steps.add(diagrams, *state, way)?;
         }
         Ok(())
     }
@@ -175,11 +185,12 @@ impl Derivation<'_, '_> {
             }
         };
         while let Some((node, next, through)) = waiting.pop() {
+            self.symbolic.diagrams.sets.meter.tick()?;
             if through.is_drop() || !self.symbolic.has_dup(node) {
                 continue;
             }
             match self.symbolic.program().node(node) {
-                Node::Dup => self.steps.add(next, through),
+                Node::Dup => self.steps.add(&mut self.symbolic.diagrams, next, through)?,
                 Node::Union(arms) => {
                     waiting.extend(arms.iter().rev().map(|arm| (*arm, next, through)));
                 }
@@ -237,7 +248,7 @@ impl Derivation<'_, '_> {
         waiting: &mut Vec<(NodeId, StateId, Spp)>,
     ) -> Result<Spp, Limit> {
         let mut through = through;
-        for (part, after) in parts.iter().zip(1u32..).skip(from as usize) {
+        for (part, after) in parts[from as usize..].iter().zip(from + 1..) {
             if through.is_drop() {
                 break;
             }
@@ -288,8 +299,11 @@ impl Derivation<'_, '_> {
                 for (left, way) in &left.steps {
                     for (right, other) in &right.steps {
                         let way = diagrams.intersection(*way, *other)?;
+                        if way.is_drop() {
+                            continue;
+                        }
                         let both = State::Both(operation, *left, *right, next);
-                        steps.add(self.automaton.state(both)?, way);
+                        steps.add(diagrams, self.automaton.state(both)?, way)?;
                     }
                 }
                 diagrams.intersection(left.accept(), right.accept())?
@@ -297,7 +311,7 @@ impl Derivation<'_, '_> {
             Operation::Difference => {
                 // What is taken away must be known for sure, so the right side is made
                 // deterministic.
-                let blocks = partition(diagrams, &[], &right.steps)?;
+                let blocks = partition(diagrams, self.automaton.budget(), &[], &right.steps)?;
                 let nothing = self.automaton.any(&[])?;
                 for (left, way) in &left.steps {
                     let mut rest = *way;
@@ -309,19 +323,24 @@ impl Derivation<'_, '_> {
                         rest = diagrams.difference(rest, block.region)?;
                         let right = self.automaton.any(&block.right)?;
                         let both = State::Both(operation, *left, right, next);
-                        steps.add(self.automaton.state(both)?, way);
+                        steps.add(diagrams, self.automaton.state(both)?, way)?;
+                    }
+                    if rest.is_drop() {
+                        continue;
                     }
                     let alone = State::Both(operation, *left, nothing, next);
-                    steps.add(self.automaton.state(alone)?, rest);
+                    steps.add(diagrams, self.automaton.state(alone)?, rest)?;
                 }
                 diagrams.difference(left.accept(), right.accept())?
             }
             Operation::SymmetricDifference => {
-                for block in partition(diagrams, &left.steps, &right.steps)? {
+                let budget = self.automaton.budget();
+                let blocks = partition(diagrams, budget, &left.steps, &right.steps)?;
+                for block in blocks {
                     let left = self.automaton.any(&block.left)?;
                     let right = self.automaton.any(&block.right)?;
                     let both = State::Both(operation, left, right, next);
-                    steps.add(self.automaton.state(both)?, block.region);
+                    steps.add(diagrams, self.automaton.state(both)?, block.region)?;
                 }
                 diagrams.symmetric_difference(left.accept(), right.accept())?
             }

@@ -14,7 +14,8 @@ pub type Cancelled = Arc<dyn Fn() -> bool + Send + Sync>;
 pub struct Limits {
     /// Nodes of all diagrams together. A node takes 40 to 80 bytes with its share of the tables.
     pub nodes: usize,
-    /// States of the automaton, and sets of states compared, together.
+    /// States of the automaton, steps between them, and places where states are compared, together;
+    /// one takes some 100 bytes.
     pub states: usize,
     /// Bits of a packet, which bound the depth of recursion.
     pub bits: usize,
@@ -24,7 +25,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             nodes: 16 << 20,
-            states: 1 << 20,
+            states: 4 << 20,
             bits: 1024,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::automaton::StateId;
+use super::automaton::{Budget, StateId};
 use super::options::Limit;
 use super::spp::{Diagrams, Spp};
 
@@ -31,6 +31,7 @@ impl Block {
 /// state occurs once per side.
 pub(super) fn partition<'s>(
     diagrams: &mut Diagrams,
+    budget: &mut Budget,
     left: impl IntoIterator<Item = &'s (StateId, Spp)>,
     right: impl IntoIterator<Item = &'s (StateId, Spp)>,
 ) -> Result<Vec<Block>, Limit> {
@@ -48,6 +49,7 @@ pub(super) fn partition<'s>(
         let mut overlap = diagrams.intersection(*step, covered)?;
         let fresh = diagrams.difference(*step, covered)?;
         covered = diagrams.union(covered, fresh)?;
+        budget.spend(1)?;
         let mut at = 0;
         while !overlap.is_drop() {
             let region = blocks[at].region;
@@ -59,6 +61,7 @@ pub(super) fn partition<'s>(
                 let mut split = blocks[at].clone();
                 split.region = shared;
                 split.add(on_left, *state);
+                budget.spend(1 + split.left.len() + split.right.len())?;
                 blocks[at].region = rest;
                 by_region.remove(&region);
                 by_region.insert(rest, at);

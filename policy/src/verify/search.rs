@@ -71,7 +71,6 @@ pub(super) struct Search<'s, 'p> {
     places: Vec<Place>,
     index: HashMap<Pair, usize>,
     visits: Vec<Visit>,
-    most_states: usize,
 }
 
 impl<'s, 'p> Search<'s, 'p> {
@@ -79,7 +78,6 @@ impl<'s, 'p> Search<'s, 'p> {
         question: Question,
         symbolic: &'s mut Symbolic<'p>,
         automaton: &'s mut Automaton,
-        most_states: usize,
     ) -> Self {
         Search {
             question,
@@ -88,7 +86,6 @@ impl<'s, 'p> Search<'s, 'p> {
             places: Vec::new(),
             index: HashMap::new(),
             visits: Vec::new(),
-            most_states,
         }
     }
 
@@ -140,9 +137,8 @@ impl<'s, 'p> Search<'s, 'p> {
         let place = match self.index.get(&pair) {
             Some(place) => *place,
             None => {
-                if self.places.len() >= self.most_states {
-                    return Err(Limit::States);
-                }
+                let states = pair.0.len() + pair.1.len();
+                self.automaton.budget().spend(1 + states)?;
                 let place = self.places.len();
                 self.places.push(Place {
                     pair: pair.clone(),
@@ -160,6 +156,7 @@ impl<'s, 'p> Search<'s, 'p> {
             return Ok(());
         }
         self.places[place].seen = sets.union(packets, seen)?;
+        self.automaton.budget().spend(1)?;
         self.visits.push(Visit {
             place,
             packets,
@@ -183,6 +180,7 @@ impl<'s, 'p> Search<'s, 'p> {
                 Question::Empty | Question::Contained => Spp::DROP,
             },
         ];
+        let budget = self.automaton.budget();
         let blocks = match self.question {
             // Any state of its own will do: nothing needs to be known of several at once.
             Question::Empty => (left.iter())
@@ -192,9 +190,9 @@ impl<'s, 'p> Search<'s, 'p> {
                     right: vec![],
                 })
                 .collect(),
-            Question::Equal => partition(diagrams, &left, &right)?,
+            Question::Equal => partition(diagrams, budget, &left, &right)?,
             Question::Contained => {
-                let mut blocks = partition(diagrams, &left, &right)?;
+                let mut blocks = partition(diagrams, budget, &left, &right)?;
                 blocks.retain(|block| !block.left.is_empty());
                 blocks
             }
