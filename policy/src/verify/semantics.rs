@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::program::{Node, NodeId, Program};
+use super::program::{Node, NodeId, Program, Value};
 use super::space::Packet;
 
 /// What one packet can become: the packets recorded on the way, and the one that comes out.
@@ -45,14 +45,14 @@ pub const RESULTS: usize = 1 << 20;
 pub fn histories(
     program: &Program,
     node: NodeId,
-    packet: &[super::program::Value],
+    packet: &[Value],
     dups: usize,
 ) -> Result<BTreeSet<History>, Refused> {
     let meaning = Meaning {
         program,
         record: true,
     };
-    meaning.of(node, &packet.to_vec(), dups, DEPTH)
+    meaning.of(node, &packet.to_vec(), Left { dups, depth: DEPTH })
 }
 
 /// The packets that a program makes of one.
@@ -62,13 +62,20 @@ pub fn histories(
 pub fn evaluate(
     program: &Program,
     node: NodeId,
-    packet: &[super::program::Value],
+    packet: &[Value],
 ) -> Result<BTreeSet<Packet>, Refused> {
     let meaning = Meaning {
         program,
         record: false,
     };
-    let histories = meaning.of(node, &packet.to_vec(), 0, DEPTH)?;
+    let histories = meaning.of(
+        node,
+        &packet.to_vec(),
+        Left {
+            dups: 0,
+            depth: DEPTH,
+        },
+    )?;
     Ok(histories
         .into_iter()
         .map(|history| history.output)
@@ -81,109 +88,141 @@ struct Meaning<'p> {
     record: bool,
 }
 
+/// What may still be used.
+#[derive(Clone, Copy)]
+struct Left {
+    /// Hops.
+    dups: usize,
+    /// Nodes within nodes.
+    depth: usize,
+}
+
+type Histories = BTreeSet<History>;
+
+/// One method per node that has operands, which keeps the frames of the recursion small.
 impl Meaning<'_> {
-    /// Histories with at most `dups` hops; `depth` bounds the recursion.
-    fn of(
-        &self,
-        node: NodeId,
-        packet: &Packet,
-        dups: usize,
-        depth: usize,
-    ) -> Result<BTreeSet<History>, Refused> {
-        let depth = depth.checked_sub(1).ok_or(Refused::TooDeep)?;
-        let of = |node, packet: &Packet| self.of(node, packet, dups, depth);
-        let one = |hops, output| Ok(BTreeSet::from([History { hops, output }]));
+    fn of(&self, node: NodeId, packet: &Packet, left: Left) -> Result<Histories, Refused> {
+        let left = Left {
+            depth: left.depth.checked_sub(1).ok_or(Refused::TooDeep)?,
+            ..left
+        };
         match self.program.node(node) {
-            Node::Drop => Ok(BTreeSet::new()),
-            Node::Id => one(vec![], packet.clone()),
-            Node::Dup if !self.record => one(vec![], packet.clone()),
-            Node::Dup if dups == 0 => Ok(BTreeSet::new()),
-            Node::Dup => one(vec![packet.clone()], packet.clone()),
+            Node::Not(operand) => {
+                let passes = self.of(*operand, packet, left)?.is_empty();
+                Ok(filtered(passes, packet))
+            }
+            Node::Union(parts) => self.union(parts, packet, left),
+            Node::Sequence(parts) => self.sequence(parts, packet, left),
+            Node::Star(body) => self.star(*body, packet, left),
+            Node::Conditional(arms, otherwise) => self.conditional(arms, *otherwise, packet, left),
+            Node::Intersection(..) | Node::Difference(..) | Node::SymmetricDifference(..) => {
+                self.operation(node, packet, left)
+            }
+            leaf => Ok(self.leaf(leaf, packet, left.dups)),
+        }
+    }
+
+    fn leaf(&self, leaf: &Node, packet: &Packet, dups: usize) -> Histories {
+        match leaf {
+            Node::Drop => Histories::new(),
+            Node::Dup if self.record && dups == 0 => Histories::new(),
+            Node::Dup if self.record => Histories::from([History {
+                hops: vec![packet.clone()],
+                output: packet.clone(),
+            }]),
             Node::Test(field, set) => {
                 let value = packet[usize::from(field.0)];
-                let ranges = self.program.set(*set);
-                if ranges
-                    .iter()
-                    .any(|(first, last)| *first <= value && value <= *last)
-                {
-                    one(vec![], packet.clone())
-                } else {
-                    Ok(BTreeSet::new())
-                }
+                let mut ranges = self.program.set(*set).iter();
+                let passes = ranges.any(|(first, last)| *first <= value && value <= *last);
+                filtered(passes, packet)
             }
             Node::Assign(field, value) => {
                 let mut output = packet.clone();
                 output[usize::from(field.0)] = *value;
-                one(vec![], output)
+                filtered(true, &output)
             }
-            Node::Not(operand) => {
-                if of(*operand, packet)?.is_empty() {
-                    one(vec![], packet.clone())
-                } else {
-                    Ok(BTreeSet::new())
-                }
-            }
-            Node::Union(parts) => {
-                let mut all = BTreeSet::new();
-                for part in parts {
-                    all.append(&mut of(*part, packet)?);
-                    bounded(&all)?;
-                }
-                Ok(all)
-            }
-            Node::Sequence(parts) => {
-                let mut all = one(vec![], packet.clone())?;
-                for part in parts {
-                    all = self.after(&all, *part, dups, depth)?;
-                }
-                Ok(all)
-            }
-            Node::Star(body) => {
-                let mut all = one(vec![], packet.clone())?;
-                let mut fresh = all.clone();
-                while !fresh.is_empty() {
-                    let next = self.after(&fresh, *body, dups, depth)?;
-                    fresh = next.difference(&all).cloned().collect();
-                    all.extend(fresh.iter().cloned());
-                    bounded(&all)?;
-                }
-                Ok(all)
-            }
-            Node::Conditional(arms, otherwise) => {
-                for (predicate, then) in arms {
-                    if !of(*predicate, packet)?.is_empty() {
-                        return of(*then, packet);
-                    }
-                }
-                of(*otherwise, packet)
-            }
-            Node::Intersection(left, right) => {
-                let (left, right) = self.compared(node, *left, *right, packet, dups, depth)?;
-                Ok(left.intersection(&right).cloned().collect())
-            }
-            Node::Difference(left, right) => {
-                let (left, right) = self.compared(node, *left, *right, packet, dups, depth)?;
-                Ok(left.difference(&right).cloned().collect())
-            }
-            Node::SymmetricDifference(left, right) => {
-                let (left, right) = self.compared(node, *left, *right, packet, dups, depth)?;
-                Ok(left.symmetric_difference(&right).cloned().collect())
-            }
+            _ => filtered(true, packet),
         }
     }
 
-    /// Each history continued by a node.
-    fn after(
+    fn union(&self, parts: &[NodeId], packet: &Packet, left: Left) -> Result<Histories, Refused> {
+        let mut all = Histories::new();
+        for part in parts {
+            all.append(&mut self.of(*part, packet, left)?);
+            bounded(&all)?;
+        }
+        Ok(all)
+    }
+
+    fn sequence(
         &self,
-        histories: &BTreeSet<History>,
-        node: NodeId,
-        dups: usize,
-        depth: usize,
-    ) -> Result<BTreeSet<History>, Refused> {
-        let mut all = BTreeSet::new();
+        parts: &[NodeId],
+        packet: &Packet,
+        left: Left,
+    ) -> Result<Histories, Refused> {
+        let mut all = filtered(true, packet);
+        for part in parts {
+            all = self.after(&all, *part, left)?;
+        }
+        Ok(all)
+    }
+
+    /// The least fixpoint: there are finitely many histories with so many hops.
+    fn star(&self, body: NodeId, packet: &Packet, left: Left) -> Result<Histories, Refused> {
+        let mut all = filtered(true, packet);
+        let mut fresh = all.clone();
+        while !fresh.is_empty() {
+            let next = self.after(&fresh, body, left)?;
+            fresh = next.difference(&all).cloned().collect();
+            all.extend(fresh.iter().cloned());
+            bounded(&all)?;
+        }
+        Ok(all)
+    }
+
+    fn conditional(
+        &self,
+        arms: &[(NodeId, NodeId)],
+        otherwise: NodeId,
+        packet: &Packet,
+        left: Left,
+    ) -> Result<Histories, Refused> {
+        for (predicate, then) in arms {
+            if !self.of(*predicate, packet, left)?.is_empty() {
+                return self.of(*then, packet, left);
+            }
+        }
+        self.of(otherwise, packet, left)
+    }
+
+    fn operation(&self, node: NodeId, packet: &Packet, left: Left) -> Result<Histories, Refused> {
+        let (Node::Intersection(one, other)
+        | Node::Difference(one, other)
+        | Node::SymmetricDifference(one, other)) = self.program.node(node)
+        else {
+            return Ok(Histories::new());
+        };
+        if !self.record && self.has_dup(node) {
+            return Err(Refused::ComparesHistories);
+        }
+        let one = self.of(*one, packet, left)?;
+        let other = self.of(*other, packet, left)?;
+        Ok(match self.program.node(node) {
+            Node::Intersection(..) => one.intersection(&other).cloned().collect(),
+            Node::Difference(..) => one.difference(&other).cloned().collect(),
+            _ => one.symmetric_difference(&other).cloned().collect(),
+        })
+    }
+
+    /// Each history continued by a node.
+    fn after(&self, histories: &Histories, node: NodeId, left: Left) -> Result<Histories, Refused> {
+        let mut all = Histories::new();
         for history in histories {
-            let left = dups - history.hops.len().min(dups);
-            for next in self.of(node, &history.output, left, depth)? {
+            let left = Left {
+                dups: left.dups.saturating_sub(history.hops.len()),
+                ..left
+            };
+            for next in self.of(node, &history.output, left)? {
                 let mut hops = history.hops.clone();
                 hops.extend(next.hops);
                 all.insert(History {
@@ -196,27 +235,19 @@ impl Meaning<'_> {
         Ok(all)
     }
 
-    fn compared(
-        &self,
-        node: NodeId,
-        left: NodeId,
-        right: NodeId,
-        packet: &Packet,
-        dups: usize,
-        depth: usize,
-    ) -> Result<(BTreeSet<History>, BTreeSet<History>), Refused> {
-        let has_dup = || {
-            let nodes = self.program.reachable(&[node]);
-            nodes
-                .iter()
-                .any(|node| *self.program.node(*node) == Node::Dup)
-        };
-        if !self.record && has_dup() {
-            return Err(Refused::ComparesHistories);
-        }
-        let left = self.of(left, packet, dups, depth)?;
-        Ok((left, self.of(right, packet, dups, depth)?))
+    fn has_dup(&self, node: NodeId) -> bool {
+        let nodes = self.program.reachable(&[node]);
+        (nodes.iter()).any(|node| *self.program.node(*node) == Node::Dup)
     }
+}
+
+/// The packet as it is, or nothing.
+fn filtered(passes: bool, packet: &Packet) -> Histories {
+    let history = passes.then(|| History {
+        hops: vec![],
+        output: packet.clone(),
+    });
+    history.into_iter().collect()
 }
 
 fn bounded(histories: &BTreeSet<History>) -> Result<(), Refused> {
