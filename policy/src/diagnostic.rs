@@ -188,6 +188,9 @@ codes! {
     /// A test that fails.
     TestFails = "SW0702" Error
         "mend the policy, or the test",
+    /// The compiler made tables that do something else than the policy says.
+    TablesWrong = "SW0703" Error
+        "this is a mistake of the compiler: nothing was changed; please report the policy",
     /// An arm after `+` is not under the leading `filter`.
     EscapesFilter = "SW0901" Warning
         "put the arms in parentheses: `filter p; (q + r)`",

@@ -103,6 +103,7 @@ pub mod term;
 pub mod testing;
 pub mod tests_run;
 mod token;
+pub mod validate;
 pub mod verify;
 
 pub use claims_check::{check_claims, resolve_text};
@@ -112,3 +113,4 @@ pub use lower::lower;
 pub use parser::parse;
 pub use pipeline::{Compiled, compile_text};
 pub use resolve::resolve;
+pub use validate::validate;

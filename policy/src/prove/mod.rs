@@ -26,12 +26,14 @@
 //! for every packet whose reverse the policy admits, which is at least what connection tracking
 //! admits: a claim about replies can fail for connections that never were.
 
+mod equivalence;
 mod failure;
 mod questions;
 pub(crate) mod traffic;
 pub(crate) mod translate;
 pub(crate) mod witness;
 
+pub use equivalence::equivalent_policies;
 pub use failure::{Failure, Step};
 pub(crate) use failure::{destination, first_step, way};
 

@@ -13,6 +13,8 @@ pub(crate) struct Translation {
     /// The program.
     pub(crate) program: Program,
     fields: [FieldId; FIELDS],
+    /// `dup` is kept.
+    histories: bool,
 }
 
 /// One policy on its way.
@@ -24,7 +26,17 @@ struct Walk<'a> {
 }
 
 impl Translation {
+    /// For questions about the packets that come out: `dup` lets them through.
     pub(crate) fn new() -> Self {
+        Self::made(false)
+    }
+
+    /// For questions about the ways of packets: `dup` records them.
+    pub(crate) fn with_histories() -> Self {
+        Self::made(true)
+    }
+
+    fn made(histories: bool) -> Self {
         let mut program = Program::new();
         let fields = Field::ALL.map(|field| {
             let domain = match field {
@@ -34,7 +46,11 @@ impl Translation {
             };
             program.field(field.name(), domain)
         });
-        Translation { program, fields }
+        Translation {
+            program,
+            fields,
+            histories,
+        }
     }
 
     /// The field of the program that stands for a packet's field.
@@ -149,7 +165,8 @@ impl Walk<'_> {
             }
             Term::SetPort(port, _) => self.to.assign(Field::Port, *port),
             Term::Drop(_) => self.to.program.drop(),
-            Term::Dup => self.to.program.dup(),
+            Term::Dup if self.to.histories => self.to.program.dup(),
+            Term::Dup => self.to.program.id(),
             Term::Union(arms) => {
                 let arms: Vec<NodeId> = arms.iter().map(|arm| self.term(*arm)).collect();
                 self.to.program.union(arms)
