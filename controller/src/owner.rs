@@ -311,7 +311,15 @@ impl Owner {
                     }
                 }
             }
-            Some(agent::agent_message::Message::Counters(counters)) => {
+            Some(agent::agent_message::Message::Counters(mut counters)) => {
+                for staged in std::mem::take(&mut counters.staged) {
+                    let revision = staged.revision;
+                    let audited = wire::audited(&self.cluster.state, node, staged);
+                    if let Some((network, counts)) = audited {
+                        let audit = &mut self.cluster.audit;
+                        audit.report(&network, node, revision, counts);
+                    }
+                }
                 self.cluster.sessions.count(node, counters);
                 self.tick();
             }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
-use sunwire_api::{Name, Vni};
+use sunwire_api::{AuditTotals, Name, Vni};
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
 use crate::effects::Effects;
@@ -14,7 +14,11 @@ pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
     let programs = state.programs().iter().map(|(network, program)| {
         let revision = state.policies()[&program.policy].tables_revision;
         let vni = state.networks()[network].vni;
-        program_of(vni, revision, &program.tables, None)
+        program_of(vni, revision, &program.tables, [None, None])
+    });
+    let staged = state.staged().iter().map(|(network, staged)| {
+        let vni = state.networks()[network].vni;
+        program_of(vni, staged.revision, &staged.tables, [None, None])
     });
     let all = agent::State {
         nodes: state
@@ -33,6 +37,7 @@ pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
             .map(|(name, record)| endpoint(state, name, record))
             .collect(),
         programs: programs.collect(),
+        staged: staged.collect(),
     };
     agent::ControllerMessage {
         message: Some(Message::Snapshot(agent::Snapshot {
@@ -44,21 +49,25 @@ pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
 
 /// What changed. `state` is the state right after the change.
 pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessage {
-    let programs = effects.programs.iter().map(|(network, before)| {
+    let programs = effects.programs.keys().map(|network| {
         let vni = state.networks()[network].vni;
         match state.programs().get(network) {
-            Some(program) => program_of(
-                vni,
-                effects.revision,
-                &program.tables,
-                before.tables.as_deref(),
-            ),
-            // No root: no policy, everything is dropped.
-            None => agent::Program {
-                vni: vni.get(),
-                revision: effects.revision,
-                ..agent::Program::default()
-            },
+            Some(program) => {
+                let before = before(state, effects, network);
+                program_of(vni, effects.revision, &program.tables, before)
+            }
+            // No policy, everything is dropped.
+            None => rootless(vni, effects.revision),
+        }
+    });
+    let staged = effects.staged.keys().map(|network| {
+        let vni = state.networks()[network].vni;
+        match state.staged().get(network) {
+            Some(staged) => {
+                let before = before(state, effects, network);
+                program_of(vni, staged.revision, &staged.tables, before)
+            }
+            None => rootless(vni, effects.revision),
         }
     });
     let changed = agent::State {
@@ -78,6 +87,7 @@ pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessag
             .map(|name| endpoint(state, name, &state.endpoints()[name]))
             .collect(),
         programs: programs.collect(),
+        staged: staged.collect(),
     };
     let removed = effects.removed_networks.iter();
     agent::ControllerMessage {
@@ -142,17 +152,45 @@ fn by_family(addresses: impl Iterator<Item = IpAddr>) -> (Vec<u8>, Vec<u8>) {
     (v4, v6)
 }
 
-/// A program, without the nodes and leaves that the one before it had.
+/// The tables of a network that agents have from before a change: of its program and of its
+/// candidate, in force or not any more.
+fn before<'a>(
+    state: &'a State,
+    effects: &'a Effects,
+    network: &Name,
+) -> [Option<&'a FlowTables>; 2] {
+    let program = match effects.programs.get(network) {
+        Some(before) => before.tables.as_deref(),
+        None => state.programs().get(network).map(|now| &*now.tables),
+    };
+    let staged = match effects.staged.get(network) {
+        Some(before) => before.tables.as_deref(),
+        None => state.staged().get(network).map(|now| &*now.tables),
+    };
+    [program, staged]
+}
+
+/// Says that a network has no program, or no candidate.
+fn rootless(vni: Vni, revision: u64) -> agent::Program {
+    agent::Program {
+        vni: vni.get(),
+        revision,
+        ..agent::Program::default()
+    }
+}
+
+/// A program, without the nodes and leaves that agents have from before.
 fn program_of(
     vni: Vni,
     revision: u64,
     tables: &FlowTables,
-    before: Option<&FlowTables>,
+    before: [Option<&FlowTables>; 2],
 ) -> agent::Program {
     let known = |digest: &Digest| {
-        before.is_some_and(|before| {
-            before.nodes.contains_key(digest) || before.leaves.contains_key(digest)
-        })
+        before
+            .iter()
+            .flatten()
+            .any(|before| before.nodes.contains_key(digest) || before.leaves.contains_key(digest))
     };
     let nodes = tables.nodes.iter().filter(|(digest, _)| !known(digest));
     let leaves = tables.leaves.iter().filter(|(digest, _)| !known(digest));
@@ -218,6 +256,36 @@ fn address_class(class: &tables::AddressClass) -> agent::AddressClass {
         prefix: u32::from(class.prefix),
         class: bytes(&class.class),
     }
+}
+
+/// What an agent counts of a candidate: its network and the counts. `None` when the candidate is not
+/// the present one, or the agent counts nothing of it.
+pub(crate) fn audited(
+    state: &State,
+    node: &Name,
+    staged: agent::StagedAudit,
+) -> Option<(Name, Vec<AuditTotals>)> {
+    let network = state
+        .networks()
+        .iter()
+        .find(|(_, network)| network.vni.get() == staged.vni)
+        .map(|(name, _)| name)?;
+    if state.staged().get(network)?.revision != staged.revision {
+        return None;
+    }
+    if !staged.refused.is_empty() {
+        tracing::warn!(%node, %network, why = staged.refused, "a candidate is not audited");
+        return None;
+    }
+    let counts = staged.counts.into_iter().map(|count| AuditTotals {
+        live_label: count.live_label,
+        staged_label: count.staged_label,
+        live_allowed: count.live_allowed,
+        staged_allowed: count.staged_allowed,
+        packets: count.packets,
+        bytes: count.bytes,
+    });
+    Some((network.clone(), counts.collect()))
 }
 
 fn bytes(digest: &Digest) -> Vec<u8> {

@@ -380,6 +380,7 @@ async fn counters_are_summed_over_nodes_by_network_and_label_and_reason() {
                     packets,
                     bytes: packets * 10,
                 }],
+                ..agent::Counters::default()
             }))
             .await;
         // What a stream carries is heard in order: once this is acknowledged, those were heard.

@@ -20,6 +20,21 @@ pub struct Control {
     pub node: u32,
     /// This node's underlay address (the VTEP).
     pub vtep: Address,
+    /// Zero while no policy is staged, else 1 or 2: see [`audit`](crate::audit). Its lowest bit
+    /// selects the class slot.
+    pub staged: u32,
+}
+
+/// The classes of a packet's source, by parity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct SourceClasses {
+    /// Of the endpoint's IPv4 address.
+    pub v4: [u32; 2],
+    /// Of its IPv6 address.
+    pub v6: [u32; 2],
+    /// Of a packet without addresses.
+    pub none: [u32; 2],
 }
 
 /// An endpoint, in `ENDPOINTS` by the ifindex of its host-side device.
@@ -30,12 +45,10 @@ pub struct EndpointEntry {
     pub network: u32,
     /// Number of the endpoint: its slot in `LOCATIONS`.
     pub number: u32,
-    /// Classes of its IPv4 address, by parity of the generation.
-    pub class_v4: [u32; 2],
-    /// Classes of its IPv6 address, by parity of the generation.
-    pub class_v6: [u32; 2],
-    /// Classes of a packet without addresses, by parity of the generation.
-    pub class_none: [u32; 2],
+    /// Classes of what it sends, by parity of the generation.
+    pub classes: SourceClasses,
+    /// Classes of what it sends for the staged policy, by parity of `Control::staged`.
+    pub staged_classes: SourceClasses,
     /// IPv4 address; zero when it has none.
     pub ipv4: Address,
     /// IPv6 address; zero when it has none.
@@ -103,7 +116,7 @@ pub struct NetworkEntry {
     pub mtu: u32,
 }
 
-/// Key data of `CLASSES_V4`; the LPM key's prefix length counts the network's 32 bits too.
+/// Key data of `CLASSES_V4` and `STAGED_V4`; the LPM key's prefix length counts the network's 32 bits too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ClassKeyV4 {
@@ -113,7 +126,7 @@ pub struct ClassKeyV4 {
     pub address: u32,
 }
 
-/// Key data of `CLASSES_V6`; the LPM key's prefix length counts the network's 32 bits too.
+/// Key data of `CLASSES_V6` and `STAGED_V6`; the LPM key's prefix length counts the network's 32 bits too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ClassKeyV6 {
@@ -168,8 +181,9 @@ pub struct LabelKey {
 
 const _: () = assert!(size_of::<IdKey>() == 36);
 const _: () = assert!(size_of::<LabelKey>() == 128);
-const _: () = assert!(size_of::<Control>() == 24);
-const _: () = assert!(size_of::<EndpointEntry>() == 76);
+const _: () = assert!(size_of::<Control>() == 28);
+const _: () = assert!(size_of::<SourceClasses>() == 24);
+const _: () = assert!(size_of::<EndpointEntry>() == 100);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 28);
 const _: () = assert!(size_of::<PeerEntry>() == 60);

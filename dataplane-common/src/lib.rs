@@ -5,6 +5,7 @@
 //! kernel boundary. A layout is written once, here, with its size asserted at compile time.
 //!
 //! - [`address`]: addresses as the words they are loaded in.
+//! - [`audit`]: what a staged policy would have done.
 //! - [`capacity`]: how much a node's maps hold.
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod audit;
 pub mod bytes;
 pub mod capacity;
 pub mod drop_reason;

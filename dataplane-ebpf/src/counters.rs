@@ -25,9 +25,19 @@ fn count(map: &PerCpuArray<Counter>, slot: u32, skb: &Skb) {
     if let Some(counter) = map.get_ptr_mut(slot) {
         // SAFETY: the slot is this CPU's own, and a TC program is not preempted by another one
         // that would count on the same CPU.
-        unsafe {
-            (*counter).packets += skb.segments();
-            (*counter).bytes += u64::from(skb.len());
-        }
+        unsafe { add(counter, skb) };
+    }
+}
+
+/// Adds a packet to a counter.
+///
+/// # Safety
+/// `counter` is valid, and nobody else uses it meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut Counter, skb: &Skb) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*counter).packets += skb.segments();
+        (*counter).bytes += u64::from(skb.len());
     }
 }

@@ -13,7 +13,7 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
-    Handled, classify, counters, deliver,
+    Handled, audit, classify, counters, deliver,
     frame::Skb,
     maps::{CONTROL, ENDPOINTS, VERDICTS},
     neighbour, rewrite,
@@ -151,7 +151,12 @@ fn decide(
         }
         (verdict, mark >> NUMBER_SHIFT & NUMBER_MASK)
     } else {
-        let slot = classify::verdict(&parsed.headers, endpoint, control)?;
+        let headers = &parsed.headers;
+        let slot = classify::in_force(headers, endpoint, control.generation, control.node);
+        audit::count(skb, headers, endpoint, &control, slot);
+        if slot == classify::NO_POLICY {
+            return Err(DropReason::NoPolicy);
+        }
         let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
         counters::labelled(skb, verdict.label);
         if verdict.copies == 0 {

@@ -17,6 +17,7 @@
 // Loads and stores of header fields are written in the target's own assembly; see `frame`.
 #![feature(asm_experimental_arch)]
 
+mod audit;
 mod classify;
 mod counters;
 mod deliver;

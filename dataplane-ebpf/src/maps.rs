@@ -5,10 +5,11 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap},
 };
 use sunwire_dataplane_common::{
     address::Address,
+    audit::{AuditKey, StagedRoot},
     entries::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
         LocationEntry, NetworkEntry, PeerEntry,
@@ -38,8 +39,10 @@ pub(crate) static CLASSES_V6: LpmTrie<ClassKeyV6, [u32; 2]> =
     LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static ROOTS: HashMap<RootKey, Next> = HashMap::with_max_entries(512, 0);
+// Not preallocated: room for the largest policy costs nothing until there is one.
 #[map]
-pub(crate) static EDGES: HashMap<EdgeKey, Next> = HashMap::with_max_entries(4096, 0);
+pub(crate) static EDGES: HashMap<EdgeKey, Next> =
+    HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static NODES: Array<Next> = Array::with_max_entries(4096, 0);
 #[map]
@@ -48,6 +51,19 @@ pub(crate) static VERDICTS: Array<Verdict> = Array::with_max_entries(1024, 0);
 pub(crate) static LABEL_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1024, 0);
 #[map]
 pub(crate) static DROP_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(64, 0);
+// What a staged policy has beside the tables, and what is counted of it: see `audit`.
+#[map]
+pub(crate) static STAGED_V4: LpmTrie<ClassKeyV4, [u32; 2]> =
+    LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static STAGED_V6: LpmTrie<ClassKeyV6, [u32; 2]> =
+    LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static STAGED_ROOTS: HashMap<RootKey, StagedRoot> = HashMap::with_max_entries(512, 0);
+// Preallocated: a pair of labels that comes up in a burst must not fail for want of memory.
+#[map]
+pub(crate) static AUDIT: PerCpuHashMap<AuditKey, Counter> =
+    PerCpuHashMap::with_max_entries(1024, 0);
 // The two maps below are the agent's own memory: the programs never read them. They are pinned with
 // the others, so that a restarted agent gives out the same numbers.
 #[map]

@@ -38,6 +38,7 @@ use crate::{
     dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
     maps::Capacity,
     netlink::{self, NetlinkError, Route},
+    report,
     state::Desired,
 };
 
@@ -520,37 +521,16 @@ impl Agent {
         if self.stream.is_none() {
             return;
         }
-        let totals = match self.dataplane.totals() {
-            Ok(totals) => totals,
+        let read = self.dataplane.totals().and_then(|totals| {
+            let staged = self.dataplane.audit()?;
+            Ok(report::counters(totals, staged))
+        });
+        match read {
+            Ok(counters) => self.send(agent_message::Message::Counters(counters)).await,
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "counters cannot be read");
-                return;
             }
-        };
-        let labels = totals
-            .labels
-            .into_iter()
-            .map(|label| wire::LabelCounter {
-                vni: label.vni,
-                label: label.label,
-                packets: label.total.packets,
-                bytes: label.total.bytes,
-            })
-            .collect();
-        let drops = totals
-            .drops
-            .into_iter()
-            .map(|(reason, total)| wire::DropCounter {
-                reason: reason.name().to_owned(),
-                packets: total.packets,
-                bytes: total.bytes,
-            })
-            .collect();
-        self.send(agent_message::Message::Counters(wire::Counters {
-            labels,
-            drops,
-        }))
-        .await;
+        }
     }
 
     async fn send(&mut self, body: agent_message::Message) {

@@ -1,6 +1,8 @@
 //! Address classes into the kernel, for the coming generation only.
 //!
-//! A prefix holds its class twice, by the parity of the generation. Staging writes the slot that
+//! The policies in force and the staged ones have tries and endpoint classes of their own, written
+//! by the same code: a [`Lane`] says whose. A prefix holds its class twice, by the parity of the
+//! generation. Staging writes the slot that
 //! no packet reads yet; prefixes that are new take, for the generation in force, the class that
 //! its own longest match gives, so that adding them changes nothing before the flip.
 
@@ -23,6 +25,15 @@ use crate::{
     state::{Digest, Program},
 };
 
+/// Whose classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Of the policies in force.
+    InForce,
+    /// Of the staged ones.
+    Staged,
+}
+
 /// Bits of the network in front of the address.
 const NETWORK_BITS: u32 = 32;
 
@@ -39,8 +50,8 @@ where
     fn new(network: u32, address: IpAddr) -> Option<Self>;
     /// The key with all but its first `bits` bits, network included, cleared.
     fn masked(&self, bits: u32) -> Self;
-    fn trie(maps: &mut Maps) -> &mut LpmShadow<Self, [u32; 2]>;
-    fn content(maps: &Maps) -> &BTreeMap<(u32, Self), [u32; 2]>;
+    fn trie(maps: &Maps, lane: Lane) -> &LpmShadow<Self, [u32; 2]>;
+    fn trie_mut(maps: &mut Maps, lane: Lane) -> &mut LpmShadow<Self, [u32; 2]>;
 }
 
 impl Family for ClassKeyV4 {
@@ -63,12 +74,18 @@ impl Family for ClassKeyV4 {
         }
     }
 
-    fn trie(maps: &mut Maps) -> &mut LpmShadow<Self, [u32; 2]> {
-        &mut maps.classes_v4
+    fn trie(maps: &Maps, lane: Lane) -> &LpmShadow<Self, [u32; 2]> {
+        match lane {
+            Lane::InForce => &maps.classes_v4,
+            Lane::Staged => &maps.staged_v4,
+        }
     }
 
-    fn content(maps: &Maps) -> &BTreeMap<(u32, Self), [u32; 2]> {
-        maps.classes_v4.content()
+    fn trie_mut(maps: &mut Maps, lane: Lane) -> &mut LpmShadow<Self, [u32; 2]> {
+        match lane {
+            Lane::InForce => &mut maps.classes_v4,
+            Lane::Staged => &mut maps.staged_v4,
+        }
     }
 }
 
@@ -94,12 +111,18 @@ impl Family for ClassKeyV6 {
         }
     }
 
-    fn trie(maps: &mut Maps) -> &mut LpmShadow<Self, [u32; 2]> {
-        &mut maps.classes_v6
+    fn trie(maps: &Maps, lane: Lane) -> &LpmShadow<Self, [u32; 2]> {
+        match lane {
+            Lane::InForce => &maps.classes_v6,
+            Lane::Staged => &maps.staged_v6,
+        }
     }
 
-    fn content(maps: &Maps) -> &BTreeMap<(u32, Self), [u32; 2]> {
-        maps.classes_v6.content()
+    fn trie_mut(maps: &mut Maps, lane: Lane) -> &mut LpmShadow<Self, [u32; 2]> {
+        match lane {
+            Lane::InForce => &mut maps.classes_v6,
+            Lane::Staged => &mut maps.staged_v6,
+        }
     }
 }
 
@@ -154,6 +177,12 @@ impl Wanted {
             none,
         }
     }
+
+    /// All of them.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = &Digest> {
+        let by_address = self.v4.values().chain(self.v6.values());
+        by_address.chain(self.none.values())
+    }
 }
 
 impl ClassMap {
@@ -171,28 +200,36 @@ impl ClassMap {
         Ok(self.numbers.number(&mut maps.ids, class)?)
     }
 
-    pub(crate) fn check_capacity(&self, maps: &Maps, wanted: &Wanted) -> Result<(), ShadowError> {
-        fn needed<K: Family>(maps: &Maps, wanted: &Keyed<K>) -> usize
+    pub(crate) fn check_capacity(
+        &self,
+        maps: &Maps,
+        lane: Lane,
+        wanted: &Wanted,
+    ) -> Result<(), ShadowError> {
+        fn check<K: Family>(maps: &Maps, lane: Lane, wanted: &Keyed<K>) -> Result<(), ShadowError>
         where
             Pod<K>: aya::Pod,
         {
-            let held = K::content(maps);
-            held.len() + wanted.keys().filter(|key| !held.contains_key(key)).count()
+            let trie = K::trie(maps, lane);
+            let held = trie.content();
+            let new = wanted.keys().filter(|key| !held.contains_key(key)).count();
+            trie.check_capacity(held.len() + new)
         }
-        maps.classes_v4.check_capacity(needed(maps, &wanted.v4))?;
-        maps.classes_v6.check_capacity(needed(maps, &wanted.v6))
+        check(maps, lane, &wanted.v4)?;
+        check(maps, lane, &wanted.v6)
     }
 
     /// Writes the classes of `generation`, which no packet reads yet, and those of the endpoints.
     pub(crate) fn stage(
         &mut self,
         maps: &mut Maps,
+        lane: Lane,
         wanted: &Wanted,
         generation: u32,
     ) -> Result<(), InstallError> {
         let parity = (generation & 1) as usize;
-        self.stage_family(maps, &wanted.v4, parity)?;
-        self.stage_family(maps, &wanted.v6, parity)?;
+        self.stage_family(maps, lane, &wanted.v4, parity)?;
+        self.stage_family(maps, lane, &wanted.v6, parity)?;
         let endpoints: Vec<_> = maps
             .endpoints
             .content()
@@ -200,7 +237,7 @@ impl ClassMap {
             .map(|(k, v)| (*k, *v))
             .collect();
         for (ifindex, mut entry) in endpoints {
-            self.classify(maps, wanted, &mut entry, parity)?;
+            self.classify(maps, lane, wanted, &mut entry, parity)?;
             maps.endpoints.set(ifindex, entry)?;
         }
         Ok(())
@@ -209,13 +246,14 @@ impl ClassMap {
     fn stage_family<K: Family>(
         &mut self,
         maps: &mut Maps,
+        lane: Lane,
         wanted: &Keyed<K>,
         parity: usize,
     ) -> Result<(), InstallError>
     where
         Pod<K>: aya::Pod,
     {
-        let before = K::content(maps).clone();
+        let before = K::trie(maps, lane).content().clone();
         let mut after = BTreeMap::new();
         for ((bits, key), class) in wanted {
             after.insert((*bits, *key), self.number(maps, *class)?);
@@ -226,7 +264,7 @@ impl ClassMap {
             if !after.contains_key(&(*bits, *key)) {
                 let mut value = before[&(*bits, *key)];
                 value[parity] = longest(&after, *bits, key).unwrap_or(0);
-                K::trie(maps).set((*bits, *key), value)?;
+                K::trie_mut(maps, lane).set((*bits, *key), value)?;
             }
         }
         for ((bits, key), number) in &after {
@@ -236,7 +274,7 @@ impl ClassMap {
                 .or_else(|| longest(&before, *bits, key))
                 .unwrap_or_default();
             value[parity] = *number;
-            K::trie(maps).set((*bits, *key), value)?;
+            K::trie_mut(maps, lane).set((*bits, *key), value)?;
         }
         Ok(())
     }
@@ -245,6 +283,7 @@ impl ClassMap {
     pub(crate) fn classify(
         &mut self,
         maps: &mut Maps,
+        lane: Lane,
         wanted: &Wanted,
         entry: &mut EndpointEntry,
         parity: usize,
@@ -252,7 +291,11 @@ impl ClassMap {
         let Some(class_none) = wanted.none.get(&entry.network) else {
             return Ok(());
         };
-        entry.class_none[parity] = self.number(maps, *class_none)?;
+        let mut classes = match lane {
+            Lane::InForce => entry.classes,
+            Lane::Staged => entry.staged_classes,
+        };
+        classes.none[parity] = self.number(maps, *class_none)?;
         let network = entry.network.to_be();
         let v4 = ClassKeyV4 {
             network,
@@ -263,34 +306,39 @@ impl ClassMap {
             address: entry.ipv6,
         };
         if let Some(class) = longest(&wanted.v4, NETWORK_BITS + 32, &v4) {
-            entry.class_v4[parity] = self.number(maps, class)?;
+            classes.v4[parity] = self.number(maps, class)?;
         }
         if let Some(class) = longest(&wanted.v6, NETWORK_BITS + 128, &v6) {
-            entry.class_v6[parity] = self.number(maps, class)?;
+            classes.v6[parity] = self.number(maps, class)?;
+        }
+        match lane {
+            Lane::InForce => entry.classes = classes,
+            Lane::Staged => entry.staged_classes = classes,
         }
         Ok(())
     }
 
-    /// Deletes prefixes and numbers that only the generation before used.
+    /// Deletes prefixes that only the generation before used.
     pub(crate) fn sweep(
+        &self,
+        maps: &mut Maps,
+        lane: Lane,
+        wanted: &Wanted,
+    ) -> Result<(), InstallError> {
+        ClassKeyV4::trie_mut(maps, lane).retain(|key| wanted.v4.contains_key(key))?;
+        ClassKeyV6::trie_mut(maps, lane).retain(|key| wanted.v6.contains_key(key))?;
+        Ok(())
+    }
+
+    /// Takes back the numbers of classes that nothing uses.
+    pub(crate) fn release(
         &mut self,
         maps: &mut Maps,
-        wanted: &Wanted,
         used: &HashSet<Digest>,
     ) -> Result<(), InstallError> {
-        maps.classes_v4.retain(|key| wanted.v4.contains_key(key))?;
-        maps.classes_v6.retain(|key| wanted.v6.contains_key(key))?;
-        let mut kept: HashSet<Digest> = wanted
-            .v4
-            .values()
-            .chain(wanted.v6.values())
-            .copied()
-            .collect();
-        kept.extend(used);
-        kept.extend(wanted.none.values());
         for (digest, number) in self
             .numbers
-            .dead(&maps.ids, |digest| kept.contains(&digest))
+            .dead(&maps.ids, |digest| used.contains(&digest))
         {
             self.numbers.release(&mut maps.ids, digest, number)?;
         }

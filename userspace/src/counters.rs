@@ -1,9 +1,12 @@
 //! Totals of the per-CPU counters, by label and by drop reason.
 
-use aya::maps::MapError;
-use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter};
+use aya::maps::{MapError, PerCpuValues};
+use sunwire_dataplane_common::{
+    drop_reason::DropReason,
+    entries::{Counter, LabelKey},
+};
 
-use crate::maps::Maps;
+use crate::{maps::Maps, pod::Pod};
 
 /// Packets and bytes under one label of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct LabelTotal {
 /// Totals since the maps were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// By label; every label that was ever in force.
+    /// By label; every label that was ever in force or staged.
     pub labels: Vec<LabelTotal>,
     /// By drop reason; only reasons that occurred.
     pub drops: Vec<(DropReason, Counter)>,
@@ -33,21 +36,14 @@ impl Totals {
     pub(crate) fn read(maps: &Maps) -> Result<Self, MapError> {
         let mut totals = Totals::default();
         for (key, slot) in maps.labels.content() {
-            let total = sum(&maps.label_counters, *slot)?;
-            let length = key
-                .text
-                .iter()
-                .position(|byte| *byte == 0)
-                .unwrap_or(key.text.len());
-            let label = String::from_utf8_lossy(&key.text[..length]).into_owned();
             totals.labels.push(LabelTotal {
                 vni: key.network,
-                label,
-                total,
+                label: label_text(key),
+                total: sum(&maps.label_counters.get(slot, 0)?),
             });
         }
         for reason in DropReason::ALL {
-            let total = sum(&maps.drop_counters, *reason as u32)?;
+            let total = sum(&maps.drop_counters.get(&(*reason as u32), 0)?);
             if total.packets > 0 {
                 totals.drops.push((*reason, total));
             }
@@ -56,14 +52,19 @@ impl Totals {
     }
 }
 
-fn sum(
-    map: &aya::maps::PerCpuArray<aya::maps::MapData, crate::pod::Pod<Counter>>,
-    slot: u32,
-) -> Result<Counter, MapError> {
+/// The text of a label.
+pub(crate) fn label_text(key: &LabelKey) -> String {
+    let length = key.text.iter().position(|byte| *byte == 0);
+    let text = &key.text[..length.unwrap_or(key.text.len())];
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// The sum over all CPUs.
+pub(crate) fn sum(values: &PerCpuValues<Pod<Counter>>) -> Counter {
     let mut total = Counter::default();
-    for value in map.get(&slot, 0)?.iter() {
+    for value in values.iter() {
         total.packets += value.0.packets;
         total.bytes += value.0.bytes;
     }
-    Ok(total)
+    total
 }

@@ -16,6 +16,7 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
+    audit::{self, StagedTotals},
     counters::Totals,
     flow_map::{FlowMap, InstallError},
     maps::{Capacity, Maps},
@@ -175,6 +176,21 @@ impl Dataplane {
         Totals::read(&self.maps)
     }
 
+    /// What is counted of staged policies; those that could not be staged say why.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn audit(&self) -> Result<Vec<StagedTotals>, aya::maps::MapError> {
+        let mut totals = audit::read(&self.maps, &self.flow.staged())?;
+        for (vni, (revision, why)) in self.flow.refused() {
+            totals.push(StagedTotals {
+                refused: Some(why.clone()),
+                ..StagedTotals::empty(*vni, *revision)
+            });
+        }
+        Ok(totals)
+    }
+
     /// The generation in force.
     #[must_use]
     pub fn generation(&self) -> u32 {
@@ -189,6 +205,9 @@ impl Dataplane {
             edges: self.maps.edges.content().len(),
             verdicts: self.maps.verdicts.content().len(),
             classes: self.maps.classes_v4.content().len() + self.maps.classes_v6.content().len(),
+            staged_roots: self.maps.staged_roots.content().len(),
+            staged_classes: self.maps.staged_v4.content().len()
+                + self.maps.staged_v6.content().len(),
         }
     }
 
@@ -294,8 +313,7 @@ impl Dataplane {
             mtu: network.mtu,
             ..self.maps.endpoints.get(device.ifindex)
         };
-        let generation = self.maps.control.get(0).generation;
-        self.flow.classify(&mut self.maps, &mut entry, generation)?;
+        self.flow.classify(&mut self.maps, &mut entry)?;
         self.maps.endpoints.set(device.ifindex, entry)?;
         if self.attached.get(&number) != Some(&device.ifindex) {
             self.programs.attach_endpoint(&endpoint.device, number)?;
@@ -403,6 +421,10 @@ pub struct TableSizes {
     pub verdicts: usize,
     /// Prefixes with a class.
     pub classes: usize,
+    /// Networks with a staged policy.
+    pub staged_roots: usize,
+    /// Prefixes with a class of a staged policy.
+    pub staged_classes: usize,
 }
 
 /// Whether an endpoint's device belongs on this node: it lives here, or it is moving here.

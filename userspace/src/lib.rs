@@ -11,6 +11,7 @@
 //! - [`state`]: the controller's messages, parsed once.
 //! - [`dataplane`]: the whole desired state into the kernel, in an order that loses no packet.
 //! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
+//! - [`audit`]: what staged policies would have done.
 //!
 //! # Example
 //!
@@ -28,6 +29,7 @@
 //! ```
 
 pub mod agent;
+pub mod audit;
 mod class_map;
 pub mod control;
 pub mod counters;
@@ -39,5 +41,6 @@ pub mod netlink;
 pub mod object;
 pub mod pod;
 mod programs;
+mod report;
 pub mod shadow;
 pub mod state;

@@ -2,20 +2,22 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, PerCpuValues},
+    maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use sunwire_dataplane_common::{
     address::Address,
+    audit::{AuditKey, StagedRoot},
+    capacity,
     entries::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
-        LocationEntry, NetworkEntry, PeerEntry,
+        LocationEntry, NetworkEntry, PeerEntry, id_kind,
     },
     tables::{EdgeKey, Next, RootKey, Verdict},
 };
 
 use crate::{
     pod::Pod,
-    shadow::{ArrayShadow, HashShadow, LpmShadow, ShadowError},
+    shadow::{self, ArrayShadow, HashShadow, LpmShadow, ShadowError},
 };
 
 /// How many entries the maps hold; fixed when they are made.
@@ -37,6 +39,8 @@ pub struct Capacity {
     pub verdicts: u32,
     /// Labels.
     pub labels: u32,
+    /// Pairs of a rule in force and a staged one that packets are counted under.
+    pub audited: u32,
 }
 
 impl Default for Capacity {
@@ -45,18 +49,19 @@ impl Default for Capacity {
             endpoints: 16_384,
             nodes: 1_024,
             networks: 1_024,
-            classes: 65_536,
-            table_nodes: 65_536,
-            edges: 131_072,
-            verdicts: 8_192,
-            labels: 4_096,
+            classes: capacity::PREFIXES,
+            table_nodes: capacity::TABLE_NODES,
+            edges: capacity::EDGES,
+            verdicts: capacity::VERDICTS,
+            labels: capacity::LABELS,
+            audited: capacity::AUDITED,
         }
     }
 }
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 15] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 19] {
         [
             ("ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
@@ -67,8 +72,12 @@ impl Capacity {
             ("NETWORKS", self.networks),
             ("CLASSES_V4", self.classes),
             ("CLASSES_V6", self.classes),
+            ("STAGED_V4", self.classes),
+            ("STAGED_V6", self.classes),
             // Two generations.
             ("ROOTS", self.networks.saturating_mul(2)),
+            ("STAGED_ROOTS", self.networks.saturating_mul(2)),
+            ("AUDIT", self.audited),
             ("EDGES", self.edges),
             ("NODES", self.table_nodes),
             ("VERDICTS", self.verdicts),
@@ -78,7 +87,8 @@ impl Capacity {
                 "IDS",
                 self.table_nodes
                     .saturating_add(self.verdicts)
-                    .saturating_add(self.classes),
+                    // Of the policies in force and of the staged ones.
+                    .saturating_add(self.classes.saturating_mul(2)),
             ),
         ]
     }
@@ -95,7 +105,10 @@ pub(crate) struct Maps {
     pub(crate) peer_addresses: HashShadow<Address, u32>,
     pub(crate) classes_v4: LpmShadow<ClassKeyV4, [u32; 2]>,
     pub(crate) classes_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
+    pub(crate) staged_v4: LpmShadow<ClassKeyV4, [u32; 2]>,
+    pub(crate) staged_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
     pub(crate) roots: HashShadow<RootKey, Next>,
+    pub(crate) staged_roots: HashShadow<RootKey, StagedRoot>,
     pub(crate) edges: HashShadow<EdgeKey, Next>,
     pub(crate) nodes: ArrayShadow<Next>,
     pub(crate) verdicts: ArrayShadow<Verdict>,
@@ -103,6 +116,9 @@ pub(crate) struct Maps {
     pub(crate) labels: HashShadow<LabelKey, u32>,
     pub(crate) label_counters: PerCpuArray<MapData, Pod<Counter>>,
     pub(crate) drop_counters: PerCpuArray<MapData, Pod<Counter>>,
+    /// Written by the kernel, so without a memory of its content.
+    pub(crate) audit: PerCpuHashMap<MapData, Pod<AuditKey>, Pod<Counter>>,
+    pub(crate) audit_capacity: usize,
 }
 
 impl Maps {
@@ -112,9 +128,38 @@ impl Maps {
         let mut counters = |map: &'static str| {
             PerCpuArray::try_from(take(map)?).map_err(|source| ShadowError::Layout { map, source })
         };
+        let (label_counters, drop_counters) =
+            (counters("LABEL_COUNTERS")?, counters("DROP_COUNTERS")?);
+        let audit = take("AUDIT")?;
+        let audit_capacity = shadow::capacity(&audit);
+        let audit = PerCpuHashMap::try_from(audit).map_err(|source| ShadowError::Layout {
+            map: "AUDIT",
+            source,
+        })?;
+        // What has no number is in no slot: reading the others one by one would take long.
+        let ids = HashShadow::<IdKey, u32>::open(take("IDS")?, "IDS")?;
+        let numbered = |kind: u32| {
+            let ids = ids.content().iter();
+            ids.filter(move |(key, _)| key.kind == kind)
+                .map(|(_, number)| *number)
+        };
+        let nodes = ArrayShadow::open_slots(
+            take("NODES")?,
+            "NODES",
+            Next::default(),
+            numbered(id_kind::TABLE),
+        )?;
+        let verdicts = ArrayShadow::open_slots(
+            take("VERDICTS")?,
+            "VERDICTS",
+            Verdict::default(),
+            numbered(id_kind::VERDICT),
+        )?;
         Ok(Maps {
-            label_counters: counters("LABEL_COUNTERS")?,
-            drop_counters: counters("DROP_COUNTERS")?,
+            label_counters,
+            drop_counters,
+            audit,
+            audit_capacity,
             control: ArrayShadow::open(take("CONTROL")?, "CONTROL", Control::default())?,
             endpoints: ArrayShadow::open(
                 take("ENDPOINTS")?,
@@ -132,11 +177,14 @@ impl Maps {
             peer_addresses: HashShadow::open(take("PEER_ADDRESSES")?, "PEER_ADDRESSES")?,
             classes_v4: LpmShadow::open(take("CLASSES_V4")?, "CLASSES_V4")?,
             classes_v6: LpmShadow::open(take("CLASSES_V6")?, "CLASSES_V6")?,
+            staged_v4: LpmShadow::open(take("STAGED_V4")?, "STAGED_V4")?,
+            staged_v6: LpmShadow::open(take("STAGED_V6")?, "STAGED_V6")?,
             roots: HashShadow::open(take("ROOTS")?, "ROOTS")?,
+            staged_roots: HashShadow::open(take("STAGED_ROOTS")?, "STAGED_ROOTS")?,
             edges: HashShadow::open(take("EDGES")?, "EDGES")?,
-            nodes: ArrayShadow::open(take("NODES")?, "NODES", Next::default())?,
-            verdicts: ArrayShadow::open(take("VERDICTS")?, "VERDICTS", Verdict::default())?,
-            ids: HashShadow::open(take("IDS")?, "IDS")?,
+            nodes,
+            verdicts,
+            ids,
             labels: HashShadow::open(take("LABELS")?, "LABELS")?,
         })
     }

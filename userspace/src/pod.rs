@@ -3,6 +3,7 @@
 
 use sunwire_dataplane_common::{
     address::Address,
+    audit::{AuditKey, StagedRoot},
     entries::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
         LocationEntry, NetworkEntry, PeerEntry,
@@ -31,6 +32,7 @@ pod!(
     [u32; 2],
     Address,
     AddressKey,
+    AuditKey,
     ClassKeyV4,
     ClassKeyV6,
     Control,
@@ -44,5 +46,6 @@ pod!(
     Next,
     PeerEntry,
     RootKey,
+    StagedRoot,
     Verdict,
 );

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v1";
+const LAYOUT: &str = "v2";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +155,7 @@ impl Programs {
             })?;
         }
         let maps = Maps::open(&mut ebpf)?;
+        remove_older_layouts(directory);
         Ok((Programs { ebpf, links }, maps))
     }
 
@@ -249,6 +250,22 @@ impl Programs {
     }
 }
 
+/// Removes what an agent of another layout pinned: its programs keep the maps they use until they
+/// are swapped, and pins that nobody reads again would keep them for ever.
+fn remove_older_layouts(directory: &Path) {
+    let current = format!("maps-{LAYOUT}");
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let is_older = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("maps-v") && name != current);
+        if is_older && let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "older pins stay");
+        }
+    }
+}
+
 fn fresh(
     program: &mut SchedClassifier,
     device: &str,
@@ -290,7 +307,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 17] = [
+const MAP_NAMES: [&str; 21] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -300,7 +317,11 @@ const MAP_NAMES: [&str; 17] = [
     "PEER_ADDRESSES",
     "CLASSES_V4",
     "CLASSES_V6",
+    "STAGED_V4",
+    "STAGED_V6",
     "ROOTS",
+    "STAGED_ROOTS",
+    "AUDIT",
     "EDGES",
     "NODES",
     "VERDICTS",

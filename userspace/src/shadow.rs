@@ -228,10 +228,33 @@ where
 {
     /// Takes the array over and reads it; `empty` is the zeroed value.
     pub(crate) fn open(map: Map, name: &'static str, empty: V) -> Result<Self, ShadowError> {
-        let store = Array::<_, Pod<V>>::try_from(map)
-            .map_err(|source| ShadowError::Layout { map: name, source })?;
+        let store = Self::store(map, name)?;
+        let slots = 0..store.len();
+        Self::read(store, name, empty, slots)
+    }
+
+    /// Takes the array over and reads some of its slots; the others are known to be empty.
+    pub(crate) fn open_slots(
+        map: Map,
+        name: &'static str,
+        empty: V,
+        slots: impl Iterator<Item = u32>,
+    ) -> Result<Self, ShadowError> {
+        Self::read(Self::store(map, name)?, name, empty, slots)
+    }
+
+    fn store(map: Map, name: &'static str) -> Result<Array<MapData, Pod<V>>, ShadowError> {
+        Array::try_from(map).map_err(|source| ShadowError::Layout { map: name, source })
+    }
+
+    fn read(
+        store: Array<MapData, Pod<V>>,
+        name: &'static str,
+        empty: V,
+        slots: impl Iterator<Item = u32>,
+    ) -> Result<Self, ShadowError> {
         let mut content = BTreeMap::new();
-        for slot in 0..store.len() {
+        for slot in slots {
             let value = store.get(&slot, 0).map_err(|source| ShadowError::Access {
                 map: name,
                 verb: "read",
@@ -305,9 +328,10 @@ where
     }
 }
 
-fn capacity(map: &Map) -> usize {
+/// Entries that a map can hold.
+pub(crate) fn capacity(map: &Map) -> usize {
     let data = match map {
-        Map::HashMap(data) | Map::LpmTrie(data) => data,
+        Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuHashMap(data) => data,
         _ => return 0,
     };
     data.info()

@@ -152,6 +152,7 @@ fn nothing_of_a_policy_stays_after_the_next() {
         edges: 12,
         verdicts: 8,
         labels: 4,
+        audited: 8,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_policy_stays", 2, capacity) else {
         return;
@@ -283,6 +284,7 @@ fn a_policy_that_does_not_fit_is_refused_and_the_old_one_decides() {
         edges: 64,
         verdicts: 64,
         labels: 64,
+        audited: 64,
     };
     // Seven nodes in a row, eight leaves with labels and prefixes of their own.
     let large = |desired: &mut Desired| {
@@ -393,7 +395,7 @@ fn tables_that_make_no_sense_are_refused_and_the_old_ones_decide() {
 
 /// Numbers of the tables as the kernel has them.
 fn edges(node: &TestNode) -> BTreeMap<EdgeKey, Next> {
-    let map = MapData::from_pin(node.pins().join("maps-v1/EDGES")).unwrap();
+    let map = MapData::from_pin(node.pins().join("maps-v2/EDGES")).unwrap();
     let map = HashMap::<_, Pod<EdgeKey>, Pod<Next>>::try_from(Map::HashMap(map)).unwrap();
     map.iter()
         .map(|entry| entry.unwrap())

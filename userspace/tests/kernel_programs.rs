@@ -2,6 +2,7 @@
 
 mod fixture;
 
+use aya::maps::MapData;
 use fixture::BpfDirectory;
 use sunwire_userspace::{dataplane::Dataplane, maps::Capacity};
 
@@ -13,6 +14,24 @@ fn the_kernel_accepts_the_programs() {
     Dataplane::load(directory.path(), Capacity::default()).unwrap();
     // Again, against the maps that are pinned now.
     Dataplane::load(directory.path(), Capacity::default()).unwrap();
+}
+
+#[test]
+fn pins_of_an_older_layout_go_and_those_of_this_one_stay() {
+    let Some(directory) = BpfDirectory::new("pins_of_an_older_layout") else {
+        return;
+    };
+    Dataplane::load(directory.path(), Capacity::default()).unwrap();
+    // An older version had a map of this name, too.
+    let (older, current) = ["maps-v1", "maps-v2"]
+        .map(|layout| directory.path().join(layout))
+        .into();
+    std::fs::create_dir(&older).unwrap();
+    let map = MapData::from_pin(current.join("CONTROL")).unwrap();
+    map.pin(older.join("CONTROL")).unwrap();
+    Dataplane::load(directory.path(), Capacity::default()).unwrap();
+    assert!(!older.exists());
+    assert!(current.join("CONTROL").exists());
 }
 
 #[test]

@@ -1,0 +1,94 @@
+//! What the staged policy would have done with a packet, counted and nothing else: the verdict is
+//! taken, and no outcome here changes it.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use sunwire_dataplane_common::{
+    audit::{AuditKey, AuditLoss, NO_LABEL, allowed},
+    entries::{Control, Counter, EndpointEntry},
+    headers::Headers,
+    tables::RootKey,
+};
+
+use crate::{
+    classify::{self, BAD_TABLES, NO_POLICY},
+    counters,
+    frame::Skb,
+    maps::{AUDIT, STAGED_ROOTS, VERDICTS},
+};
+
+/// Counts a packet under what the policy in force says of it, `decided`, and what the staged policy
+/// of its network says.
+#[inline(always)]
+pub(crate) fn count(
+    skb: &Skb,
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    control: &Control,
+    decided: u32,
+) {
+    if control.staged == 0 || decided == BAD_TABLES {
+        return;
+    }
+    let staged = classify::staged(headers, endpoint, control.staged, control.node);
+    compare(skb, endpoint.network, control.staged, decided, staged);
+}
+
+/// Counts a packet under two verdicts, slots of `VERDICTS`.
+#[inline(never)]
+fn compare(skb: &Skb, network: u32, number: u32, decided: u32, staged: u32) {
+    let root_key = RootKey {
+        network,
+        generation: number,
+    };
+    // SAFETY: a root is freed only after a grace period.
+    let Some(root) = (unsafe { STAGED_ROOTS.get(root_key) }) else {
+        return;
+    };
+    let mut key = AuditKey {
+        revision: root.revision,
+        network,
+        live_label: NO_LABEL,
+        staged_label: 0,
+        allowed: 0,
+    };
+    if decided != NO_POLICY {
+        let Some(verdict) = VERDICTS.get(decided) else {
+            return;
+        };
+        key.live_label = verdict.label;
+        if verdict.copies != 0 {
+            key.allowed |= allowed::LIVE;
+        }
+    }
+    let Some(verdict) = VERDICTS.get(staged) else {
+        key = AuditKey::lost(network, root.revision, AuditLoss::BadTables);
+        let _ = increment(skb, &key);
+        return;
+    };
+    key.staged_label = verdict.label;
+    if verdict.copies != 0 {
+        key.allowed |= allowed::STAGED;
+    }
+    if increment(skb, &key) {
+        return;
+    }
+    // Another CPU may be first; what counts is whether the pair is there afterwards.
+    let _ = AUDIT.insert(key, Counter::default(), u64::from(BPF_NOEXIST));
+    if !increment(skb, &key) {
+        // This key is there for as long as the candidate is staged.
+        key = AuditKey::lost(network, root.revision, AuditLoss::Full);
+        let _ = increment(skb, &key);
+    }
+}
+
+/// Adds a packet to what is there under a key; tells whether it is there.
+#[inline(always)]
+fn increment(skb: &Skb, key: &AuditKey) -> bool {
+    let Some(counter) = AUDIT.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: the value is this CPU's own, as in `counters::count`; a key is deleted only when its
+    // candidate is staged no more, after a grace period.
+    unsafe { counters::add(counter, skb) };
+    true
+}

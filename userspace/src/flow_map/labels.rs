@@ -1,0 +1,64 @@
+//! Labels and the slots of their counters.
+
+use std::collections::BTreeSet;
+
+use sunwire_dataplane_common::entries::{LABEL_BYTES, LabelKey};
+
+use super::InstallError;
+use crate::maps::Maps;
+
+/// The counter slot of a label, given out now if it has none.
+pub(super) fn label_slot(maps: &mut Maps, vni: u32, label: &str) -> Result<u32, InstallError> {
+    let key = label_key(vni, label);
+    if let Some(slot) = maps.labels.content().get(&key) {
+        return Ok(*slot);
+    }
+    let capacity = maps.labels.capacity();
+    let used: BTreeSet<u32> = maps.labels.content().values().copied().collect();
+    let slot = (0..capacity as u32)
+        .find(|slot| !used.contains(slot))
+        .ok_or(InstallError::TooManyLabels { capacity })?;
+    maps.reset_label_counter(slot)?;
+    maps.labels.set(key, slot)?;
+    Ok(slot)
+}
+
+/// The key of a label.
+pub(super) fn label_key(vni: u32, label: &str) -> LabelKey {
+    let mut text = [0; LABEL_BYTES];
+    let bytes = label.as_bytes();
+    let length = bytes.len().min(LABEL_BYTES);
+    text[..length].copy_from_slice(&bytes[..length]);
+    LabelKey { network: vni, text }
+}
+
+/// Fails when there is no room for those of `labels` that have no slot yet.
+pub(super) fn check_capacity(maps: &Maps, labels: &BTreeSet<LabelKey>) -> Result<(), InstallError> {
+    let held = maps.labels.content();
+    let new = labels.iter().filter(|key| !held.contains_key(*key)).count();
+    let capacity = maps.labels.capacity();
+    if held.len() + new > capacity {
+        return Err(InstallError::TooManyLabels { capacity });
+    }
+    Ok(())
+}
+
+/// Forgets labels that nothing uses, once half of the counters are taken. Until then they are kept:
+/// their totals outlive the rule, and a roll-back finds them again.
+pub(super) fn forget(
+    maps: &mut Maps,
+    is_used: impl Fn(&LabelKey, u32) -> bool,
+) -> Result<(), InstallError> {
+    if maps.labels.content().len() <= maps.labels.capacity() / 2 {
+        return Ok(());
+    }
+    let unused: Vec<LabelKey> = maps
+        .labels
+        .content()
+        .iter()
+        .filter(|(key, slot)| !is_used(key, **slot))
+        .map(|(key, _)| *key)
+        .collect();
+    unused.iter().try_for_each(|key| maps.labels.remove(key))?;
+    Ok(())
+}

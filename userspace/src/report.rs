@@ -1,0 +1,52 @@
+//! Counters as the controller hears them.
+
+use sunwire_api::agent as wire;
+
+use crate::{
+    audit::{AuditTotal, StagedTotals},
+    counters::Totals,
+};
+
+/// The message of all counters.
+pub(crate) fn counters(totals: Totals, staged: Vec<StagedTotals>) -> wire::Counters {
+    let labels = totals.labels.into_iter().map(|label| wire::LabelCounter {
+        vni: label.vni,
+        label: label.label,
+        packets: label.total.packets,
+        bytes: label.total.bytes,
+    });
+    let drops = totals
+        .drops
+        .into_iter()
+        .map(|(reason, total)| wire::DropCounter {
+            reason: reason.name().to_owned(),
+            packets: total.packets,
+            bytes: total.bytes,
+        });
+    wire::Counters {
+        labels: labels.collect(),
+        drops: drops.collect(),
+        staged: staged.into_iter().map(staged_audit).collect(),
+    }
+}
+
+fn staged_audit(staged: StagedTotals) -> wire::StagedAudit {
+    wire::StagedAudit {
+        vni: staged.vni,
+        revision: staged.revision,
+        refused: staged.refused.unwrap_or_default(),
+        counts: staged.counts.into_iter().map(audit_count).collect(),
+        uncounted_packets: staged.uncounted.packets,
+    }
+}
+
+fn audit_count(count: AuditTotal) -> wire::AuditCount {
+    wire::AuditCount {
+        live_label: count.live_label.unwrap_or_default(),
+        staged_label: count.staged_label,
+        live_allowed: count.live_allowed,
+        staged_allowed: count.staged_allowed,
+        packets: count.total.packets,
+        bytes: count.total.bytes,
+    }
+}
