@@ -19,7 +19,7 @@ Exit codes:
   3  wrong usage";
 
 const REFUSED: u8 = 1;
-const FAILED: u8 = 2;
+pub(crate) const FAILED: u8 = 2;
 const USAGE: u8 = 3;
 
 /// How a command that could be carried out came out.
@@ -29,6 +29,8 @@ pub(crate) enum Outcome {
     Done,
     /// Denied, different, or with findings that were shown.
     Negative,
+    /// There is no answer, and why was shown.
+    Failed,
 }
 
 /// A mistake in what was typed that only shows once the command runs.
@@ -52,6 +54,7 @@ pub(crate) fn code(outcome: anyhow::Result<Outcome>, format: Format) -> ExitCode
     let error = match outcome {
         Ok(Outcome::Done) => return ExitCode::SUCCESS,
         Ok(Outcome::Negative) => return ExitCode::from(REFUSED),
+        Ok(Outcome::Failed) => return ExitCode::from(FAILED),
         Err(error) => error,
     };
     if is_broken_pipe(&error) {

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sunwire_api::problem::{Span, line_and_column};
-use sunwire_api::{Diagnostic, ProblemCode, Severity};
-use sunwire_policy::{compile_text, diagnostic};
+use sunwire_api::Severity;
+use sunwire_policy::imports::{Bundle, Located};
+use sunwire_policy::verify::options::Options;
+use sunwire_policy::{check_claims, compile_text, diagnostic};
 
+use super::source::{self, Finding};
 use super::surroundings::Surroundings;
-use super::{NamesFrom, read};
+use super::{NamesFrom, interrupt};
 use crate::exit::Outcome;
 use crate::output::{self, Format};
 use crate::rest::Connection;
@@ -23,7 +25,16 @@ struct Checked {
     assumed: Vec<String>,
     #[serde(flatten)]
     sizes: Option<Sizes>,
-    diagnostics: Vec<Diagnostic>,
+    #[serde(flatten)]
+    claims: Option<Claims>,
+    diagnostics: Vec<Finding>,
+}
+
+/// What a policy claims of itself, when that could be judged in here.
+#[derive(Debug, Serialize)]
+struct Claims {
+    assertions: usize,
+    tests: usize,
 }
 
 /// What a policy without errors is for, and how large it is.
@@ -41,14 +52,16 @@ pub(super) fn run(
     files: &[PathBuf],
     format: Format,
 ) -> anyhow::Result<Outcome> {
+    let options = interrupt::options()?;
     let mut results = Vec::new();
     for file in files {
-        let text = read(file)?;
-        // A topology is asked for by name, a controller perhaps only by the environment.
-        let checked = if names.topology.is_none() && connection.is_named() {
-            at_controller(connection, file, &text)?
-        } else {
-            in_here(connection, names, file, &text)?
+        let checked = match source::load(file)? {
+            Err((bundle, problems)) => imports_fail(file, &bundle, &problems),
+            // A topology is asked for by name, a controller perhaps only by the environment.
+            Ok(bundle) if names.topology.is_none() && connection.is_named() => {
+                at_controller(connection, file, &bundle)?
+            }
+            Ok(bundle) => in_here(connection, names, file, &bundle, &options)?,
         };
         if format == Format::Table {
             report(&checked)?;
@@ -67,21 +80,29 @@ pub(super) fn run(
 
 fn report(checked: &Checked) -> anyhow::Result<()> {
     for finding in &checked.diagnostics {
-        eprintln!("{}\n", finding.rendered.trim_end());
+        eprintln!("{}\n", finding.diagnostic.rendered.trim_end());
     }
     let file = checked.file.display();
     let count = |severity| {
         let found = checked.diagnostics.iter();
-        found.filter(|finding| finding.severity == severity).count()
+        found.filter(|f| f.diagnostic.severity == severity).count()
     };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    let Some(sizes) = &checked.sizes else {
-        return output::text(&format!("{file}: {errors} errors, {warnings} warnings\n"));
+    let mut line = match &checked.sizes {
+        Some(sizes) if checked.ok => format!(
+            "{file}: ok for network {}: {} nodes, {} leaves, {} prefixes, {warnings} warnings\n",
+            sizes.network, sizes.table_nodes, sizes.leaves, sizes.address_prefixes
+        ),
+        _ => format!("{file}: {errors} errors, {warnings} warnings\n"),
     };
-    let mut line = format!(
-        "{file}: ok for network {}: {} nodes, {} leaves, {} prefixes, {warnings} warnings\n",
-        sizes.network, sizes.table_nodes, sizes.leaves, sizes.address_prefixes
-    );
+    if let Some(claims) = checked.claims.as_ref().filter(|_| checked.ok)
+        && claims.assertions + claims.tests > 0
+    {
+        let (assertions, tests) = (claims.assertions, claims.tests);
+        line.push_str(&format!(
+            "{file}: {assertions} assertions hold, {tests} tests pass\n"
+        ));
+    }
     if !checked.assumed.is_empty() {
         let names = checked.assumed.join(", ");
         line.push_str(&format!("{file}: assumed to exist: {names}\n"));
@@ -89,9 +110,21 @@ fn report(checked: &Checked) -> anyhow::Result<()> {
     output::text(&line)
 }
 
-fn at_controller(connection: &Connection, file: &Path, text: &str) -> anyhow::Result<Checked> {
-    let outcome = connection.run(|client| Ok(client.check_policy(text)))?;
-    let (sizes, diagnostics) = match outcome {
+fn imports_fail(file: &Path, bundle: &Bundle, problems: &[Located]) -> Checked {
+    let found = problems.iter();
+    Checked {
+        file: file.to_owned(),
+        ok: false,
+        assumed: Vec::new(),
+        sizes: None,
+        claims: None,
+        diagnostics: found.map(|p| source::import_finding(bundle, p)).collect(),
+    }
+}
+
+fn at_controller(connection: &Connection, file: &Path, bundle: &Bundle) -> anyhow::Result<Checked> {
+    let outcome = connection.run(|client| Ok(client.check_policy(bundle.text())))?;
+    let (sizes, found) = match outcome {
         Ok(checked) => (
             Some(Sizes {
                 network: checked.network.to_string(),
@@ -102,18 +135,18 @@ fn at_controller(connection: &Connection, file: &Path, text: &str) -> anyhow::Re
             checked.warnings,
         ),
         Err(error) => match error.problem() {
-            Some(problem) if problem.code == ProblemCode::PolicyInvalid => {
-                (None, problem.diagnostics.clone())
-            }
+            Some(problem) if !problem.diagnostics.is_empty() => (None, problem.diagnostics.clone()),
             _ => return Err(error.into()),
         },
     };
+    let found = found.into_iter();
     Ok(Checked {
         file: file.to_owned(),
         ok: sizes.is_some(),
         assumed: Vec::new(),
         sizes,
-        diagnostics,
+        claims: None,
+        diagnostics: found.map(|f| source::remote_finding(bundle, f)).collect(),
     })
 }
 
@@ -121,10 +154,13 @@ fn in_here(
     connection: &Connection,
     names: &NamesFrom,
     file: &Path,
-    text: &str,
+    bundle: &Bundle,
+    options: &Options,
 ) -> anyhow::Result<Checked> {
-    let surroundings = Surroundings::find(connection, names, text)?;
-    let (sizes, findings) = match compile_text(text, &surroundings.environment) {
+    let text = bundle.text();
+    let surroundings = Surroundings::find(connection, names, &[text])?;
+    let environment = &surroundings.environment;
+    let (sizes, mut findings) = match compile_text(text, environment) {
         Ok(compiled) => (
             Some(Sizes {
                 network: compiled.network,
@@ -136,37 +172,28 @@ fn in_here(
         ),
         Err(findings) => (None, findings),
     };
+    let mut claims = None;
+    // What is claimed of a policy is judged also when the data plane could not do what it says.
+    if let Ok(checked) = check_claims(text, environment, options) {
+        if interrupt::happened() {
+            return Err(interrupt::Interrupted.into());
+        }
+        claims = Some(Claims {
+            assertions: checked.proofs.len(),
+            tests: checked.tests.len(),
+        });
+        findings.extend(checked.failures());
+        findings.sort_by_key(|finding| (finding.span.start, finding.code));
+    }
     Ok(Checked {
         file: file.to_owned(),
-        ok: sizes.is_some(),
+        ok: sizes.is_some() && !findings.iter().any(diagnostic::Diagnostic::is_error),
         assumed: surroundings.assumed,
         sizes,
+        claims,
         diagnostics: findings
             .iter()
-            .map(|finding| located(finding, text))
+            .map(|f| source::finding(bundle, f))
             .collect(),
     })
-}
-
-/// A finding of the compiler as the REST API has it.
-fn located(finding: &diagnostic::Diagnostic, text: &str) -> Diagnostic {
-    let (end_line, end_column) = line_and_column(text, finding.span.end);
-    Diagnostic {
-        code: finding.code.text().to_owned(),
-        severity: match finding.severity {
-            diagnostic::Severity::Error => Severity::Error,
-            diagnostic::Severity::Warning => Severity::Warning,
-        },
-        message: finding.message.clone(),
-        line: finding.line,
-        column: finding.column,
-        end_line,
-        end_column,
-        span: Span {
-            start: finding.span.start,
-            end: finding.span.end,
-        },
-        hint: finding.hint.clone(),
-        rendered: finding.render(text),
-    }
 }

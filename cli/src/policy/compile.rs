@@ -10,7 +10,7 @@ use sunwire_policy::compile_text;
 use sunwire_policy::tables::{self, Copied, Digest, FlowTables, Leaf, Out};
 
 use super::surroundings::Surroundings;
-use super::{NamesFrom, read, refuse};
+use super::{NamesFrom, read_bundle, refuse};
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 use crate::rest::Connection;
@@ -36,12 +36,12 @@ pub(super) fn run(
     stats: bool,
     format: Format,
 ) -> anyhow::Result<Outcome> {
-    let text = read(file)?;
-    let surroundings = Surroundings::find(connection, names, &text)?;
+    let bundle = read_bundle(file)?;
+    let surroundings = Surroundings::find(connection, names, &[bundle.text()])?;
     let start = Instant::now();
-    let compiled = match compile_text(&text, &surroundings.environment) {
+    let compiled = match compile_text(bundle.text(), &surroundings.environment) {
         Ok(compiled) => compiled,
-        Err(findings) => return Ok(refuse(&findings, &text)),
+        Err(findings) => return Ok(refuse(&findings, &bundle)),
     };
     let compile_seconds = start.elapsed().as_secs_f64();
     let tables = compiled.tables;

@@ -11,7 +11,7 @@ use sunwire_policy::packet::{Packet, Place};
 use sunwire_policy::{evaluate, parse, resolve};
 
 use super::surroundings::Surroundings;
-use super::{NamesFrom, packet, read, refuse};
+use super::{NamesFrom, packet, read_bundle, refuse};
 use crate::exit::Outcome;
 use crate::output;
 use crate::rest::Connection;
@@ -23,19 +23,18 @@ pub(super) fn run(
     file: &Path,
     packet: &str,
 ) -> anyhow::Result<Outcome> {
-    let text = read(file)?;
-    let surroundings = Surroundings::find(connection, names, &text)?;
-    if !surroundings.assumed.is_empty() {
-        eprintln!("assumed to exist: {}", surroundings.assumed.join(", "));
-    }
+    let bundle = read_bundle(file)?;
+    let text = bundle.text();
+    let surroundings = Surroundings::find(connection, names, &[text])?;
+    surroundings.tell_assumed();
     let entered = packet::parse(packet, &surroundings.environment)?;
-    let (document, findings) = parse(&text);
+    let (document, findings) = parse(text);
     if findings.iter().any(Diagnostic::is_error) {
-        return Ok(refuse(&findings, &text));
+        return Ok(refuse(&findings, &bundle));
     }
     let policy = match resolve(&document, &surroundings.environment) {
         Ok(policy) => policy,
-        Err(findings) => return Ok(refuse(&findings, &text)),
+        Err(findings) => return Ok(refuse(&findings, &bundle)),
     };
     let outcome = evaluate(&policy, &entered)?;
     let mut out = Vec::new();

@@ -4,24 +4,31 @@
 //! check.rs            all findings of a text, by the controller or by the compiler in here
 //! eval.rs             what a policy makes of one packet
 //! compile.rs          its flow tables
+//! source.rs           policy files, with what they import
 //! surroundings.rs     what names mean: from the controller, a topology, or the text itself
+//! assumed.rs          what names must mean for a text to be whole
 //! packet.rs           packets as JSON
+//! interrupt.rs        Ctrl-C during long proofs
 //! stored.rs           policies at the controller
 //! ```
 
+mod assumed;
 mod check;
 mod compile;
 mod eval;
+mod interrupt;
 mod packet;
+mod source;
 mod stored;
 mod surroundings;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use sunwire_api::Name;
-use sunwire_policy::diagnostic::{Diagnostic, render_all};
+use sunwire_policy::diagnostic::Diagnostic;
+use sunwire_policy::imports::Bundle;
 
+pub(crate) use self::source::read_bundle;
 use crate::exit::{Outcome, Usage};
 use crate::output::Format;
 use crate::rest::{Connection, GuardArgs, WAIT_SECONDS_MAX};
@@ -165,9 +172,9 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Reads policy files, each with the name that its file gives it.
+/// Reads policy files and what they import, each with the name that its file gives it.
 pub(crate) fn named_texts(files: &[PathBuf]) -> anyhow::Result<Vec<(Name, String)>> {
-    let named = |file: &PathBuf| Ok((name_of(file)?, read(file)?));
+    let named = |file: &PathBuf| Ok((name_of(file)?, read_bundle(file)?.text().to_owned()));
     files.iter().map(named).collect()
 }
 
@@ -180,11 +187,7 @@ fn name_of(file: &Path) -> Result<Name, Usage> {
 }
 
 /// Shows what is wrong with a text.
-fn refuse(findings: &[Diagnostic], text: &str) -> Outcome {
-    eprintln!("{}", render_all(findings, text).trim_end());
-    Outcome::Negative
-}
-
-fn read(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+fn refuse(findings: &[Diagnostic], bundle: &Bundle) -> Outcome {
+    eprintln!("{}", bundle.render_all(findings).trim_end());
+    Outcome::Failed
 }

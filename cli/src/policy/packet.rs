@@ -1,9 +1,8 @@
 //! Packets as JSON objects by field name; absent fields read as zero.
 
-use std::net::IpAddr;
-
 use serde_json::{Map, Value};
 use sunwire_api::MacAddress;
+use sunwire_controller::packet_of_json;
 use sunwire_policy::address::Address;
 use sunwire_policy::environment::Environment;
 use sunwire_policy::field::{Field, Subject};
@@ -13,70 +12,14 @@ use crate::exit::Usage;
 
 /// Reads a packet.
 pub(super) fn parse(text: &str, environment: &Environment) -> Result<Packet, Usage> {
-    let object: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|error| Usage(format!("--packet is no JSON object: {error}")))?;
-    let mut packet = Packet::default();
-    for (name, value) in &object {
-        set(&mut packet, name, value, environment)
-            .map_err(|reason| Usage(format!("--packet: {name:?}: {reason}")))?;
-    }
-    Ok(packet)
+    packet_of_json(&object_of(text)?, environment)
+        .map_err(|error| Usage(format!("--packet: {error}")))
 }
 
-fn set(
-    packet: &mut Packet,
-    name: &str,
-    value: &Value,
-    environment: &Environment,
-) -> Result<(), String> {
-    let subject = Subject::named(name).ok_or("there is no such field")?;
-    let field = subject.field();
-    if matches!(field, Field::Source | Field::Destination) {
-        let text = value.as_str().ok_or("write the address as a string")?;
-        let address: IpAddr = text
-            .parse()
-            .map_err(|_| format!("{text:?} is no address"))?;
-        if !subject.admits(address) {
-            return Err(format!("{address} is of the other family"));
-        }
-        packet.set_address(field, Address::from(address));
-        return Ok(());
-    }
-    let number = match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => number(field, text, environment),
-        _ => None,
-    };
-    let number = number.ok_or_else(|| format!("{value} is no value of it"))?;
-    if number > field.max() {
-        return Err(format!("{number} exceeds {}", field.max()));
-    }
-    packet.set_number(field, number);
-    Ok(())
-}
-
-fn number(field: Field, text: &str, environment: &Environment) -> Option<u64> {
-    if let Ok(number) = text.parse() {
-        return Some(number);
-    }
-    if let Some(digits) = text.strip_prefix("0x") {
-        return u64::from_str_radix(digits, 16).ok();
-    }
-    match field {
-        Field::EthSource | Field::EthDestination => {
-            let MacAddress([a, b, c, d, e, f]) = text.parse().ok()?;
-            Some(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
-        }
-        Field::Port => {
-            let found = environment.endpoints.iter().find(|e| e.name == text)?;
-            Some(found.number.into())
-        }
-        Field::Node => {
-            let found = environment.nodes.iter().find(|n| n.name == text)?;
-            Some(found.number.into())
-        }
-        _ => None,
-    }
+/// Reads the JSON object that a packet is written as.
+pub(super) fn object_of(text: &str) -> Result<Map<String, Value>, Usage> {
+    serde_json::from_str(text)
+        .map_err(|error| Usage(format!("--packet is no JSON object: {error}")))
 }
 
 /// Writes a packet; `owner` in place of an endpoint's number says that its destination's owner is

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sunwire_api::client::{Client, Guard};
 use sunwire_api::{Name, Policy, PolicyHistory, ProblemCode};
 
-use super::{Command, named_texts, read};
+use super::{Command, named_texts, read_bundle};
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format, Table};
 use crate::rest::GuardArgs;
@@ -59,7 +59,7 @@ fn texts(
     guard: &GuardArgs,
 ) -> anyhow::Result<Vec<(Name, String)>> {
     match (files, name) {
-        ([file], Some(name)) => Ok(vec![(name, read(file)?)]),
+        ([file], Some(name)) => Ok(vec![(name, read_bundle(file)?.text().to_owned())]),
         (files, None) if files.len() == 1 || guard.revision().is_none() => named_texts(files),
         _ => Err(Usage("--name and --if-revision are for one file".to_owned()).into()),
     }
