@@ -11,6 +11,7 @@
 mod apt;
 mod build_ebpf;
 mod ci;
+mod fuzz;
 mod lint;
 mod object;
 mod process;
@@ -64,6 +65,8 @@ enum Task {
     },
     /// Measure Sunwire beside its peers
     Bench(show::BenchOptions),
+    /// Feed everything that reads policies with made-up inputs, guided by coverage
+    Fuzz(fuzz::Options),
     /// What continuous integration runs: test, then lint
     Ci,
 }
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run().map(success),
         Task::Demo { name } => show::demo(&name).map(|never| match never {}),
         Task::Bench(options) => show::bench(&options).map(|never| match never {}),
+        Task::Fuzz(options) => fuzz::run(&options).map(success),
         Task::Ci => Ok(ci::run()),
     };
     match outcome {

@@ -4,6 +4,7 @@
 //! - [`policies`]: random policies over it, as syntax trees; print them for text.
 //! - [`packets`]: random packets that can exist on a wire and enter at its endpoints.
 //! - [`programs`]: random programs for the verifier, with packets.
+//! - [`targets`]: what the fuzzers feed.
 //! - [`for_all`]: runs a property, printing the seed that repeats it.
 
 mod environment;
@@ -11,6 +12,7 @@ mod packets;
 mod policies;
 pub mod programs;
 mod run;
+pub mod targets;
 
 pub use environment::environment;
 pub use packets::{packets, records};
