@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::address::{Address, AddressSet};
 use crate::atoms::Atoms;
+use crate::fdd::hash::FastMap;
 use crate::fdd::{Id, Leaf, Node, Order, Store, TooLarge};
 use crate::field::Field;
-use crate::packet::{Outcome, Packet};
+use crate::packet::{LabelId, NO_LABEL, Outcome, Packet};
 use crate::term::{Pred, PredId, Resolved, Term, TermId};
 
 /// What compiling may be told.
@@ -27,6 +28,17 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// With the order of tests that suits a policy.
+    #[must_use]
+    pub fn for_policy(policy: &Resolved) -> Self {
+        Options {
+            order: Order::for_policy(policy),
+            ..Options::default()
+        }
+    }
+}
+
 /// A compiled policy.
 pub struct Fdd {
     /// The nodes.
@@ -37,6 +49,40 @@ pub struct Fdd {
     pub atoms: Atoms,
     /// The address that an assigned class stands for.
     pub assigned: BTreeMap<u32, Address>,
+    /// What stands for labels in the diagram.
+    pub(crate) labels: LabelNumbers,
+}
+
+/// Numbers that stand for labels in a diagram, in the order of the labels; empty when the labels
+/// stand for themselves.
+///
+/// A label is its place in the text, so a word added to the text makes every label behind it
+/// another. Numbers of their own let the diagram stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LabelNumbers {
+    numbers: FastMap<LabelId, LabelId>,
+    labels: FastMap<LabelId, LabelId>,
+}
+
+impl LabelNumbers {
+    /// Labels and their numbers.
+    #[expect(dead_code, reason = "for compilations that follow one another")]
+    pub(crate) fn new(pairs: impl Iterator<Item = (LabelId, LabelId)> + Clone) -> Self {
+        LabelNumbers {
+            numbers: pairs.clone().collect(),
+            labels: pairs.map(|(label, number)| (number, label)).collect(),
+        }
+    }
+
+    /// What stands for a label.
+    pub(crate) fn number(&self, label: LabelId) -> LabelId {
+        self.numbers.get(&label).copied().unwrap_or(label)
+    }
+
+    /// The label that a number stands for.
+    pub(crate) fn label(&self, number: LabelId) -> LabelId {
+        self.labels.get(&number).copied().unwrap_or(number)
+    }
 }
 
 /// Compiles a policy.
@@ -44,15 +90,9 @@ pub struct Fdd {
 /// # Errors
 /// [`TooLarge`] when it would take more than the given steps.
 pub fn compile(policy: &Resolved, options: &Options) -> Result<Fdd, TooLarge> {
-    let (mut compiler, sets) = Compiler::new(&[policy], options);
-    let root = compiler.policy(policy, &sets[0])?;
-    let root = compiler.store.separated(root)?;
-    Ok(Fdd {
-        store: compiler.store,
-        root,
-        atoms: compiler.atoms,
-        assigned: compiler.assigned,
-    })
+    let (mut fdd, sets) = Fdd::new(&[policy], options);
+    fdd.root = fdd.decide(policy, &sets[0])?;
+    Ok(fdd)
 }
 
 /// Whether two policies make the same packets of every packet, labels aside.
@@ -60,11 +100,11 @@ pub fn compile(policy: &Resolved, options: &Options) -> Result<Fdd, TooLarge> {
 /// # Errors
 /// [`TooLarge`] when deciding takes more than the given steps.
 pub fn equivalent(left: &Resolved, right: &Resolved, options: &Options) -> Result<bool, TooLarge> {
-    let (mut compiler, sets) = Compiler::new(&[left, right], options);
+    let (mut fdd, sets) = Fdd::new(&[left, right], options);
     let mut canonical = [left, right].into_iter().zip(&sets).map(|(policy, sets)| {
-        let root = compiler.policy(policy, sets)?;
-        let root = compiler.store.erase_labels(root)?;
-        compiler.store.canonical(root)
+        let root = fdd.translate(policy, sets)?;
+        let root = fdd.store.erase_labels(root)?;
+        fdd.store.canonical(root)
     });
     let (left, right) = (canonical.next(), canonical.next());
     Ok(left.transpose()? == right.transpose()?)
@@ -78,7 +118,7 @@ impl Fdd {
         let order = self.store.order();
         let mut out = Outcome {
             copies: BTreeMap::new(),
-            dropped: leaf.dropped,
+            dropped: self.labels.label(leaf.dropped),
         };
         for (action, label) in self.store.copies(leaf) {
             let mut copy = *packet;
@@ -89,6 +129,7 @@ impl Fdd {
                     _ => copy.set_number(field, *value),
                 }
             }
+            let label = self.labels.label(label);
             let known = out.copies.entry(copy).or_insert(label);
             *known = label.min(*known);
         }
@@ -103,7 +144,7 @@ impl Fdd {
             match self.store.node(at) {
                 Node::Leaf(leaf) => return leaf,
                 Node::Test { rank, cuts } => {
-                    let field = self.store.order().0[usize::from(*rank)];
+                    let field = self.store.order().0[usize::from(rank)];
                     let value = if is_address(field) {
                         self.atoms.class(packet.address(field)).into()
                     } else {
@@ -122,17 +163,12 @@ pub(crate) const fn is_address(field: Field) -> bool {
     matches!(field, Field::Source | Field::Destination)
 }
 
-struct Compiler {
-    store: Store,
-    atoms: Atoms,
-    assigned: BTreeMap<u32, Address>,
-}
-
 /// Index in the classes of each set of one policy.
-type SetIndices = Vec<usize>;
+pub(crate) type SetIndices = Vec<usize>;
 
-impl Compiler {
-    /// A compiler for several policies, so that their diagrams can be compared.
+impl Fdd {
+    /// Nothing compiled yet: the classes of several policies, so that their diagrams can be
+    /// compared.
     fn new(policies: &[&Resolved], options: &Options) -> (Self, Vec<SetIndices>) {
         let mut sets: Vec<&AddressSet> = Vec::new();
         let mut known: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -151,43 +187,70 @@ impl Compiler {
                 }));
             }
             indices.push(own);
-            single.extend(policy.terms.iter().filter_map(|term| match term {
-                Term::SetAddress(_, address) => Some(*address),
-                _ => None,
-            }));
+            single.extend(assigned_addresses(policy));
         }
         let atoms = Atoms::new(&sets, &single);
-        let assigned = single
-            .iter()
-            .map(|address| (atoms.class(*address), *address))
-            .collect();
-        let compiler = Compiler {
-            store: Store::new(options.order, atoms.count(), options.max_steps),
+        let mut store = Store::new(options.order, atoms.count(), options.max_steps);
+        let fdd = Fdd {
+            root: store.drop(NO_LABEL),
+            store,
+            assigned: single
+                .iter()
+                .map(|address| (atoms.class(*address), *address))
+                .collect(),
             atoms,
-            assigned,
+            labels: LabelNumbers::default(),
         };
-        (compiler, indices)
+        (fdd, indices)
     }
 
-    fn policy(&mut self, policy: &Resolved, sets: &SetIndices) -> Result<Id, TooLarge> {
+    /// An empty store for compilations whose classes come and go.
+    #[expect(dead_code, reason = "for compilations that follow one another")]
+    pub(crate) fn empty(order: Order) -> Self {
+        let mut store = Store::new(order, u32::MAX, usize::MAX);
+        Fdd {
+            root: store.drop(NO_LABEL),
+            store,
+            assigned: BTreeMap::new(),
+            atoms: Atoms::default(),
+            labels: LabelNumbers::default(),
+        }
+    }
+
+    /// The diagram of a policy whose every leaf holds the packets that come out.
+    pub(crate) fn decide(&mut self, policy: &Resolved, sets: &SetIndices) -> Result<Id, TooLarge> {
+        let root = self.translate(policy, sets)?;
+        self.store.separated(root)
+    }
+
+    /// The diagram of a policy.
+    fn translate(&mut self, policy: &Resolved, sets: &SetIndices) -> Result<Id, TooLarge> {
         let mut walk = Walk {
-            compiler: self,
+            fdd: self,
             policy,
             sets,
-            terms: HashMap::new(),
-            predicates: HashMap::new(),
+            terms: FastMap::default(),
+            predicates: FastMap::default(),
         };
         walk.term(policy.root)
     }
 }
 
+/// The addresses that a policy writes into packets.
+pub(crate) fn assigned_addresses(policy: &Resolved) -> impl Iterator<Item = Address> + '_ {
+    policy.terms.iter().filter_map(|term| match term {
+        Term::SetAddress(_, address) => Some(*address),
+        _ => None,
+    })
+}
+
 /// One policy on its way through the compiler.
 struct Walk<'a> {
-    compiler: &'a mut Compiler,
+    fdd: &'a mut Fdd,
     policy: &'a Resolved,
     sets: &'a SetIndices,
-    terms: HashMap<TermId, Id>,
-    predicates: HashMap<PredId, Id>,
+    terms: FastMap<TermId, Id>,
+    predicates: FastMap<PredId, Id>,
 }
 
 impl Walk<'_> {
@@ -197,29 +260,29 @@ impl Walk<'_> {
         }
         let done = match self.policy.term(id) {
             Term::Filter(predicate) => self.predicate(*predicate)?,
-            Term::SetNumber(field, value) => {
-                self.compiler
-                    .store
-                    .assign(*field, *value, crate::packet::NO_LABEL)
-            }
+            Term::SetNumber(field, value) => self.fdd.store.assign(*field, *value, NO_LABEL),
             Term::SetAddress(field, address) => {
-                let class = self.compiler.atoms.class(*address).into();
-                self.compiler
-                    .store
-                    .assign(*field, class, crate::packet::NO_LABEL)
+                let class = self.fdd.atoms.class(*address).into();
+                self.fdd.store.assign(*field, class, NO_LABEL)
             }
-            Term::SetPort(port, label) => self.compiler.store.assign(Field::Port, *port, *label),
-            Term::Drop(label) => self.compiler.store.drop(*label),
+            Term::SetPort(port, label) => {
+                let label = self.fdd.labels.number(*label);
+                self.fdd.store.assign(Field::Port, *port, label)
+            }
+            Term::Drop(label) => {
+                let label = self.fdd.labels.number(*label);
+                self.fdd.store.drop(label)
+            }
             // Tables make packets, not histories.
-            Term::Dup => self.compiler.store.all(&[])?,
+            Term::Dup => self.fdd.store.all(&[])?,
             Term::Union(arms) => {
                 let arms = self.terms(arms)?;
-                self.compiler.store.union(&arms)?
+                self.fdd.store.union(&arms)?
             }
             Term::Sequence(parts) => self.sequence(parts)?,
             Term::Star(body) => {
                 let body = self.term(*body)?;
-                self.compiler.store.star(body)?
+                self.fdd.store.star(body)?
             }
             Term::Conditional(arms, otherwise) => {
                 let mut done = Vec::with_capacity(arms.len());
@@ -227,7 +290,7 @@ impl Walk<'_> {
                     done.push((self.predicate(*condition)?, self.term(*body)?));
                 }
                 let otherwise = self.term(*otherwise)?;
-                self.compiler.store.choose(&done, otherwise)?
+                self.fdd.store.choose(&done, otherwise)?
             }
         };
         self.terms.insert(id, done);
@@ -241,14 +304,14 @@ impl Walk<'_> {
     /// A sequence from its end: a filter in front of what is done already costs no composition.
     fn sequence(&mut self, parts: &[TermId]) -> Result<Id, TooLarge> {
         let Some((last, front)) = parts.split_last() else {
-            return self.compiler.store.all(&[]);
+            return self.fdd.store.all(&[]);
         };
         let mut done = self.term(*last)?;
         for part in front.iter().rev() {
             let first = self.term(*part)?;
             done = match self.policy.term(*part) {
-                Term::Filter(_) => self.compiler.store.filter(first, done)?,
-                _ => self.compiler.store.sequence(first, done)?,
+                Term::Filter(_) => self.fdd.store.filter(first, done)?,
+                _ => self.fdd.store.sequence(first, done)?,
             };
         }
         Ok(done)
@@ -259,25 +322,25 @@ impl Walk<'_> {
             return Ok(*done);
         }
         let done = match self.policy.predicate(id) {
-            Pred::True => self.compiler.store.all(&[])?,
-            Pred::False => self.compiler.store.union(&[])?,
-            Pred::Number(field, ranges) => self.compiler.store.number(*field, ranges)?,
+            Pred::True => self.fdd.store.all(&[])?,
+            Pred::False => self.fdd.store.union(&[])?,
+            Pred::Number(field, ranges) => self.fdd.store.number(*field, ranges)?,
             Pred::Address(field, set) => {
                 let index = self.sets[set.0 as usize];
-                let classes = self.compiler.atoms.members(index).to_vec();
-                self.compiler.store.number(*field, &runs(&classes))?
+                let classes = runs(self.fdd.atoms.members(index));
+                self.fdd.store.number(*field, &classes)?
             }
             Pred::And(parts) => {
                 let parts = self.predicate_list(parts)?;
-                self.compiler.store.all(&parts)?
+                self.fdd.store.all(&parts)?
             }
             Pred::Or(parts) => {
                 let parts = self.predicate_list(parts)?;
-                self.compiler.store.union(&parts)?
+                self.fdd.store.union(&parts)?
             }
             Pred::Not(inner) => {
                 let inner = self.predicate(*inner)?;
-                self.compiler.store.negate(inner)?
+                self.fdd.store.negate(inner)?
             }
             Pred::Conditional(arms, otherwise) => {
                 let mut done = Vec::with_capacity(arms.len());
@@ -285,11 +348,11 @@ impl Walk<'_> {
                     done.push((self.predicate(*condition)?, self.predicate(*then)?));
                 }
                 let otherwise = self.predicate(*otherwise)?;
-                self.compiler.store.choose(&done, otherwise)?
+                self.fdd.store.choose(&done, otherwise)?
             }
             Pred::Reverse => match self.policy.reverse {
                 Some(reverse) => self.predicate(reverse)?,
-                None => self.compiler.store.union(&[])?,
+                None => self.fdd.store.union(&[])?,
             },
         };
         self.predicates.insert(id, done);
@@ -302,10 +365,10 @@ impl Walk<'_> {
 }
 
 /// Ascending numbers as ranges.
-fn runs(numbers: &[u32]) -> Vec<(u64, u64)> {
+fn runs(numbers: impl Iterator<Item = u32>) -> Vec<(u64, u64)> {
     let mut out: Vec<(u64, u64)> = Vec::new();
     for number in numbers {
-        let number = u64::from(*number);
+        let number = u64::from(number);
         match out.last_mut() {
             Some((_, last)) if *last + 1 == number => *last = number,
             _ => out.push((number, number)),

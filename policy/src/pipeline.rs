@@ -59,7 +59,7 @@ pub fn compile_text(text: &str, environment: &Environment) -> Result<Compiled, V
         diagnostics.sort_by_key(|d| (d.span.start, d.code));
         return Err(diagnostics);
     }
-    let tables = compile(&resolved, &Options::default())
+    let tables = compile(&resolved, &Options::for_policy(&resolved))
         .map_err(|too_large| {
             Diagnostic::new(
                 text,

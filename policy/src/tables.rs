@@ -5,6 +5,8 @@
 //! stand in the tables only as classes, so moving an address from one set to another changes
 //! [`FlowTables::classes`] and no node.
 
+mod size;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,6 +15,17 @@ use sunwire_dataplane_common::flow_key::Field;
 /// BLAKE3-256 of a node, leaf or class, domain-separated by kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Its first bytes as a number.
+    pub(crate) fn first_word(&self) -> u64 {
+        let (word, _) = self
+            .0
+            .split_first_chunk()
+            .expect("a digest is longer than a word");
+        u64::from_le_bytes(*word)
+    }
+}
 
 /// The compiled policy of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]

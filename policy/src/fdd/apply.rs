@@ -1,6 +1,10 @@
 //! Operations that treat every packet by itself: union, filtering, choice, and maps of leaves.
 
-use super::store::{EMPTY, IDENTITY, Id, Leaf, Memo, Node, Store, TooLarge, UNDECIDED};
+use std::sync::Arc;
+
+use super::TESTED;
+use super::hash::hash_of;
+use super::store::{ActionId, EMPTY, Head, IDENTITY, Id, Memo, Node, Store, TooLarge, UNDECIDED};
 use crate::packet::{LabelId, NO_LABEL};
 
 /// An operation on two diagrams, leaf by leaf.
@@ -23,8 +27,37 @@ pub(super) enum LeafMap {
     Negate,
     /// Forgets all labels.
     EraseLabels,
-    /// Forgets assignments of a value to the field with this rank.
-    Strip(u8, u64),
+    /// Forgets the assignment that this action does.
+    Strip(ActionId),
+}
+
+/// What the results of operations are remembered by; see [`Memo`].
+#[derive(Clone, Copy)]
+pub(super) enum Remembered {
+    Apply(Operation),
+    Map(LeafMap),
+    Sequence,
+    Act,
+    SplitAll,
+    SplitAmbiguous,
+}
+
+impl Remembered {
+    pub(super) const fn tag(self) -> u32 {
+        match self {
+            Remembered::Apply(Operation::Union) => 0,
+            Remembered::Apply(Operation::Filter) => 1,
+            Remembered::Apply(Operation::Arm) => 2,
+            Remembered::Apply(Operation::Override) => 3,
+            Remembered::Map(LeafMap::Negate) => 4,
+            Remembered::Map(LeafMap::EraseLabels) => 5,
+            Remembered::Map(LeafMap::Strip(_)) => 6,
+            Remembered::Sequence => 7,
+            Remembered::Act => 8,
+            Remembered::SplitAll => 9,
+            Remembered::SplitAmbiguous => 10,
+        }
+    }
 }
 
 impl Store {
@@ -33,7 +66,7 @@ impl Store {
     /// # Errors
     /// [`TooLarge`] beyond the limit on steps.
     pub fn union(&mut self, arms: &[Id]) -> Result<Id, TooLarge> {
-        self.balanced(Operation::Union, arms, EMPTY)
+        self.fold(Operation::Union, arms, EMPTY)
     }
 
     /// A policy where a predicate holds.
@@ -49,7 +82,7 @@ impl Store {
     /// # Errors
     /// [`TooLarge`] beyond the limit on steps.
     pub fn all(&mut self, predicates: &[Id]) -> Result<Id, TooLarge> {
-        self.balanced(Operation::Filter, predicates, IDENTITY)
+        self.fold(Operation::Filter, predicates, IDENTITY)
     }
 
     /// The opposite of a predicate.
@@ -70,7 +103,7 @@ impl Store {
             parts.push(self.apply(Operation::Arm, *predicate, *policy)?);
         }
         parts.push(otherwise);
-        self.balanced(Operation::Override, &parts, UNDECIDED)
+        self.fold(Operation::Override, &parts, UNDECIDED)
     }
 
     /// The diagram without labels.
@@ -81,24 +114,37 @@ impl Store {
         self.map(LeafMap::EraseLabels, policy)
     }
 
-    /// Folds an associative operation in halves, so that many small diagrams meet before large ones
-    /// are made: a chain of n arms costs n log n instead of n².
-    fn balanced(
-        &mut self,
-        operation: Operation,
-        parts: &[Id],
-        neutral: Id,
-    ) -> Result<Id, TooLarge> {
-        match parts {
-            [] => Ok(neutral),
-            [only] => Ok(*only),
-            _ => {
-                let (left, right) = parts.split_at(parts.len() / 2);
-                let left = self.balanced(operation, left, neutral)?;
-                let right = self.balanced(operation, right, neutral)?;
-                self.apply(operation, left, right)
-            }
+    /// Folds an associative operation over small groups of neighbours, then over their results, and
+    /// so on: many small diagrams meet before large ones are made, and a chain of n arms costs
+    /// n log n instead of n².
+    ///
+    /// What is in an arm decides whether a group ends there, not its position. So an arm that is
+    /// added or removed changes the groups around it alone, and a session finds all others done.
+    fn fold(&mut self, operation: Operation, parts: &[Id], neutral: Id) -> Result<Id, TooLarge> {
+        const LONGEST: usize = 6;
+        let Some((first, rest)) = parts.split_first() else {
+            return Ok(neutral);
+        };
+        if rest.is_empty() {
+            return Ok(*first);
         }
+        let mut level = parts.to_vec();
+        while level.len() > 1 {
+            let mut next = Vec::with_capacity(level.len() / 2 + 1);
+            let mut group = 0;
+            for id in &level {
+                match next.last_mut() {
+                    Some(result) if group > 0 => *result = self.apply(operation, *result, *id)?,
+                    _ => next.push(*id),
+                }
+                group += 1;
+                if group > 1 && (hash_of(id) & 1 == 0 || group == LONGEST) {
+                    group = 0;
+                }
+            }
+            level = next;
+        }
+        Ok(level[0])
     }
 
     fn apply(&mut self, operation: Operation, left: Id, right: Id) -> Result<Id, TooLarge> {
@@ -106,56 +152,43 @@ impl Store {
             return Ok(id);
         }
         // Union commutes.
-        let memo = match operation {
-            Operation::Union => Memo::Apply(operation, left.min(right), left.max(right)),
-            _ => Memo::Apply(operation, left, right),
+        let (low, high) = match operation {
+            Operation::Union => (left.min(right), left.max(right)),
+            _ => (left, right),
         };
+        let memo = Memo(Remembered::Apply(operation).tag(), low.0, high.0, 0);
         if let Some(id) = self.memo.get(&memo) {
             return Ok(*id);
         }
-        let id = match (self.node(left).clone(), self.node(right).clone()) {
-            (Node::Leaf(left), Node::Leaf(right)) => self.merge(&left, &right)?,
-            (
-                Node::Test { rank, cuts },
-                Node::Test {
-                    rank: other,
-                    cuts: others,
-                },
-            ) if rank == other => {
-                let mut out = Vec::with_capacity(cuts.len().max(others.len()));
-                let (mut i, mut j) = (0, 0);
-                loop {
-                    let start = cuts[i].0.max(others[j].0);
-                    out.push((start, self.apply(operation, cuts[i].1, others[j].1)?));
-                    let next = |cuts: &[(u64, Id)], at: usize| cuts.get(at + 1).map(|c| c.0);
-                    match (next(&cuts, i), next(&others, j)) {
-                        (None, None) => break,
-                        (Some(a), Some(b)) if a == b => {
-                            i += 1;
-                            j += 1;
-                        }
-                        (Some(a), Some(b)) if a < b => i += 1,
-                        (Some(_), None) => i += 1,
-                        _ => j += 1,
+        let rank = self.rank(left).min(self.rank(right));
+        let id = if usize::from(rank) == TESTED {
+            self.merge(left, right)?
+        } else {
+            let (mut lefts, mut rights) = (self.span(left, rank), self.span(right, rank));
+            let base = self.begin();
+            let mut start = 0;
+            loop {
+                let child = self.apply(operation, lefts.child(self), rights.child(self))?;
+                self.push_edge(base, start, child);
+                start = match (lefts.next_start(self), rights.next_start(self)) {
+                    (None, None) => break,
+                    (Some(a), Some(b)) if a == b => {
+                        lefts.advance();
+                        rights.advance();
+                        a
                     }
-                }
-                self.test(rank, out)?
+                    (Some(a), b) if b.is_none_or(|b| a < b) => {
+                        lefts.advance();
+                        a
+                    }
+                    (_, Some(b)) => {
+                        rights.advance();
+                        b
+                    }
+                    (Some(_), None) => unreachable!("the arm before took it"),
+                };
             }
-            (Node::Test { rank, cuts }, right_node) if before(rank, &right_node) => {
-                let mut out = Vec::with_capacity(cuts.len());
-                for (start, child) in cuts.iter() {
-                    out.push((*start, self.apply(operation, *child, right)?));
-                }
-                self.test(rank, out)?
-            }
-            (_, Node::Test { rank, cuts }) => {
-                let mut out = Vec::with_capacity(cuts.len());
-                for (start, child) in cuts.iter() {
-                    out.push((*start, self.apply(operation, left, *child)?));
-                }
-                self.test(rank, out)?
-            }
-            (Node::Test { .. }, Node::Leaf(_)) => unreachable!("a test is before a leaf"),
+            self.test(rank, base)?
         };
         self.memo.insert(memo, id);
         Ok(id)
@@ -171,74 +204,116 @@ impl Store {
             Operation::Arm if left == EMPTY => Some(UNDECIDED),
             Operation::Override if left == right || right == UNDECIDED => Some(left),
             Operation::Override if left == UNDECIDED => Some(right),
-            Operation::Override if matches!(self.node(left), Node::Leaf(_)) => Some(left),
+            Operation::Override if matches!(self.head(left), Head::Leaf(_)) => Some(left),
             _ => None,
         }
     }
 
+    /// The intervals of a diagram for a field that it may test first.
+    fn span(&self, id: Id, rank: u8) -> Span {
+        match self.head(id) {
+            Head::Test {
+                rank: r,
+                first,
+                end,
+            } if r == rank => Span::Edges(first, end),
+            _ => Span::Whole(id),
+        }
+    }
+
     /// The union of two leaves; the other operations never meet two leaves.
-    fn merge(&mut self, left: &Leaf, right: &Leaf) -> Result<Id, TooLarge> {
-        let copies = left
-            .copies
-            .iter()
-            .chain(right.copies.iter())
-            .copied()
-            .collect();
-        self.leaf(copies, left.dropped.min(right.dropped))
+    fn merge(&mut self, left: Id, right: Id) -> Result<Id, TooLarge> {
+        let (Node::Leaf(left), Node::Leaf(right)) = (self.node(left), self.node(right)) else {
+            unreachable!("only leaves test nothing");
+        };
+        let copies = left.copies.iter().chain(right.copies.iter());
+        let copies = copies.copied().collect();
+        let dropped = left.dropped.min(right.dropped);
+        self.leaf(copies, dropped)
     }
 
     pub(super) fn map(&mut self, map: LeafMap, id: Id) -> Result<Id, TooLarge> {
-        let memo = Memo::Map(map, id);
+        let what = match map {
+            LeafMap::Strip(action) => action.0,
+            _ => 0,
+        };
+        let memo = Memo(Remembered::Map(map).tag(), id.0, what, 0);
         if let Some(id) = self.memo.get(&memo) {
             return Ok(*id);
         }
-        let mapped = match self.node(id).clone() {
-            Node::Leaf(leaf) => self.map_leaf(map, id, &leaf)?,
-            Node::Test { rank, cuts } => {
-                let mut out = Vec::with_capacity(cuts.len());
-                for (start, child) in cuts.iter() {
-                    out.push((*start, self.map(map, *child)?));
+        let mapped = match self.head(id) {
+            Head::Leaf(leaf) => self.map_leaf(map, id, leaf)?,
+            Head::Test { rank, first, end } => {
+                let base = self.begin();
+                for at in first..end {
+                    let (start, child) = self.edge(at);
+                    let child = self.map(map, child)?;
+                    self.push_edge(base, start, child);
                 }
-                self.test(rank, out)?
+                self.test(rank, base)?
             }
         };
         self.memo.insert(memo, mapped);
         Ok(mapped)
     }
 
-    fn map_leaf(&mut self, map: LeafMap, id: Id, leaf: &Leaf) -> Result<Id, TooLarge> {
+    fn map_leaf(&mut self, map: LeafMap, id: Id, leaf: u32) -> Result<Id, TooLarge> {
+        let leaf = self.leaf_at(leaf);
+        let dropped = leaf.dropped;
         match map {
             LeafMap::Negate if id == EMPTY => Ok(IDENTITY),
             LeafMap::Negate => Ok(EMPTY),
             LeafMap::EraseLabels => {
-                let copies = leaf
-                    .copies
-                    .iter()
-                    .map(|(action, _)| (*action, NO_LABEL))
-                    .collect();
+                let copies = leaf.copies.iter();
+                let copies = copies.map(|(action, _)| (*action, NO_LABEL)).collect();
                 self.leaf(copies, NO_LABEL)
             }
-            LeafMap::Strip(rank, value) => {
-                let mut copies: Vec<(_, LabelId)> = Vec::with_capacity(leaf.copies.len());
-                for (action, label) in leaf.copies.iter() {
+            LeafMap::Strip(stripped) => {
+                let old: Arc<[(ActionId, LabelId)]> = leaf.copies.clone();
+                let mut copies = Vec::with_capacity(old.len());
+                for (action, label) in old.iter() {
+                    let gone = self.assignments(stripped);
                     let kept: Vec<(u8, u64)> = self
                         .assignments(*action)
                         .iter()
-                        .filter(|assignment| **assignment != (rank, value))
+                        .filter(|assignment| !gone.contains(assignment))
                         .copied()
                         .collect();
-                    copies.push((self.action(kept), *label));
+                    copies.push((self.action(&kept), *label));
                 }
-                self.leaf(copies, leaf.dropped)
+                self.leaf(copies, dropped)
             }
         }
     }
 }
 
-/// Whether a test with this rank is made before the node.
-fn before(rank: u8, node: &Node) -> bool {
-    match node {
-        Node::Leaf(_) => true,
-        Node::Test { rank: other, .. } => rank < *other,
+/// The intervals of one operand.
+enum Span {
+    /// It does not test the field.
+    Whole(Id),
+    /// The edges that are left, the current one first.
+    Edges(u32, u32),
+}
+
+impl Span {
+    fn child(&self, store: &Store) -> Id {
+        match self {
+            Span::Whole(id) => *id,
+            Span::Edges(at, _) => store.edge(*at).1,
+        }
+    }
+
+    /// Where the interval after the current one starts.
+    fn next_start(&self, store: &Store) -> Option<u64> {
+        match self {
+            Span::Edges(at, end) if at + 1 < *end => Some(store.edge(at + 1).0),
+            _ => None,
+        }
+    }
+
+    fn advance(&mut self) {
+        if let Span::Edges(at, _) = self {
+            *at += 1;
+        }
     }
 }

@@ -9,11 +9,11 @@
 //! - with the values that could make two copies one, every leaf holds exactly the packets that come
 //!   out ([`Store::separated`]), without tests that do not matter to a table.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::TESTED;
-use super::apply::LeafMap;
-use super::store::{Id, Memo, Node, Store, TooLarge};
+use super::apply::{LeafMap, Remembered};
+use super::store::{Action, Head, Id, Memo, Store, TooLarge};
 use crate::field::{Field, OWNER};
 
 /// At which values to split.
@@ -48,16 +48,24 @@ impl Store {
         if splits.is_empty() || usize::from(rank) == TESTED {
             return Ok(id);
         }
-        let memo = Memo::Canonical(mode, rank, id);
+        let kind = match mode {
+            Mode::All => Remembered::SplitAll,
+            Mode::Ambiguous => Remembered::SplitAmbiguous,
+        };
+        let memo = Memo(kind.tag(), id.0, rank.into(), 0);
         if let Some(id) = self.memo.get(&memo) {
             return Ok(*id);
         }
-        let cuts: Rc<[(u64, Id)]> = match self.node(id) {
-            Node::Test { rank: r, cuts } if *r == rank => cuts.clone(),
-            _ => Rc::new([(0, id)]),
+        let cuts: Vec<(u64, Id)> = match self.head(id) {
+            Head::Test {
+                rank: r,
+                first,
+                end,
+            } if r == rank => self.cuts(first, end).to_vec(),
+            _ => vec![(0, id)],
         };
         let greatest = self.greatest(rank);
-        let mut out = Vec::with_capacity(cuts.len());
+        let base = self.begin();
         for (at, (start, child)) in cuts.iter().enumerate() {
             let last = cuts.get(at + 1).map_or(greatest, |(next, _)| next - 1);
             let rest = self.split(mode, rank + 1, *child)?;
@@ -67,29 +75,32 @@ impl Store {
                     continue;
                 }
                 if next < *value {
-                    out.push((next, rest));
+                    self.push_edge(base, next, rest);
                 }
-                let stripped = self.map(LeafMap::Strip(rank, *value), *child)?;
-                out.push((*value, self.split(mode, rank + 1, stripped)?));
+                let assignment = self.action(&[(rank, *value)]);
+                let stripped = self.map(LeafMap::Strip(assignment), *child)?;
+                let there = self.split(mode, rank + 1, stripped)?;
+                self.push_edge(base, *value, there);
                 next = value + 1;
             }
             if next <= last {
-                out.push((next, rest));
+                self.push_edge(base, next, rest);
             }
         }
-        let split = self.test(rank, out)?;
+        let split = self.test(rank, base)?;
         self.memo.insert(memo, split);
         Ok(split)
     }
 
     /// The fields and values at which a diagram has to be split, in order.
-    fn splits(&mut self, mode: Mode, id: Id) -> Result<Rc<[(u8, u64)]>, TooLarge> {
+    fn splits(&mut self, mode: Mode, id: Id) -> Result<Arc<Action>, TooLarge> {
         if let Some(splits) = self.splits.get(&(mode, id)) {
             return Ok(splits.clone());
         }
         let mut all: Vec<(u8, u64)> = Vec::new();
-        match self.node(id).clone() {
-            Node::Leaf(leaf) => {
+        match self.head(id) {
+            Head::Leaf(leaf) => {
+                let leaf = self.leaf_at(leaf);
                 let port = self.order().rank(Field::Port);
                 for (action, _) in leaf.copies.iter() {
                     for assignment in self.assignments(*action).iter() {
@@ -111,9 +122,10 @@ impl Store {
                     }
                 }
             }
-            Node::Test { cuts, .. } => {
-                for (_, child) in cuts.iter() {
-                    let below = self.splits(mode, *child)?;
+            Head::Test { first, end, .. } => {
+                for at in first..end {
+                    let (_, child) = self.edge(at);
+                    let below = self.splits(mode, child)?;
                     self.spend(below.len())?;
                     all.extend(below.iter());
                 }
@@ -121,7 +133,7 @@ impl Store {
         }
         all.sort_unstable();
         all.dedup();
-        let splits: Rc<[(u8, u64)]> = all.into();
+        let splits: Arc<Action> = all.into();
         self.splits.insert((mode, id), splits.clone());
         Ok(splits)
     }

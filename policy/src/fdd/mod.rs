@@ -11,19 +11,20 @@
 
 mod apply;
 mod canonical;
+pub(crate) mod hash;
+mod order;
+mod restrict;
 mod sequence;
 mod store;
 
-pub use store::{Action, Id, Leaf, Node, Store, TooLarge};
+pub use order::Order;
+pub use restrict::Allowed;
+pub use store::{Action, Cut, Id, Leaf, Node, Store, TooLarge};
 
 use crate::field::Field;
 
 /// Number of fields that a diagram tests: all but the two of VLAN tags, which are always zero.
 pub const TESTED: usize = 16;
-
-/// The order in which a diagram tests fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order(pub [Field; TESTED]);
 
 impl Default for Order {
     /// Addresses first: most policies differ by them, and the classes a packet has are known
@@ -47,13 +48,5 @@ impl Default for Order {
             Field::Bucket,
             Field::Token,
         ])
-    }
-}
-
-impl Order {
-    /// The place of a field in the order; [`TESTED`] for a field that is not tested.
-    #[must_use]
-    pub fn rank(&self, field: Field) -> u8 {
-        self.0.iter().position(|f| *f == field).unwrap_or(TESTED) as u8
     }
 }

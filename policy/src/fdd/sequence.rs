@@ -1,8 +1,7 @@
 //! Sequence and star: operations in which one policy sees what another has written.
 
-use std::rc::Rc;
-
-use super::store::{ActionId, EMPTY, IDENTITY, Id, Memo, Node, Store, TooLarge};
+use super::apply::Remembered;
+use super::store::{ActionId, Cut, EMPTY, Head, IDENTITY, Id, Memo, Store, TooLarge};
 use crate::packet::LabelId;
 
 impl Store {
@@ -17,12 +16,13 @@ impl Store {
         if first == IDENTITY {
             return Ok(second);
         }
-        let memo = Memo::Sequence(first, second);
+        let memo = Memo(Remembered::Sequence.tag(), first.0, second.0, 0);
         if let Some(id) = self.memo.get(&memo) {
             return Ok(*id);
         }
-        let id = match self.node(first).clone() {
-            Node::Leaf(leaf) => {
+        let id = match self.head(first) {
+            Head::Leaf(leaf) => {
+                let leaf = self.leaf_at(leaf).clone();
                 let mut arms = Vec::with_capacity(leaf.copies.len() + 1);
                 for (action, label) in leaf.copies.iter() {
                     arms.push(self.act(*action, *label, second)?);
@@ -30,12 +30,15 @@ impl Store {
                 arms.push(self.drop(leaf.dropped));
                 self.union(&arms)?
             }
-            Node::Test { rank, cuts } => {
-                let mut out = Vec::with_capacity(cuts.len());
-                for (start, child) in cuts.iter() {
-                    out.push((*start, self.sequence(*child, second)?));
+            Head::Test { rank, first, end } => {
+                let base = self.begin();
+                for at in first..end {
+                    let (start, child) = self.edge(at);
+                    let child = self.sequence(child, second)?;
+                    self.push_edge(base, start, child);
                 }
-                self.multiplex(rank, out)?
+                let cuts = self.take_edges(base);
+                self.multiplex(rank, cuts)?
             }
         };
         self.memo.insert(memo, id);
@@ -63,32 +66,34 @@ impl Store {
 
     /// A policy on packets that an action has changed.
     fn act(&mut self, action: ActionId, label: LabelId, policy: Id) -> Result<Id, TooLarge> {
-        let memo = Memo::Act(action, label, policy);
+        let memo = Memo(Remembered::Act.tag(), action.0, label, policy.0);
         if let Some(id) = self.memo.get(&memo) {
             return Ok(*id);
         }
-        let id = match self.node(policy).clone() {
-            Node::Leaf(leaf) => {
+        let id = match self.head(policy) {
+            Head::Leaf(leaf) => {
+                let leaf = self.leaf_at(leaf).clone();
                 let mut copies = Vec::with_capacity(leaf.copies.len());
                 for (next, after) in leaf.copies.iter() {
                     copies.push((self.compose(action, *next), label.min(*after)));
                 }
                 self.leaf(copies, leaf.dropped)?
             }
-            Node::Test { rank, cuts } => {
-                let assigned = self
-                    .assignments(action)
-                    .iter()
-                    .find(|(r, _)| *r == rank)
-                    .copied();
-                match assigned {
-                    Some((_, value)) => self.act(action, label, Self::child(&cuts, value))?,
+            Head::Test { rank, first, end } => {
+                let assigned = self.assignments(action).iter().find(|(r, _)| *r == rank);
+                match assigned.map(|(_, value)| *value) {
+                    Some(value) => {
+                        let child = Self::child(self.cuts(first, end), value);
+                        self.act(action, label, child)?
+                    }
                     None => {
-                        let mut out = Vec::with_capacity(cuts.len());
-                        for (start, child) in cuts.iter() {
-                            out.push((*start, self.act(action, label, *child)?));
+                        let base = self.begin();
+                        for at in first..end {
+                            let (start, child) = self.edge(at);
+                            let child = self.act(action, label, child)?;
+                            self.push_edge(base, start, child);
                         }
-                        self.test(rank, out)?
+                        self.test(rank, base)?
                     }
                 }
             }
@@ -99,46 +104,51 @@ impl Store {
 
     /// The action that does one after the other.
     fn compose(&mut self, first: ActionId, second: ActionId) -> ActionId {
-        let later = self.assignments(second).clone();
+        let later = self.assignments(second);
         let mut assignments: Vec<(u8, u64)> = self
             .assignments(first)
             .iter()
             .filter(|(rank, _)| later.iter().all(|(other, _)| other != rank))
-            .chain(later.iter())
+            .chain(later)
             .copied()
             .collect();
         assignments.sort_unstable();
-        self.action(assignments)
+        self.action(&assignments)
     }
 
     /// The test of a field whose children may test fields that come before it, or the same again.
-    fn multiplex(&mut self, rank: u8, mut cuts: Vec<(u64, Id)>) -> Result<Id, TooLarge> {
+    ///
+    /// The first field that any child tests is tested first; each level of the recursion takes one
+    /// field away, so it is no deeper than there are fields.
+    fn multiplex(&mut self, rank: u8, mut cuts: Vec<Cut>) -> Result<Id, TooLarge> {
         cuts.dedup_by_key(|(_, child)| *child);
-        let first = cuts.iter().filter_map(|(_, child)| self.rank(*child)).min();
-        match first {
-            _ if cuts.len() == 1 => return Ok(cuts[0].1),
-            Some(first) if first <= rank => {}
-            _ => return self.test(rank, cuts),
+        if let [(_, only)] = cuts.as_slice() {
+            return Ok(*only);
         }
-        let memo = Memo::Multiplex(rank, cuts.into());
-        if let Some(id) = self.memo.get(&memo) {
+        let children = cuts.iter().map(|(_, child)| self.rank(*child));
+        let first = children.min().unwrap_or(rank);
+        if first > rank {
+            return self.assemble(rank, &cuts);
+        }
+        let key = (rank, cuts.into_boxed_slice());
+        if let Some(id) = self.multiplexed.get(&key) {
             return Ok(*id);
         }
-        let Memo::Multiplex(_, cuts) = &memo else {
-            unreachable!("made above");
-        };
-        let cuts: Rc<[(u64, Id)]> = cuts.clone();
-        let first = first.unwrap_or(rank);
+        let cuts = &key.1;
         let id = if first == rank {
-            let flat = self.flattened(rank, &cuts);
-            self.test(rank, flat)?
+            let flat = self.flattened(rank, cuts);
+            self.assemble(rank, &flat)?
         } else {
             let mut starts: Vec<u64> = Vec::new();
-            for (_, child) in cuts.iter() {
-                if let Node::Test { rank: r, cuts } = self.node(*child)
-                    && *r == first
+            for (_, child) in cuts {
+                if let Head::Test {
+                    rank: r,
+                    first: from,
+                    end,
+                } = self.head(*child)
+                    && r == first
                 {
-                    starts.extend(cuts.iter().map(|(start, _)| *start));
+                    starts.extend(self.cuts(from, end).iter().map(|(start, _)| *start));
                 }
             }
             starts.sort_unstable();
@@ -152,25 +162,35 @@ impl Store {
                     .collect();
                 out.push((start, self.multiplex(rank, inner)?));
             }
-            self.test(first, out)?
+            self.assemble(first, &out)?
         };
-        self.memo.insert(memo, id);
+        self.multiplexed.insert(key, id);
         Ok(id)
     }
 
+    /// The test of a field before all fields that its children test.
+    fn assemble(&mut self, rank: u8, cuts: &[Cut]) -> Result<Id, TooLarge> {
+        let base = self.begin();
+        for (start, child) in cuts {
+            self.push_edge(base, *start, *child);
+        }
+        self.test(rank, base)
+    }
+
     /// Replaces children that test the same field by their own intervals.
-    fn flattened(&self, rank: u8, cuts: &[(u64, Id)]) -> Vec<(u64, Id)> {
-        let mut out: Vec<(u64, Id)> = Vec::with_capacity(cuts.len());
+    fn flattened(&self, rank: u8, cuts: &[Cut]) -> Vec<Cut> {
+        let mut out: Vec<Cut> = Vec::with_capacity(cuts.len());
         for (at, (start, child)) in cuts.iter().enumerate() {
-            match self.node(*child) {
-                Node::Test {
+            match self.head(*child) {
+                Head::Test {
                     rank: r,
-                    cuts: inner,
-                } if *r == rank => {
-                    let end = cuts.get(at + 1).map(|(next, _)| *next);
+                    first,
+                    end,
+                } if r == rank => {
+                    let inner = self.cuts(first, end);
+                    let stop = cuts.get(at + 1).map(|(next, _)| *next);
                     out.push((*start, Self::child(inner, *start)));
-                    let within =
-                        |(at, _): &&(u64, Id)| at > start && end.is_none_or(|end| *at < end);
+                    let within = |(at, _): &&Cut| at > start && stop.is_none_or(|stop| *at < stop);
                     out.extend(inner.iter().filter(within).copied());
                 }
                 _ => out.push((*start, *child)),
@@ -179,17 +199,14 @@ impl Store {
         out
     }
 
-    fn rank(&self, id: Id) -> Option<u8> {
-        match self.node(id) {
-            Node::Leaf(_) => None,
-            Node::Test { rank, .. } => Some(*rank),
-        }
-    }
-
     /// The diagram for one value of a field that it may test first.
     fn at(&self, id: Id, rank: u8, value: u64) -> Id {
-        match self.node(id) {
-            Node::Test { rank: r, cuts } if *r == rank => Self::child(cuts, value),
+        match self.head(id) {
+            Head::Test {
+                rank: r,
+                first,
+                end,
+            } if r == rank => Self::child(self.cuts(first, end), value),
             _ => id,
         }
     }

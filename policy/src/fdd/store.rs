@@ -1,8 +1,12 @@
 //! Where diagrams live: every distinct node and action once.
+//!
+//! Edges of all nodes stand in one vector and nodes refer to their part of it, so an operation
+//! reads its operands without copying them, and nothing is counted or freed while it runs. Results
+//! are put together on a stack that all operations share ([`Store::push_edge`]).
 
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
+use super::hash::{FastMap, hash_of};
 use super::{Order, TESTED};
 use crate::field::{Field, OWNER};
 use crate::packet::{LabelId, NO_LABEL};
@@ -16,31 +20,43 @@ pub struct Id(pub(super) u32);
 pub(super) struct ActionId(pub(super) u32);
 
 /// Assignments to fields, by rank, each rank once; [`OWNER`] is a value of [`Field::Port`].
-pub type Action = Rc<[(u8, u64)]>;
+pub type Action = [(u8, u64)];
 
 /// What a diagram leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leaf {
     /// Actions on copies of the packet, each with its first label.
-    pub(super) copies: Rc<[(ActionId, LabelId)]>,
+    pub(super) copies: Arc<[(ActionId, LabelId)]>,
     /// First label of the drops reached.
     pub dropped: LabelId,
     /// No arm of a conditional has decided yet; never in a finished diagram.
     pub(super) undecided: bool,
 }
 
+/// Where an interval starts, and where it leads.
+pub type Cut = (u64, Id);
+
 /// A node of a diagram.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Node {
+#[derive(Clone, Copy, Debug)]
+pub enum Node<'a> {
     /// The end.
-    Leaf(Leaf),
+    Leaf(&'a Leaf),
     /// A test.
     Test {
         /// Rank of the tested field.
         rank: u8,
         /// Where each interval starts, from 0, and where it leads; neighbours differ.
-        cuts: Rc<[(u64, Id)]>,
+        cuts: &'a [Cut],
     },
+}
+
+/// A node as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Head {
+    /// Index of the leaf.
+    Leaf(u32),
+    /// Rank, and the part of the edges that is the node's.
+    Test { rank: u8, first: u32, end: u32 },
 }
 
 /// The diagrams of a compilation would be larger than the limit, or take longer.
@@ -48,26 +64,32 @@ pub enum Node {
 #[error("compiling this policy takes more than {0} steps")]
 pub struct TooLarge(pub usize);
 
-/// What operations remember.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Memo {
-    Apply(super::apply::Operation, Id, Id),
-    Map(super::apply::LeafMap, Id),
-    Sequence(Id, Id),
-    Act(ActionId, LabelId, Id),
-    Multiplex(u8, Rc<[(u64, Id)]>),
-    Canonical(super::canonical::Mode, u8, Id),
-}
+/// What operations remember; the numbers are ids of nodes, actions and labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Memo(
+    pub(super) u32,
+    pub(super) u32,
+    pub(super) u32,
+    pub(super) u32,
+);
 
-/// All nodes, actions and remembered results of one compilation.
+/// All nodes, actions and remembered results of one compilation, or of several of one session.
 pub struct Store {
-    nodes: Vec<Node>,
-    node_ids: HashMap<Node, Id>,
-    actions: Vec<Action>,
-    action_ids: HashMap<Action, ActionId>,
-    pub(super) memo: HashMap<Memo, Id>,
+    heads: Vec<Head>,
+    edges: Vec<Cut>,
+    leaves: Vec<Leaf>,
+    leaf_ids: FastMap<Leaf, Id>,
+    /// First test node with a hash; the others follow by `next_test`.
+    test_ids: FastMap<u64, Id>,
+    next_test: FastMap<Id, Id>,
+    actions: Vec<Box<Action>>,
+    action_ids: FastMap<Box<Action>, ActionId>,
+    pub(super) memo: FastMap<Memo, Id>,
+    pub(super) multiplexed: FastMap<(u8, Box<[Cut]>), Id>,
     /// Fields and values at which a diagram is split: the same form as an action.
-    pub(super) splits: HashMap<(super::canonical::Mode, Id), Action>,
+    pub(super) splits: FastMap<(super::canonical::Mode, Id), Arc<Action>>,
+    /// Edges of nodes in the making.
+    stack: Vec<Cut>,
     /// Greatest value of each field, by rank.
     greatest: [u64; TESTED],
     order: Order,
@@ -96,28 +118,48 @@ impl Store {
             _ => field.max(),
         });
         let mut store = Store {
-            nodes: Vec::new(),
-            node_ids: HashMap::new(),
+            heads: Vec::new(),
+            edges: Vec::new(),
+            leaves: Vec::new(),
+            leaf_ids: FastMap::default(),
+            test_ids: FastMap::default(),
+            next_test: FastMap::default(),
             actions: Vec::new(),
-            action_ids: HashMap::new(),
-            memo: HashMap::new(),
-            splits: HashMap::new(),
+            action_ids: FastMap::default(),
+            memo: FastMap::default(),
+            multiplexed: FastMap::default(),
+            splits: FastMap::default(),
+            stack: Vec::new(),
             greatest,
             order,
             steps: 0,
             max_steps,
         };
-        let keep = store.action(Vec::new());
+        let keep = store.action(&[]);
         debug_assert_eq!(keep, KEEP);
         let empty = store.drop(NO_LABEL);
-        let identity = store.decided(Rc::new([(KEEP, NO_LABEL)]), NO_LABEL);
-        let undecided = store.intern(Node::Leaf(Leaf {
-            copies: Rc::new([]),
+        let identity = store.decided(&[(KEEP, NO_LABEL)], NO_LABEL);
+        let undecided = store.intern_leaf(Leaf {
+            copies: Arc::new([]),
             dropped: NO_LABEL,
             undecided: true,
-        }));
+        });
         debug_assert_eq!((empty, identity, undecided), (EMPTY, IDENTITY, UNDECIDED));
         store
+    }
+
+    /// Starts to count steps from zero, for another compilation in the same store.
+    #[expect(dead_code, reason = "for compilations that follow one another")]
+    pub(crate) fn restart(&mut self, max_steps: usize) {
+        self.steps = 0;
+        self.max_steps = max_steps;
+        self.stack.clear();
+    }
+
+    /// Steps counted so far.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     /// The order of tests.
@@ -135,19 +177,56 @@ impl Store {
     /// Number of nodes made so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.heads.len()
     }
 
     /// Whether there are no nodes; there always are.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.heads.is_empty()
+    }
+
+    /// Nodes, edges and remembered results together: what the store takes of memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.heads.len() + self.edges.len() + self.memo.len() + self.multiplexed.len()
     }
 
     /// The root node of a diagram.
     #[must_use]
-    pub fn node(&self, id: Id) -> &Node {
-        &self.nodes[id.0 as usize]
+    pub fn node(&self, id: Id) -> Node<'_> {
+        match self.head(id) {
+            Head::Leaf(leaf) => Node::Leaf(&self.leaves[leaf as usize]),
+            Head::Test { rank, first, end } => Node::Test {
+                rank,
+                cuts: &self.edges[first as usize..end as usize],
+            },
+        }
+    }
+
+    pub(super) fn head(&self, id: Id) -> Head {
+        self.heads[id.0 as usize]
+    }
+
+    /// The edge at a place between the two of a test's [`Head`].
+    pub(super) fn edge(&self, at: u32) -> Cut {
+        self.edges[at as usize]
+    }
+
+    pub(super) fn cuts(&self, first: u32, end: u32) -> &[Cut] {
+        &self.edges[first as usize..end as usize]
+    }
+
+    pub(super) fn leaf_at(&self, index: u32) -> &Leaf {
+        &self.leaves[index as usize]
+    }
+
+    /// The rank of the test that a diagram starts with; [`TESTED`] for a leaf.
+    pub(super) fn rank(&self, id: Id) -> u8 {
+        match self.head(id) {
+            Head::Leaf(_) => TESTED as u8,
+            Head::Test { rank, .. } => rank,
+        }
     }
 
     /// The copies of a leaf with their assignments and labels.
@@ -163,30 +242,35 @@ impl Store {
 
     /// The child of a test for a value.
     #[must_use]
-    pub fn child(cuts: &[(u64, Id)], value: u64) -> Id {
+    pub fn child(cuts: &[Cut], value: u64) -> Id {
         // The first interval starts at zero, so there is always one before.
         cuts[cuts.partition_point(|(start, _)| *start <= value) - 1].1
     }
 
-    fn intern(&mut self, node: Node) -> Id {
-        if let Some(id) = self.node_ids.get(&node) {
+    fn add(&mut self, head: Head) -> Id {
+        let id = Id(self.heads.len() as u32);
+        self.heads.push(head);
+        id
+    }
+
+    fn intern_leaf(&mut self, leaf: Leaf) -> Id {
+        if let Some(id) = self.leaf_ids.get(&leaf) {
             return *id;
         }
-        let id = Id(self.nodes.len() as u32);
-        self.nodes.push(node.clone());
-        self.node_ids.insert(node, id);
+        let id = self.add(Head::Leaf(self.leaves.len() as u32));
+        self.leaves.push(leaf.clone());
+        self.leaf_ids.insert(leaf, id);
         id
     }
 
     /// The action with these assignments, sorted by rank.
-    pub(super) fn action(&mut self, assignments: Vec<(u8, u64)>) -> ActionId {
-        let action: Action = assignments.into();
-        if let Some(id) = self.action_ids.get(&action) {
+    pub(super) fn action(&mut self, assignments: &Action) -> ActionId {
+        if let Some(id) = self.action_ids.get(assignments) {
             return *id;
         }
         let id = ActionId(self.actions.len() as u32);
-        self.actions.push(action.clone());
-        self.action_ids.insert(action, id);
+        self.actions.push(assignments.into());
+        self.action_ids.insert(assignments.into(), id);
         id
     }
 
@@ -199,29 +283,76 @@ impl Store {
         self.spend(copies.len())?;
         copies.sort_unstable();
         copies.dedup_by_key(|(action, _)| *action);
-        Ok(self.decided(copies.into(), dropped))
+        Ok(self.decided(&copies, dropped))
     }
 
     /// The leaf with these copies, which are sorted and distinct.
-    fn decided(&mut self, copies: Rc<[(ActionId, LabelId)]>, dropped: LabelId) -> Id {
-        self.intern(Node::Leaf(Leaf {
-            copies,
+    fn decided(&mut self, copies: &[(ActionId, LabelId)], dropped: LabelId) -> Id {
+        self.intern_leaf(Leaf {
+            copies: copies.into(),
             dropped,
             undecided: false,
-        }))
+        })
     }
 
-    /// The test of a field with these intervals, or the one child that they all lead to.
-    pub(super) fn test(&mut self, rank: u8, mut cuts: Vec<(u64, Id)>) -> Result<Id, TooLarge> {
-        cuts.dedup_by_key(|(_, child)| *child);
-        self.spend(cuts.len())?;
-        match cuts.as_slice() {
-            [(_, only)] => Ok(*only),
-            _ => Ok(self.intern(Node::Test {
-                rank,
-                cuts: cuts.into(),
-            })),
+    /// Where the edges of a new node begin; its [`Store::push_edge`]s follow, then its
+    /// [`Store::test`].
+    pub(super) fn begin(&self) -> usize {
+        self.stack.len()
+    }
+
+    /// Adds an edge to the node that began at `base`, unless its neighbour leads there already.
+    pub(super) fn push_edge(&mut self, base: usize, start: u64, child: Id) {
+        match self.stack.get(base..).and_then(<[Cut]>::last) {
+            Some((_, last)) if *last == child => {}
+            _ => self.stack.push((start, child)),
         }
+    }
+
+    /// Takes the edges of the node that began at `base` back.
+    pub(super) fn take_edges(&mut self, base: usize) -> Vec<Cut> {
+        self.stack.split_off(base)
+    }
+
+    /// The test of a field with the edges pushed since `base`, or the one child that they all lead
+    /// to.
+    pub(super) fn test(&mut self, rank: u8, base: usize) -> Result<Id, TooLarge> {
+        self.spend(self.stack.len() - base)?;
+        let id = match &self.stack[base..] {
+            [(_, only)] => *only,
+            _ => self.intern_test(rank, base),
+        };
+        self.stack.truncate(base);
+        Ok(id)
+    }
+
+    fn intern_test(&mut self, rank: u8, base: usize) -> Id {
+        let cuts = &self.stack[base..];
+        let hash = hash_of(&(rank, cuts));
+        let known = self.test_ids.get(&hash).copied();
+        let mut at = known;
+        while let Some(id) = at {
+            if let Head::Test {
+                rank: r,
+                first,
+                end,
+            } = self.head(id)
+                && r == rank
+                && self.cuts(first, end) == cuts
+            {
+                return id;
+            }
+            at = self.next_test.get(&id).copied();
+        }
+        let first = self.edges.len() as u32;
+        self.edges.extend_from_slice(&self.stack[base..]);
+        let end = self.edges.len() as u32;
+        let id = self.add(Head::Test { rank, first, end });
+        if let Some(known) = known {
+            self.next_test.insert(id, known);
+        }
+        self.test_ids.insert(hash, id);
+        id
     }
 
     /// Counts work against the limit.
@@ -245,28 +376,32 @@ impl Store {
             return Ok(if zero { IDENTITY } else { EMPTY });
         }
         let greatest = self.greatest(rank);
-        let mut cuts = vec![(0, EMPTY)];
+        let base = self.begin();
+        if ranges.first().is_none_or(|(first, _)| *first > 0) {
+            self.push_edge(base, 0, EMPTY);
+        }
         for (first, last) in ranges {
-            if cuts.last().is_some_and(|(start, _)| start == first) {
-                cuts.pop();
+            // Ranges that touch are one interval.
+            if self.stack.len() > base && self.stack.last() == Some(&(*first, EMPTY)) {
+                self.stack.pop();
             }
-            cuts.push((*first, IDENTITY));
+            self.push_edge(base, *first, IDENTITY);
             if *last < greatest {
-                cuts.push((last + 1, EMPTY));
+                self.push_edge(base, last + 1, EMPTY);
             }
         }
-        self.test(rank, cuts)
+        self.test(rank, base)
     }
 
     /// Sets a field, with a label.
     pub fn assign(&mut self, field: Field, value: u64, label: LabelId) -> Id {
         let rank = self.order.rank(field);
-        let action = self.action(vec![(rank, value)]);
-        self.decided(Rc::new([(action, label)]), NO_LABEL)
+        let action = self.action(&[(rank, value)]);
+        self.decided(&[(action, label)], NO_LABEL)
     }
 
     /// Drops, with a label.
     pub fn drop(&mut self, label: LabelId) -> Id {
-        self.decided(Rc::new([]), label)
+        self.decided(&[], label)
     }
 }

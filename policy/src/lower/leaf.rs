@@ -20,12 +20,12 @@ pub(super) fn lower_leaf(
     let mut first = NO_LABEL;
     for (action, label) in fdd.store.copies(leaf) {
         copies.push(copied(fdd, policy, action)?);
-        first = first.min(label);
+        first = first.min(fdd.labels.label(label));
     }
     copies.sort_by_cached_key(bytes);
     copies.dedup();
     let label = if copies.is_empty() {
-        policy.label(leaf.dropped, true)
+        policy.label(fdd.labels.label(leaf.dropped), true)
     } else {
         policy.label(first, false)
     };

@@ -5,21 +5,26 @@
 //! do is refused by name, and nothing is ever left out to make a policy fit.
 
 mod leaf;
+mod names;
 mod radix;
 mod refused;
+mod specialise;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sunwire_dataplane_common::flow_key::Field as TableField;
 use sunwire_dataplane_common::tables::MAX_DEPTH;
 
 use crate::compile::Fdd;
+use crate::fdd::hash::FastMap;
 use crate::fdd::{Id, Node};
 use crate::feature::Feature;
 use crate::field::Field;
-use crate::tables::{AddressClass, Digest, FlowTables, TableNode, Value};
+use crate::tables::{AddressClass, Digest, FlowTables, Leaf, TableNode, Value};
 use crate::term::Resolved;
+pub(crate) use names::ClassNames;
 pub use refused::Refused;
+pub use specialise::{Hosted, specialise};
 
 /// What the data plane has room for, per network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,36 +61,34 @@ pub fn lower(fdd: &Fdd, policy: &Resolved, capacity: &Capacity) -> Result<FlowTa
     if let Some((feature, _)) = policy.needs().first() {
         return Err(Refused::NotSupported(*feature));
     }
-    let mut lowering = Lowering {
-        fdd,
-        policy,
-        done: HashMap::new(),
-        depths: HashMap::new(),
-        tables: FlowTables {
-            root: Digest([0; 32]),
-            nodes: BTreeMap::new(),
-            leaves: BTreeMap::new(),
-            classes: Vec::new(),
-            class_none: fdd.atoms.digests[fdd.atoms.none as usize],
-        },
+    let mut lowered = Lowered::default();
+    let root = lowered.lower(fdd, policy, fdd.root, &ClassNames::new(&fdd.atoms))?;
+    let tables = FlowTables {
+        root,
+        nodes: lowered.nodes.into_iter().collect(),
+        leaves: lowered.leaves.into_iter().collect(),
+        classes: classes(fdd),
+        class_none: fdd.atoms.digest(fdd.atoms.none()),
     };
-    let root = lowering.node(fdd.root)?;
-    let depth = lowering.depth(root);
-    let mut tables = lowering.tables;
-    tables.root = root;
-    let regions = fdd.atoms.regions.iter();
-    tables.classes = regions
-        .map(|(prefix, class)| AddressClass {
-            address: prefix.family.address(prefix.first),
-            prefix: prefix.length,
-            class: fdd.atoms.digests[*class as usize],
-        })
-        .collect();
-    check(&tables, depth, capacity)?;
+    check(&tables, capacity)?;
     Ok(tables)
 }
 
-fn check(tables: &FlowTables, depth: usize, capacity: &Capacity) -> Result<(), Refused> {
+/// The class of every prefix.
+pub(crate) fn classes(fdd: &Fdd) -> Vec<AddressClass> {
+    let regions = fdd.atoms.regions().iter();
+    regions
+        .map(|(prefix, class)| AddressClass {
+            address: prefix.family.address(prefix.first),
+            prefix: prefix.length,
+            class: fdd.atoms.digest(*class),
+        })
+        .collect()
+}
+
+/// Refuses tables that do not fit.
+pub(crate) fn check(tables: &FlowTables, capacity: &Capacity) -> Result<(), Refused> {
+    let depth = tables.depth();
     if depth > MAX_DEPTH {
         return Err(Refused::TooDeep { depth });
     }
@@ -94,10 +97,9 @@ fn check(tables: &FlowTables, depth: usize, capacity: &Capacity) -> Result<(), R
         .values()
         .map(|leaf| leaf.label.as_str())
         .collect();
-    let edges = tables.nodes.values().map(|node| node.edges.len()).sum();
     for (what, count, limit) in [
         ("table nodes", tables.nodes.len(), capacity.nodes),
-        ("table edges", edges, capacity.edges),
+        ("table edges", tables.edge_count(), capacity.edges),
         ("verdicts", tables.leaves.len(), capacity.leaves),
         ("address prefixes", tables.classes.len(), capacity.prefixes),
         ("labels", labels.len(), capacity.labels),
@@ -109,40 +111,76 @@ fn check(tables: &FlowTables, depth: usize, capacity: &Capacity) -> Result<(), R
     Ok(())
 }
 
+/// Everything that was lowered: tables, and which diagram each is of.
+#[derive(Default)]
+pub(crate) struct Lowered {
+    done: FastMap<Id, Digest>,
+    pub(crate) nodes: BTreeMap<Digest, TableNode>,
+    pub(crate) leaves: BTreeMap<Digest, Leaf>,
+}
+
+impl Lowered {
+    /// The tables of a diagram, by their root.
+    pub(crate) fn lower(
+        &mut self,
+        fdd: &Fdd,
+        policy: &Resolved,
+        root: Id,
+        names: &ClassNames,
+    ) -> Result<Digest, Refused> {
+        let mut lowering = Lowering {
+            fdd,
+            policy,
+            names,
+            lowered: self,
+        };
+        lowering.node(root)
+    }
+
+    /// Forgets which diagram each table is of, when the same diagram would be another table now.
+    #[expect(dead_code, reason = "for compilations that follow one another")]
+    pub(crate) fn forget_diagrams(&mut self) {
+        self.done.clear();
+    }
+}
+
 struct Lowering<'a> {
     fdd: &'a Fdd,
     policy: &'a Resolved,
-    done: HashMap<Id, Digest>,
-    depths: HashMap<Digest, usize>,
-    tables: FlowTables,
+    names: &'a ClassNames,
+    lowered: &'a mut Lowered,
 }
 
 impl Lowering<'_> {
+    /// A diagram is no deeper than there are fields, and so is this recursion.
     fn node(&mut self, id: Id) -> Result<Digest, Refused> {
-        if let Some(done) = self.done.get(&id) {
+        if let Some(done) = self.lowered.done.get(&id) {
             return Ok(*done);
         }
-        let digest = match self.fdd.store.node(id).clone() {
+        let fdd = self.fdd;
+        let digest = match fdd.store.node(id) {
             Node::Leaf(leaf) => {
-                let leaf = leaf::lower_leaf(self.fdd, self.policy, &leaf)?;
+                let leaf = leaf::lower_leaf(fdd, self.policy, leaf)?;
                 let digest = leaf::digest(&leaf);
-                self.tables.leaves.insert(digest, leaf);
+                self.lowered.leaves.insert(digest, leaf);
                 digest
             }
             Node::Test { rank, cuts } => {
-                let mut parts = Vec::with_capacity(cuts.len());
-                for (start, child) in cuts.iter() {
-                    parts.push((*start, self.node(*child)?));
+                let mut parts: Vec<(u64, Digest)> = Vec::with_capacity(cuts.len());
+                for (start, child) in cuts {
+                    let child = self.node(*child)?;
+                    // Different diagrams may lower to one table, when they differ by unused labels.
+                    if parts.last().is_none_or(|(_, last)| *last != child) {
+                        parts.push((*start, child));
+                    }
                 }
-                // Different diagrams may lower to one table, when they differ by unused labels.
-                parts.dedup_by_key(|(_, child)| *child);
                 match parts.as_slice() {
                     [(_, only)] => *only,
-                    _ => self.test(self.fdd.store.order().0[usize::from(rank)], &parts)?,
+                    _ => self.test(fdd.store.order().0[usize::from(rank)], &parts)?,
                 }
             }
         };
-        self.done.insert(id, digest);
+        self.lowered.done.insert(id, digest);
         Ok(digest)
     }
 
@@ -182,24 +220,41 @@ impl Lowering<'_> {
 
     /// A test of an address class: one exact node, with the most frequent child as default.
     fn class_test(&mut self, field: TableField, parts: &[(u64, Digest)]) -> Digest {
-        let count = u64::from(self.fdd.atoms.count());
-        let default = radix::most_frequent(parts, count);
-        let mut edges = Vec::new();
+        let names = self.names;
+        let end = |at: usize| parts.get(at + 1).map_or(u64::MAX, |(next, _)| *next);
+        let mut covered: Vec<(Digest, usize)> = Vec::new();
+        let mut places: FastMap<u64, usize> = FastMap::default();
         for (at, (start, child)) in parts.iter().enumerate() {
-            let end = parts.get(at + 1).map_or(count, |(next, _)| *next);
-            if *child != default {
-                edges.extend((*start..end).map(|class| {
-                    let class = self.fdd.atoms.digests[class as usize];
-                    (Value::Class(class), *child)
-                }));
+            let classes = names.count(*start, end(at));
+            if classes == 0 {
+                continue;
+            }
+            // Digests are hashes, and few: equal first words of different ones are found out below.
+            let place = *places.entry(child.first_word()).or_insert(covered.len());
+            match covered.get_mut(place) {
+                Some((known, count)) if known == child => *count += classes,
+                _ => covered.push((*child, classes)),
             }
         }
-        edges.sort_unstable();
+        let default = most_frequent(covered.iter().copied());
+        if covered.iter().all(|(child, _)| *child == default) {
+            return default;
+        }
+        let mut edges: Vec<(u32, Digest)> = Vec::new();
+        for (at, (start, child)) in parts.iter().enumerate() {
+            if *child != default {
+                edges.extend(names.places(*start, end(at)).map(|place| (place, *child)));
+            }
+        }
+        edges.sort_unstable_by_key(|(place, _)| *place);
+        let edges = edges.into_iter();
         self.insert_node(TableNode {
             field,
             shift: 0,
             width: 32,
-            edges,
+            edges: edges
+                .map(|(place, child)| (Value::Class(names.name(place)), child))
+                .collect(),
             default,
         })
     }
@@ -227,25 +282,15 @@ impl Lowering<'_> {
 
     fn insert_node(&mut self, node: TableNode) -> Digest {
         let digest = node_digest(&node);
-        self.tables.nodes.insert(digest, node);
+        self.lowered.nodes.insert(digest, node);
         digest
     }
+}
 
-    /// Nodes on the longest path from here.
-    fn depth(&mut self, digest: Digest) -> usize {
-        if let Some(depth) = self.depths.get(&digest) {
-            return *depth;
-        }
-        let Some(node) = self.tables.nodes.get(&digest) else {
-            return 0;
-        };
-        let edges = node.edges.iter().map(|(_, child)| *child);
-        let children: BTreeSet<Digest> = edges.chain([node.default]).collect();
-        let below = children.into_iter().map(|child| self.depth(child)).max();
-        let depth = below.unwrap_or(0) + 1;
-        self.depths.insert(digest, depth);
-        depth
-    }
+/// The child that most values lead to; of several, the least digest.
+fn most_frequent(covered: impl Iterator<Item = (Digest, usize)>) -> Digest {
+    let best = covered.max_by_key(|(child, values)| (*values, std::cmp::Reverse(*child)));
+    best.map_or(Digest([0; 32]), |(child, _)| child)
 }
 
 fn node_digest(node: &TableNode) -> Digest {

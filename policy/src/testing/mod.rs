@@ -5,9 +5,11 @@
 //! - [`packets`]: random packets that can exist on a wire and enter at its endpoints.
 //! - [`programs`]: random programs for the verifier, with packets.
 //! - [`targets`]: what the fuzzers feed.
+//! - [`fat_tree`]: routing in fat trees, to measure the compiler by.
 //! - [`for_all`]: runs a property, printing the seed that repeats it.
 
 mod environment;
+pub mod fat_tree;
 mod packets;
 mod policies;
 pub mod programs;
