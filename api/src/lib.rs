@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod analysis;
 mod cidr;
 #[cfg(feature = "client")]
 pub mod client;
@@ -30,6 +31,11 @@ mod resource;
 mod status;
 mod vni;
 
+pub use analysis::{
+    AssertionResult, AssertionVerdict, ExplainRequest, PacketChange, PacketChangeKind,
+    PolicyClause, PolicyCondition, PolicyCopy, PolicyDecision, PolicyExplanation, PolicyPlan,
+    PolicyTestResult, PolicyVerification, ReachabilityChange,
+};
 pub use cidr::{Cidr, CidrError};
 pub use endpoint::{
     Endpoint, EndpointCreate, EndpointPatch, EndpointSpec, EndpointState, EndpointStatus, Labels,

@@ -267,6 +267,8 @@ problem_codes! {
     LabelInvalid = "label-invalid", 422, "A label is wrong";
     /// The policy's text has errors; `diagnostics` holds them all.
     PolicyInvalid = "policy-invalid", 422, "The policy has errors";
+    /// What was asked about the policy takes more than the controller spends on it.
+    Undecided = "undecided", 422, "The question is too large";
     /// The Idempotency-Key was used with another request.
     IdempotencyKeyReused = "idempotency-key-reused", 422, "The Idempotency-Key was used before";
     /// A write of an existing resource has no `If-Match` and no `Idempotency-Key`.

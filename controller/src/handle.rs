@@ -7,6 +7,7 @@ use sunwire_api::{Problem, ProblemCode};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::beside::Beside;
 use crate::command::Proposal;
 use crate::effects::Effects;
 use crate::examine::Prepared;
@@ -22,6 +23,7 @@ pub(crate) struct Handle {
     messages: mpsc::Sender<Message>,
     ticks: watch::Receiver<Tick>,
     examining: Arc<Mutex<()>>,
+    beside: Beside,
 }
 
 impl Handle {
@@ -30,12 +32,18 @@ impl Handle {
             messages,
             ticks,
             examining: Arc::default(),
+            beside: Beside::default(),
         }
     }
 
     /// Changes whenever something may have happened.
     pub(crate) fn ticks(&self) -> watch::Receiver<Tick> {
         self.ticks.clone()
+    }
+
+    /// Where long work is done that changes nothing.
+    pub(crate) fn beside(&self) -> &Beside {
+        &self.beside
     }
 
     /// Proposes a change. `view` makes the answer out of the state right after it; it is returned

@@ -24,7 +24,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod analyze;
 mod audit;
+mod beside;
 pub mod command;
 mod compile;
 mod confirmations;
@@ -36,6 +38,7 @@ mod handle;
 pub mod listen;
 pub mod log;
 mod owner;
+mod packet_json;
 mod policy_check;
 mod refusal;
 mod report;
@@ -45,4 +48,5 @@ pub mod state;
 mod wire;
 
 pub use controller::{Config, Controller, OpenError, RunError};
+pub use packet_json::{PacketError, packet_of_json};
 pub use refusal::Refusal;

@@ -15,12 +15,14 @@ use sunwire_controller::log::{Log, RedbLog, replay};
 use sunwire_controller::state::State;
 
 /// Texts of which some compile, some do so only with certain endpoints, and one never does.
-const TEXTS: [&str; 5] = [
+const TEXTS: [&str; 6] = [
     "network n1\npolicy main = forward\n",
     "network n1\nset web = labels(tier = \"web\")\npolicy main = if dst in web then forward else drop \"no\"\n",
     "network n1\npolicy main = if dst = e1 then forward else drop \"no\"\n",
     "network n2\npolicy main = if src = e2 then drop \"no\" else forward\n",
     "network n1\npolicy main = if\n",
+    "network n1\nset web = labels(tier = \"web\")\nset db = labels(tier = \"db\")\n\
+     policy main = if dst in web then forward else drop \"no\"\nassert isolated(web, db)\n",
 ];
 
 fn name(kind: &'static str, count: usize) -> impl Strategy<Value = Name> {
@@ -156,12 +158,13 @@ fn proposal() -> impl Strategy<Value = Proposal> {
         command(),
         precondition,
         proptest::option::weighted(0.1, key),
+        proptest::bool::weighted(0.2),
     )
-        .prop_map(|(command, precondition, key)| Proposal {
+        .prop_map(|(command, precondition, key, force)| Proposal {
             command,
             precondition,
             key,
-            force: false,
+            force,
         })
 }
 
@@ -250,7 +253,24 @@ fn step() -> impl Strategy<Value = Vec<Proposal>> {
             },
         ])
     });
+    let break_assertion = (name("p", 2), any::<bool>()).prop_map(move |(policy, force)| {
+        let label = |endpoint: &str, tier: &str| Command::UpdateEndpoint {
+            name: endpoint.parse().unwrap(),
+            labels: [("tier".to_owned(), Some(tier.to_owned()))].into(),
+        };
+        let mut proposals = internal(vec![
+            put_policy(policy.clone(), TEXTS[5], None),
+            put_policy(policy, TEXTS[5], None),
+            label("e1", "web"),
+            label("e3", "db"),
+        ]);
+        // The first creates it, or the second replaces what is there.
+        proposals[0].precondition = Precondition::Absent;
+        proposals[3].force = force;
+        proposals
+    });
     prop_oneof![
+        2 => break_assertion,
         1 => leave,
         20 => proposal().prop_map(|proposal| vec![proposal]),
         2 => whole_move,
@@ -578,6 +598,7 @@ fn the_generator_reaches_moves_programs_and_refusals() {
     let mut runner = TestRunner::deterministic();
     let (mut moved, mut programs, mut unchanged, mut broken) = (0, 0, 0, 0);
     let (mut staged, mut on_trial, mut reverted) = (0, 0, 0);
+    let (mut violated, mut kept_from_it) = (0, 0);
     for _ in 0..400 {
         let proposals = proposals().new_tree(&mut runner).unwrap().current();
         let mut state = State::default();
@@ -588,6 +609,8 @@ fn the_generator_reaches_moves_programs_and_refusals() {
                 Err(Refusal::Problem(problem)) => {
                     let policy_broken = sunwire_api::ProblemCode::PolicyBroken;
                     broken += usize::from(problem.code == policy_broken);
+                    let assertion = sunwire_api::ProblemCode::AssertionViolated;
+                    kept_from_it += usize::from(problem.code == assertion);
                 }
                 Ok(_) => {
                     let finish = matches!(proposal.command, Command::FinishMove { .. });
@@ -602,7 +625,12 @@ fn the_generator_reaches_moves_programs_and_refusals() {
         let policies = state.policies().values();
         let waiting = policies.filter(|policy| policy.unconfirmed.is_some());
         on_trial += waiting.count();
+        let policies = state.policies().values();
+        let broken = policies.filter(|policy| !policy.violations.is_empty());
+        violated += broken.count();
     }
+    println!("{violated} violated, {kept_from_it} kept from it");
+    assert!(violated >= 3 && kept_from_it >= 3);
     println!("{staged} staged, {on_trial} on trial, {reverted} put back");
     assert!(staged >= 10 && on_trial >= 10 && reverted >= 3);
     println!("{moved} moved, {programs} programs, {unchanged} unchanged, {broken} broken");

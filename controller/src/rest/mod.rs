@@ -9,6 +9,7 @@ mod networks;
 mod nodes;
 mod openapi;
 mod policies;
+mod policy_analysis;
 mod policy_stage;
 mod policy_texts;
 mod request;
@@ -50,7 +51,7 @@ pub(crate) fn router(handle: Handle) -> Router {
         )
         .route("/v1/policies", get(policies::list))
         // A policy cannot be named `check`: the path is the compiler's.
-        .route("/v1/policies/check", post(policies::check))
+        .route("/v1/policies/check", post(policy_analysis::check))
         .route(
             "/v1/policies/{name}",
             get(policies::show)
@@ -58,6 +59,16 @@ pub(crate) fn router(handle: Handle) -> Router {
                 .delete(policies::delete),
         )
         .route("/v1/policies/{name}/text", get(policies::text))
+        .route(
+            "/v1/policies/{name}/check",
+            post(policy_analysis::check_stored),
+        )
+        .route("/v1/policies/{name}/plan", post(policy_analysis::plan))
+        .route("/v1/policies/{name}/verify", post(policy_analysis::verify))
+        .route(
+            "/v1/policies/{name}/explain",
+            post(policy_analysis::explain),
+        )
         .route("/v1/policies/{name}/apply", post(policy_texts::apply))
         .route("/v1/policies/{name}/confirm", post(policy_texts::confirm))
         .route("/v1/policies/{name}/rollback", post(policy_texts::rollback))

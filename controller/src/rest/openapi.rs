@@ -3,7 +3,9 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{endpoints, networks, nodes, policies, policy_stage, policy_texts, status};
+use super::{
+    endpoints, networks, nodes, policies, policy_analysis, policy_stage, policy_texts, status,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,11 +30,15 @@ use super::{endpoints, networks, nodes, policies, policy_stage, policy_texts, st
         endpoints::begin_move,
         endpoints::abort_move,
         policies::list,
-        policies::check,
         policies::show,
         policies::text,
         policies::put,
         policies::delete,
+        policy_analysis::check,
+        policy_analysis::check_stored,
+        policy_analysis::plan,
+        policy_analysis::verify,
+        policy_analysis::explain,
         policy_texts::apply,
         policy_texts::confirm,
         policy_texts::rollback,

@@ -1,10 +1,10 @@
-//! Policies as resources: list, check, show, put, delete.
+//! Policies as resources: list, show, put, delete.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use sunwire_api::{Deleted, Name, Page, Policy, PolicyChecked, PolicyText, Problem, ProblemCode};
+use sunwire_api::{Deleted, Name, Page, Policy, PolicyText, Problem, ProblemCode};
 
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
@@ -12,7 +12,6 @@ use super::request::{NoBody, Parameters, PolicyName, PolicySource, Write, WriteQ
 use crate::command::{Command, Note, Proposal};
 use crate::confirmations::now_unix_ms;
 use crate::handle::Handle;
-use crate::state;
 
 /// Lists policies.
 #[utoipa::path(
@@ -31,33 +30,6 @@ pub(crate) async fn list(
         })
         .await??;
     Ok(Json(page))
-}
-
-/// Compiles a text against the networks, endpoints and nodes as they are, and changes nothing.
-#[utoipa::path(
-    post, path = "/v1/policies/check", tag = "policies",
-    request_body(content(
-        (PolicyText = "application/json"), (String = "text/plain"),
-    )),
-    responses((status = 200, body = PolicyChecked), (status = "4XX", body = Problem)),
-)]
-pub(crate) async fn check(
-    State(handle): State<Handle>,
-    write: Write<PolicySource>,
-) -> Result<Json<PolicyChecked>, Failure> {
-    let text = write.body.0;
-    let environment = handle.read(|cluster| cluster.state.environment()).await?;
-    // Not on the owner's thread: nobody has to wait for a check.
-    let compiled = tokio::task::spawn_blocking(move || state::check(&text, &environment))
-        .await
-        .map_err(|_| Failure::new(ProblemCode::Internal, "the compiler failed"))??;
-    Ok(Json(PolicyChecked {
-        network: compiled.network,
-        table_nodes: compiled.tables.nodes.len() as u64,
-        leaves: compiled.tables.leaves.len() as u64,
-        address_prefixes: compiled.tables.classes.len() as u64,
-        warnings: compiled.warnings,
-    }))
 }
 
 /// Shows a policy.

@@ -78,6 +78,9 @@ pub(crate) struct MergePatch<T>(pub(crate) T);
 /// A policy's text: in JSON, or as it is.
 pub(crate) struct PolicySource(pub(crate) String);
 
+/// The same, and it may be left out.
+pub(crate) struct OptionalPolicySource(pub(crate) Option<String>);
+
 /// A JSON body that may be left out.
 pub(crate) struct OptionalJson<T>(pub(crate) T);
 
@@ -124,6 +127,16 @@ impl Body for PolicySource {
                 format!("the text is not UTF-8: {error}"),
             )),
         }
+    }
+}
+
+impl Body for OptionalPolicySource {
+    fn parse(media_type: Option<&str>, bytes: &[u8]) -> Result<Self, Failure> {
+        if bytes.is_empty() {
+            return Ok(OptionalPolicySource(None));
+        }
+        let PolicySource(text) = PolicySource::parse(media_type, bytes)?;
+        Ok(OptionalPolicySource(Some(text)))
     }
 }
 

@@ -19,17 +19,17 @@ mod views;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Diagnostic, Name, ProblemCode, Vni};
+use sunwire_api::{Name, ProblemCode, Vni};
 
 pub use endpoints::EndpointRecord;
 pub(crate) use networks::GATEWAY_MAC;
 pub use networks::NetworkRecord;
 pub use nodes::NodeRecord;
-use policies::How;
-pub(crate) use policies::check;
 pub use policies::{
     Fallback, PolicyRecord, Program, Staged, StagedText, TextRevision, UnconfirmedText,
 };
+use policies::{Findings, How};
+pub(crate) use policies::{check, invalid};
 pub use source::Source;
 
 use crate::command::{Command, Entry, Precondition, Proposal};
@@ -53,13 +53,13 @@ pub struct State {
     programs: BTreeMap<Name, Program>,
     /// Why this version's compiler refuses a text in force, by policy.
     #[serde(skip)]
-    refused: BTreeMap<Name, Vec<Diagnostic>>,
+    refused: BTreeMap<Name, Findings>,
     /// Candidates, by network.
     #[serde(skip)]
     staged: BTreeMap<Name, Staged>,
     /// Why the compiler refuses a candidate now, by policy.
     #[serde(skip)]
-    staged_refused: BTreeMap<Name, Vec<Diagnostic>>,
+    staged_refused: BTreeMap<Name, Findings>,
     replies: idempotency::Replies,
 }
 

@@ -86,7 +86,7 @@ impl State {
     pub fn policy_view(&self, name: &Name) -> Result<Policy, Refusal> {
         let policy = self.policy(name)?;
         let program = self.programs.get(&policy.network);
-        let refused = self.refused.get(name);
+        let refused = self.refused.get(name).map(|findings| &findings.0);
         let size = |size: fn(&FlowTables) -> usize| {
             program.map_or(0, |program| size(&program.tables) as u64)
         };
@@ -135,7 +135,7 @@ impl State {
         let program = self.staged.get(&self.policy(name)?.network);
         let warnings = match program {
             Some(program) => Some(&program.warnings),
-            None => self.staged_refused.get(name),
+            None => self.staged_refused.get(name).map(|findings| &findings.0),
         };
         Ok(StagedPolicy {
             revision: candidate.revision,

@@ -27,6 +27,7 @@ mod stage;
 mod write;
 
 pub(super) use environment::Change;
+pub(super) use record::Findings;
 pub use record::{
     Fallback, PolicyRecord, Program, Staged, StagedText, TextRevision, UnconfirmedText,
 };
@@ -35,7 +36,7 @@ pub(super) use write::How;
 use sunwire_api::{Diagnostic, Name, ProblemCode, Severity};
 use sunwire_policy::environment::Environment;
 
-use super::State;
+use super::{Source, State};
 use crate::compile::{Compiled, about_text, compile};
 use crate::policy_check::Failing;
 use crate::refusal::Refusal;
@@ -48,7 +49,8 @@ pub(crate) fn check(text: &str, environment: &Environment) -> Result<Compiled, R
     compile(text, environment).map_err(invalid)
 }
 
-fn invalid(diagnostics: Vec<Diagnostic>) -> Refusal {
+/// The refusal of a text with these findings.
+pub(crate) fn invalid(diagnostics: Vec<Diagnostic>) -> Refusal {
     let errors = || {
         let all = diagnostics.iter();
         all.filter(|finding| finding.severity == Severity::Error)
@@ -84,6 +86,11 @@ impl State {
         })
     }
 
+    /// The text of a policy in force.
+    pub(crate) fn text_in_force(&self, name: &Name) -> Result<&Source, Refusal> {
+        self.policy(name).map(PolicyRecord::text)
+    }
+
     fn policy_mut(&mut self, name: &Name) -> &mut PolicyRecord {
         self.policies
             .get_mut(name)
@@ -116,7 +123,7 @@ impl State {
                     self.programs.insert(policy.network.clone(), program);
                 }
                 Err(diagnostics) => {
-                    self.refused.insert(name.clone(), diagnostics);
+                    self.refused.insert(name.clone(), Findings(diagnostics));
                 }
             }
             let Some(staged) = &policy.staged else {
@@ -128,7 +135,8 @@ impl State {
                     self.staged.insert(policy.network.clone(), program);
                 }
                 Err(diagnostics) => {
-                    self.staged_refused.insert(name.clone(), diagnostics);
+                    self.staged_refused
+                        .insert(name.clone(), Findings(diagnostics));
                 }
             }
         }

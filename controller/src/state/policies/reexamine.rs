@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sunwire_api::{Diagnostic, Name, ProblemCode, Violation};
 use sunwire_policy::environment::Environment;
 
-use super::{Change, PolicyRecord, violated};
+use super::{Change, Findings, PolicyRecord, violated};
 use crate::command::Found;
 use crate::compile::{Compiled, compile};
 use crate::effects::Effects;
@@ -24,6 +24,9 @@ pub(in crate::state) struct Reexamined {
     programs: BTreeMap<Name, Compilation>,
     /// Candidates whose tables are others than before: `None` where that is recorded only.
     staged: BTreeMap<Name, Option<Compilation>>,
+    /// Why texts, and candidates, that were out of force before still are.
+    refused: BTreeMap<Name, Findings>,
+    staged_refused: BTreeMap<Name, Findings>,
 }
 
 impl State {
@@ -35,14 +38,11 @@ impl State {
         examiner: &mut Examiner<'_>,
     ) -> Result<Reexamined, Refusal> {
         if let Examiner::Recorded(outcome) = examiner {
+            let staged = outcome.staged.iter();
             return Ok(Reexamined {
                 policies: outcome.policies.clone(),
-                programs: BTreeMap::new(),
-                staged: outcome
-                    .staged
-                    .iter()
-                    .map(|name| (name.clone(), None))
-                    .collect(),
+                staged: staged.map(|name| (name.clone(), None)).collect(),
+                ..Reexamined::default()
             });
         }
         let network = match &change {
@@ -109,18 +109,18 @@ impl State {
         let now = match examined {
             Ok(now) if now.compiled.network == policy.network => now,
             Ok(_) => return Ok(Failing::default()),
-            // It was out of force before, or has to be taken as it is.
-            Err(diagnostics) if present.is_none() || lenient => {
-                let changed = self.refused.get(name) != Some(&diagnostics);
-                if changed {
-                    let found = Found {
-                        network: policy.network.clone(),
-                        tables_changed: present.is_some(),
-                        violations: policy.violations.clone(),
-                    };
-                    all.policies.insert(name.clone(), found);
-                    all.programs.insert(name.clone(), Err(diagnostics));
-                }
+            Err(diagnostics) if present.is_none() => {
+                all.refused.insert(name.clone(), Findings(diagnostics));
+                return Ok(Failing::default());
+            }
+            Err(diagnostics) if lenient => {
+                let found = Found {
+                    network: policy.network.clone(),
+                    tables_changed: true,
+                    violations: policy.violations.clone(),
+                };
+                all.policies.insert(name.clone(), found);
+                all.programs.insert(name.clone(), Err(diagnostics));
                 return Ok(Failing::default());
             }
             Err(diagnostics) => {
@@ -164,14 +164,16 @@ impl State {
         };
         let now = examiner.compile(&staged.text, environment)?;
         let present = self.staged.get(&policy.network);
-        let same = match &now {
-            Ok(now) => present.is_some_and(|present| {
-                present.tables == now.tables && present.warnings == now.warnings
-            }),
-            Err(diagnostics) => self.staged_refused.get(name) == Some(diagnostics),
-        };
-        if !same {
-            all.staged.insert(name.clone(), Some(now));
+        match (now, present) {
+            (Ok(now), Some(present))
+                if present.tables == now.tables && present.warnings == now.warnings => {}
+            (Err(diagnostics), None) => {
+                all.staged_refused
+                    .insert(name.clone(), Findings(diagnostics));
+            }
+            (now, _) => {
+                all.staged.insert(name.clone(), Some(now));
+            }
         }
         Ok(())
     }
@@ -213,7 +215,11 @@ impl State {
             policies,
             mut programs,
             staged,
+            refused,
+            staged_refused,
         } = reexamined;
+        self.refused.extend(refused);
+        self.staged_refused.extend(staged_refused);
         for (name, found) in policies {
             let record = self.policy_mut(&name);
             let is_news = found.tables_changed || record.violations != found.violations;
@@ -233,10 +239,8 @@ impl State {
                         .warnings = compiled.warnings;
                 }
                 Some(Err(diagnostics)) => {
-                    if found.tables_changed {
-                        self.withdraw(&name, &found.network, effects);
-                    }
-                    self.refused.insert(name.clone(), diagnostics);
+                    self.withdraw(&name, &found.network, effects);
+                    self.refused.insert(name.clone(), Findings(diagnostics));
                 }
             }
             if is_news {
@@ -260,7 +264,8 @@ impl State {
                 Some(Ok(_)) => {}
                 Some(Err(diagnostics)) => {
                     self.withdraw_staged(&name, &network, effects);
-                    self.staged_refused.insert(name.clone(), diagnostics);
+                    self.staged_refused
+                        .insert(name.clone(), Findings(diagnostics));
                 }
             }
             effects.outcome.staged.insert(name);

@@ -3,7 +3,7 @@
 use sunwire_api::{Diagnostic, Name, ProblemCode};
 
 use super::record::forget_oldest;
-use super::{PolicyRecord, Program, TextRevision, UnconfirmedText, invalid, violated};
+use super::{Findings, PolicyRecord, Program, TextRevision, UnconfirmedText, invalid, violated};
 use crate::command::{Found, Note};
 use crate::compile::{Compiled, network_of};
 use crate::effects::{Effects, ProgramBefore};
@@ -265,7 +265,7 @@ impl State {
             Some(Ok(compiled)) => self.set_program(name, compiled, effects),
             Some(Err(diagnostics)) => {
                 self.withdraw(name, &found.network, effects);
-                self.refused.insert(name.clone(), diagnostics);
+                self.refused.insert(name.clone(), Findings(diagnostics));
             }
         }
         effects.outcome.policies.insert(name.clone(), found);
