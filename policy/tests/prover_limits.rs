@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sunwire_policy::verify::decide::{Answer, contained, empty, equivalent};
 use sunwire_policy::verify::options::{Limit, Limits, Options};
-use sunwire_policy::verify::program::{Domain, NodeId, Program, Value};
+use sunwire_policy::verify::program::{Domain, FieldId, NodeId, Program, Value};
 use sunwire_policy::verify::semantics::{self, Refused, evaluate};
 use sunwire_policy::verify::symbolic::Symbolic;
 
@@ -202,21 +202,23 @@ fn exponential(program: &mut Program, pairs: u64) -> NodeId {
 fn too_many_nodes_are_refused() {
     let mut program = Program::new();
     let node = exponential(&mut program, 20);
-    // Named in order, or the space would put each field beside its pair.
-    let order = (0..40)
-        .map(sunwire_policy::verify::program::FieldId)
-        .collect();
-    let options = Options {
-        order,
-        ..limited(Limits {
-            nodes: 100_000,
-            ..Limits::default()
-        })
+    let limits = Limits {
+        nodes: 100_000,
+        ..Limits::default()
     };
-    assert_eq!(empty(&program, node, &options), Err(Limit::Nodes));
-    // In a better order it is small.
-    let options = limited(options.limits);
-    assert!(!empty(&program, node, &options).unwrap().holds());
+    let apart = Options {
+        order: (0..40).map(FieldId).collect(),
+        ..limited(limits)
+    };
+    assert_eq!(empty(&program, node, &apart), Err(Limit::Nodes));
+    // Pair by pair it is small.
+    let together = Options {
+        order: (0..20)
+            .flat_map(|pair| [FieldId(pair), FieldId(pair + 20)])
+            .collect(),
+        ..limited(limits)
+    };
+    assert!(!empty(&program, node, &together).unwrap().holds());
 }
 
 #[test]
@@ -245,9 +247,7 @@ fn a_cancelled_question_ends() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let options = Options {
-        order: (0..48)
-            .map(sunwire_policy::verify::program::FieldId)
-            .collect(),
+        order: (0..48).map(FieldId).collect(),
         cancelled: Some(Arc::new(move || count.fetch_add(1, Ordering::Relaxed) == 3)),
         ..Options::default()
     };

@@ -54,15 +54,15 @@ impl SetNode {
 }
 
 impl Sets {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(super) fn new(expected: usize, options: &Options) -> Self {
         let end = |set| SetNode {
             level: BOTTOM,
             next: [set; 2],
         };
         Sets {
             nodes: vec![end(Set::EMPTY), end(Set::ALL)],
-            unique: Unique::new(),
-            memo: Memo::new(),
+            unique: Unique::new(expected),
+            memo: Memo::new(expected),
             meter: Meter::new(options),
         }
     }

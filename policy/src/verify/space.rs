@@ -12,6 +12,7 @@
 
 use super::options::Limit;
 use super::program::{Domain, FieldId, Kind, Node, NodeId, Program, Range, SetId, Value};
+use super::refinement::Refinement;
 
 /// A packet: a value for each field of the program.
 pub type Packet = Vec<Value>;
@@ -52,8 +53,6 @@ pub struct Space {
 struct Use {
     sets: Vec<SetId>,
     assigned: Vec<Value>,
-    /// In which order fields were met.
-    first: usize,
 }
 
 impl Space {
@@ -76,10 +75,10 @@ impl Space {
                 .collect(),
             levels: 0,
         };
-        for field in ordered(&uses, order) {
+        for field in super::order::fields(program, nodes, order) {
             let used = uses[usize::from(field.0)]
                 .as_ref()
-                .expect("ordered gives used fields only");
+                .expect("only fields that are used are in the order");
             let domain = program.fields()[usize::from(field.0)].domain;
             let mut coded = FieldSpace::new(program, field, domain, used);
             coded.level = space.levels;
@@ -145,7 +144,7 @@ impl FieldSpace {
             let to = intervals.partition_point(|interval| interval.0 <= range.1);
             from..to
         };
-        let mut partition = Partition::new(intervals.len());
+        let mut partition = Refinement::new(intervals.len());
         for value in &used.assigned {
             partition.refine(covered(&(*value, *value)));
         }
@@ -270,20 +269,13 @@ impl FieldSpace {
 /// What the nodes do with each field of the program; `None` where they do nothing.
 fn uses(program: &Program, nodes: &[NodeId]) -> Vec<Option<Use>> {
     let mut uses: Vec<Option<Use>> = vec![None; program.fields().len()];
-    let mut met = 0;
     for node in nodes {
         let (field, set, value) = match *program.node(*node) {
             Node::Test(field, set) => (field, Some(set), None),
             Node::Assign(field, value) => (field, None, Some(value)),
             _ => continue,
         };
-        let used = uses[usize::from(field.0)].get_or_insert_with(|| {
-            met += 1;
-            Use {
-                first: met,
-                ..Use::default()
-            }
-        });
+        let used = uses[usize::from(field.0)].get_or_insert_default();
         used.sets.extend(set);
         used.assigned.extend(value);
     }
@@ -292,27 +284,6 @@ fn uses(program: &Program, nodes: &[NodeId]) -> Vec<Option<Use>> {
         used.assigned.dedup();
     }
     uses
-}
-
-/// The used fields: first those that are named, then those that nothing assigns (programs leave
-/// them as they are, so all that follows is told apart once), then the others as they were met.
-fn ordered(uses: &[Option<Use>], named: &[FieldId]) -> Vec<FieldId> {
-    let mut fields: Vec<(bool, usize, usize, FieldId)> = (0u16..)
-        .zip(uses)
-        .filter_map(|(field, used)| {
-            let used = used.as_ref()?;
-            let field = FieldId(field);
-            let named = named.iter().position(|named| *named == field);
-            Some((
-                !used.assigned.is_empty(),
-                used.first,
-                named.unwrap_or(usize::MAX),
-                field,
-            ))
-        })
-        .collect();
-    fields.sort_unstable_by_key(|(assigned, first, named, _)| (*named, *assigned, *first));
-    fields.into_iter().map(|(.., field)| field).collect()
 }
 
 /// The domain cut wherever a set begins or ends and around each assigned value, in order.
@@ -360,51 +331,6 @@ fn intervals(program: &Program, domain: Domain, used: &Use) -> Vec<Range> {
         intervals.push((start, last));
     }
     intervals
-}
-
-/// A partition of 0..n that is refined by sets.
-struct Partition {
-    class_of: Vec<usize>,
-    sizes: Vec<usize>,
-    /// Per class: how many of its members the set at hand holds, and the class they move to.
-    moves: Vec<(usize, usize)>,
-}
-
-impl Partition {
-    fn new(members: usize) -> Self {
-        Partition {
-            class_of: vec![0; members],
-            sizes: vec![members],
-            moves: vec![(0, 0)],
-        }
-    }
-
-    /// Separates the members of a set, each named once, from the others.
-    fn refine(&mut self, set: impl Iterator<Item = usize> + Clone) {
-        let mut touched = Vec::new();
-        for member in set.clone() {
-            let class = self.class_of[member];
-            if self.moves[class].0 == 0 {
-                touched.push(class);
-            }
-            self.moves[class].0 += 1;
-        }
-        for class in &touched {
-            let count = self.moves[*class].0;
-            let to = if count == self.sizes[*class] {
-                *class
-            } else {
-                self.sizes[*class] -= count;
-                self.sizes.push(count);
-                self.moves.push((0, 0));
-                self.sizes.len() - 1
-            };
-            self.moves[*class] = (0, to);
-        }
-        for member in set {
-            self.class_of[member] = self.moves[self.class_of[member]].1;
-        }
-    }
 }
 
 /// A value of these ranges that is easy to read: a small number, but not 0 when there is another;

@@ -72,16 +72,16 @@ impl SppNode {
 }
 
 impl Diagrams {
-    pub(super) fn new(levels: u32, options: &Options) -> Self {
+    pub(super) fn new(levels: u32, expected: usize, options: &Options) -> Self {
         let end = |spp| SppNode {
             level: BOTTOM,
             next: [spp; 4],
         };
         Diagrams {
-            sets: Sets::new(options),
+            sets: Sets::new(expected / 4, options),
             nodes: vec![end(Spp::DROP), end(Spp::ID)],
-            unique: Unique::new(),
-            memo: Memo::new(),
+            unique: Unique::new(expected),
+            memo: Memo::new(expected),
             levels,
         }
     }

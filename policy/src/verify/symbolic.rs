@@ -64,7 +64,7 @@ impl<'p> Symbolic<'p> {
         let space = Space::new(program, &nodes, &options.order, options.limits.bits)?;
         let mut symbolic = Symbolic {
             program,
-            diagrams: Diagrams::new(space.levels(), options),
+            diagrams: Diagrams::new(space.levels(), nodes.len() * 4, options),
             valid: Set::ALL,
             known: Vec::new(),
             sets: HashMap::new(),

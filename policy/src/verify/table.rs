@@ -20,6 +20,12 @@ pub(super) fn hash3(a: u64, b: u64, c: u64) -> u64 {
     (mixed ^ mixed >> 29 ^ c).wrapping_mul(FACTORS[1])
 }
 
+/// As a power of two: places for what is expected, neither very few nor very many before anything
+/// is there.
+fn bits_for(expected: usize) -> u32 {
+    (usize::BITS - expected.leading_zeros()).clamp(9, 18)
+}
+
 /// Which id each distinct node has. The nodes themselves stand in a vector of the owner.
 pub(super) struct Unique {
     places: Vec<u32>,
@@ -29,8 +35,9 @@ pub(super) struct Unique {
 }
 
 impl Unique {
-    pub(super) fn new() -> Self {
-        let bits = 10;
+    /// Empty, with places for about so many ids.
+    pub(super) fn new(expected: usize) -> Self {
+        let bits = bits_for(expected);
         Unique {
             places: vec![VACANT; 1 << bits],
             shift: 64 - bits,
@@ -112,8 +119,9 @@ pub(super) struct Memo {
 }
 
 impl Memo {
-    pub(super) fn new() -> Self {
-        let bits = 11;
+    /// Empty, with places for about so many results.
+    pub(super) fn new(expected: usize) -> Self {
+        let bits = bits_for(expected);
         Memo {
             places: vec![NOTHING; 1 << bits],
             shift: 64 - bits,
@@ -177,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_node_is_found_again_after_growth() {
-        let mut unique = Unique::new();
+        let mut unique = Unique::new(0);
         let hash = |id: u32| hash3(u64::from(id) / 3, 1, 2);
         for id in 0..10_000 {
             let place = unique.find(hash(id), |known| known == id).unwrap_err();
@@ -190,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_remembered_result_is_that_of_the_same_operation_and_operands() {
-        let mut memo = Memo::new();
+        let mut memo = Memo::new(0);
         for n in 0..100_000u32 {
             memo.put(1 + n % 3, n, n / 7, n * 2);
         }
