@@ -71,6 +71,8 @@ pub struct Group {
     pub addresses: AddressSet,
     /// The endpoints.
     pub members: Vec<Member>,
+    /// Single addresses in it that no endpoint has: packets can be sent to them all the same.
+    pub unowned: Vec<std::net::IpAddr>,
     /// Packets may also enter from outside, from these addresses.
     pub outside: Option<AddressSet>,
 }

@@ -34,7 +34,7 @@ pub(super) fn endpoints(cloud: &mut Cloud<'_>, lab: &Lab) -> anyhow::Result<usiz
             device: Some(workload.host_device_name().parse()?),
             addresses: Some(addresses),
             mac: Some(spec.effective_mac().to_string().parse()?),
-            labels: BTreeMap::new(),
+            labels: spec.labels.clone(),
         };
         cloud
             .rest(|client| client.create_endpoint(&body, Guard::None))

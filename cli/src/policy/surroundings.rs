@@ -112,7 +112,7 @@ fn of_topology(file: &Path) -> anyhow::Result<Environment> {
                 .map(|address| address.ip)
                 .collect(),
             mac: workload.effective_mac().0,
-            labels: BTreeMap::new(),
+            labels: workload.labels.clone(),
         });
     }
     if networks.is_empty() {

@@ -1,5 +1,6 @@
 //! Topology files: TOML in, the same builder behind it, errors with their place.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::path::Path;
@@ -70,6 +71,8 @@ struct WorkloadEntry {
     gateways: Vec<IpAddr>,
     mac: Option<Spanned<String>>,
     mtu: Option<u32>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 impl Topology {
@@ -156,6 +159,7 @@ fn read_workload(entry: WorkloadEntry) -> Result<WorkloadSpec, Located> {
     }
     spec.gateways = entry.gateways;
     spec.mtu = entry.mtu.unwrap_or(WORKLOAD_MTU_DEFAULT);
+    spec.labels = entry.labels;
     if let Some(mac) = &entry.mac {
         spec.mac = Some(mac.get_ref().parse().map_err(located(mac.span()))?);
     }

@@ -43,6 +43,7 @@ network = "shop"
 addresses = ["10.20.0.10/24", "fd00:20::10/64"]
 gateways = ["10.20.0.1"]
 mac = "02:00:00:00:00:10"
+labels = { tier = "web" }
 "#;
 
 #[test]
@@ -65,6 +66,7 @@ fn file_gives_nodes_links_and_workloads() {
     let web = &topology.workloads()[0];
     assert_eq!(web.effective_mac().to_string(), "02:00:00:00:00:10");
     assert_eq!((web.addresses.len(), web.mtu), (2, 1300));
+    assert_eq!(web.labels.get("tier").map(String::as_str), Some("web"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a workload is: a namespace with one interface, on a node.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -83,6 +84,9 @@ pub struct WorkloadSpec {
     pub mac: Option<Mac>,
     /// MTU of `eth0` and of the host-side device, bytes.
     pub mtu: u32,
+    /// Labels of its endpoint; the lab only hands them on.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl WorkloadSpec {
@@ -97,6 +101,7 @@ impl WorkloadSpec {
             gateways: Vec::new(),
             mac: None,
             mtu: WORKLOAD_MTU_DEFAULT,
+            labels: BTreeMap::new(),
         }
     }
 
@@ -127,6 +132,13 @@ impl WorkloadSpec {
     #[must_use]
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = mtu;
+        self
+    }
+
+    /// Adds a label, or changes one.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.to_owned());
         self
     }
 

@@ -129,8 +129,17 @@ impl<'a> Asked<'a> {
 
     /// Ways that never stop at one of `via`.
     fn waypoint(&mut self, usual: NodeId, from: &Group, to: &Group, via: &Group) -> Question {
-        let ends = Ends::new(&mut self.to, self.policy, from, to);
-        let sent = ends.sent(&mut self.to, from);
+        // What a way-point sends itself has passed it.
+        let passed = via.numbers();
+        let mut from = from.clone();
+        from.members.retain(|m| !passed.contains(&m.number));
+        from.addresses = hosts(
+            from.members
+                .iter()
+                .flat_map(|m| m.addresses.iter().copied()),
+        );
+        let ends = Ends::new(&mut self.to, self.policy, &from, to);
+        let sent = ends.sent(&mut self.to, &from);
         let delivered = ends.delivered(&mut self.to, to);
         let at_via = ports(&mut self.to, via.numbers().into_iter());
         let avoiding = self.to.program.not(at_via);

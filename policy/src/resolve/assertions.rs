@@ -21,8 +21,16 @@ impl<'d> Resolver<'d> {
             kind,
             condition,
             span,
-            text: assertion.to_string(),
+            text: self.written(span).unwrap_or_else(|| assertion.to_string()),
         });
+    }
+
+    /// An assertion as it is written, on one line.
+    fn written(&self, span: Span) -> Option<String> {
+        let range = span.start as usize..span.end as usize;
+        let text = self.document.source.get(range)?.strip_prefix("assert")?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        (!words.is_empty()).then(|| words.join(" "))
     }
 
     fn claim_kind(&mut self, kind: &'d AssertionKind) -> Option<ClaimKind> {

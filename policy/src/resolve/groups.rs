@@ -1,6 +1,7 @@
 //! Who sends and receives, in assertions and tests: values as groups of endpoints.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::addresses::View;
 use super::values::mac_number;
@@ -20,7 +21,7 @@ impl<'d> Resolver<'d> {
                 .filter(|e| e.network == other)
                 .map(member)
                 .collect();
-            return Some(group_of(name, members, None));
+            return Some(group_of(name, members, Vec::new(), None));
         }
         let before = self.sink.error_count();
         let addresses = self.addresses(value, &Scope::default(), View::Both);
@@ -30,7 +31,7 @@ impl<'d> Resolver<'d> {
         let network = self.network?;
         let listed = Covered::new(&addresses.listed.prefixes);
         let endpoints = self.environment.endpoints.iter();
-        let members = endpoints
+        let members: Vec<Member> = endpoints
             .filter(|e| e.network == network.name)
             .filter_map(|endpoint| {
                 let mut member = member(endpoint);
@@ -47,7 +48,14 @@ impl<'d> Resolver<'d> {
                 ..AddressSet::default()
             }
         });
-        Some(group_of(name, members, outside))
+        let owned: BTreeSet<IpAddr> = members.iter().flat_map(|m| m.addresses.clone()).collect();
+        let hosts = addresses.listed.prefixes.iter();
+        let unowned = hosts
+            .filter(|prefix| prefix.length == prefix.family.bits())
+            .map(|prefix| prefix.family.address(prefix.first))
+            .filter(|address| !owned.contains(address))
+            .collect();
+        Some(group_of(name, members, unowned, outside))
     }
 
     /// The network that a bare name means, when it is not the policy's own.
@@ -75,7 +83,12 @@ pub(super) fn member(endpoint: &Endpoint) -> Member {
     }
 }
 
-fn group_of(name: String, members: Vec<Member>, outside: Option<AddressSet>) -> Group {
+fn group_of(
+    name: String,
+    members: Vec<Member>,
+    unowned: Vec<IpAddr>,
+    outside: Option<AddressSet>,
+) -> Group {
     let hosts = members.iter().flat_map(|m| &m.addresses);
     let prefixes: BTreeSet<Prefix> = hosts.map(|address| Prefix::new(*address, 128)).collect();
     Group {
@@ -86,6 +99,7 @@ fn group_of(name: String, members: Vec<Member>, outside: Option<AddressSet>) -> 
         },
         name,
         members,
+        unowned,
         outside,
     }
 }
@@ -111,7 +125,7 @@ impl Covered {
         Covered(kept)
     }
 
-    fn contains(&self, address: std::net::IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         let (family, number) = number(address);
         let behind = self
             .0

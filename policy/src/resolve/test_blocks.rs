@@ -197,7 +197,10 @@ fn receivers(group: &Group) -> Vec<(u64, IpAddr)> {
         addresses.map(|address| (member.mac, *address))
     });
     let outside = group.outside.iter().flat_map(strangers);
-    inside.chain(outside.map(|address| (0, address))).collect()
+    let elsewhere = group.unowned.iter().copied().chain(outside);
+    inside
+        .chain(elsewhere.map(|address| (0, address)))
+        .collect()
 }
 
 /// An address of each family outside the network: the first of those for documentation (RFC 5737,
