@@ -1,6 +1,8 @@
 //! How long questions take: `cargo run --release -p sunwire-policy --example prove FILE.nkpl…`
 //! answers the checks of each file and prints the time to read, to answer, and the diagrams' sizes;
-//! `--order f,g,…` tests these fields first; `--tsv FILE` answers a table of equivalence questions.
+//! `--order f,g,…` tests these fields first; `--tsv FILE` answers a table of equivalence questions;
+//! `--rules N` compares a chain of so many rules about addresses and ports with the same as nested
+//! conditionals, and with one rule changed.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use sunwire_policy::diagnostic::render_all;
 use sunwire_policy::import::nkpl;
 use sunwire_policy::verify::decide::Verifier;
 use sunwire_policy::verify::options::Options;
-use sunwire_policy::verify::program::{Domain, NodeId, Program};
+use sunwire_policy::verify::program::{Domain, Kind, NodeId, Program, Value};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -21,6 +23,12 @@ fn main() {
                 order = names.split(',').map(str::to_owned).collect();
             }
             "--tsv" => table(&arguments.next().unwrap_or_default()),
+            "--rules" => rules(
+                arguments
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or(1000),
+            ),
             path => checks(path, &order),
         }
     }
@@ -99,4 +107,67 @@ fn table(path: &str) {
         }
     }
     println!("{path}: {count} questions, {wrong} wrong; the slowest took {slowest:?}");
+}
+
+fn rules(count: u64) {
+    let mut program = Program::new();
+    let [source, destination] = ["src", "dst"].map(|name| program.field(name, Domain::Address));
+    let [port, out] =
+        ["port", "out"].map(|name| program.field(name, Domain::Number { max: 65535 }));
+    let mut state = 1u64;
+    let mut random = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) % below
+    };
+    let mut arms = Vec::new();
+    for _ in 0..count {
+        let mut prefix = |field| {
+            let length = 16 + random(17) as u32;
+            let host = (1u64 << (32 - length)) - 1;
+            let first = (10 << 24 | random(200) << 16 | random(1 << 16)) & !host;
+            let v4 = |number: u64| Value {
+                kind: Kind::V4,
+                number: number.into(),
+            };
+            program.test(field, [(v4(first), v4(first | host))])
+        };
+        let (from, to) = (prefix(source), prefix(destination));
+        let service = program.test_value(port, Value::number(1 + random(500)));
+        let guard = program.sequence([from, to, service]);
+        arms.push((guard, program.assign(out, Value::number(random(100)))));
+    }
+    let drop = program.drop();
+    let nested = (arms.iter().rev()).fold(drop, |otherwise, arm| {
+        program.conditional([*arm], otherwise)
+    });
+    let chain = program.conditional(arms.clone(), drop);
+    arms[count as usize / 2].1 = drop;
+    let changed = program.conditional(arms, drop);
+    let start = Instant::now();
+    let mut verifier = Verifier::new(&program, &[chain, nested, changed], &Options::default())
+        .expect("the limits are wide");
+    println!("{count} rules: values told apart in {:?}", start.elapsed());
+    for (what, node) in [("chain", chain), ("nested", nested), ("changed", changed)] {
+        let start = Instant::now();
+        let symbolic = verifier.symbolic();
+        symbolic.spp_of(node).expect("the limits are wide");
+        println!(
+            "{what} compiled in {:?}; {} nodes of programs, {} of sets",
+            start.elapsed(),
+            symbolic.diagrams.len(),
+            symbolic.diagrams.sets.len()
+        );
+    }
+    let same = verifier
+        .equivalent(chain, nested)
+        .expect("the limits are wide");
+    let other = verifier
+        .equivalent(chain, changed)
+        .expect("the limits are wide");
+    println!("nested is the same: {}", same.holds());
+    if let Some(why) = other.counterexample() {
+        println!("changed is not:\n{why}");
+    }
 }

@@ -54,6 +54,10 @@ struct Known {
     /// Outputs that only the left side has, and only the right side.
     differs: [Spp; 2],
     blocks: Vec<Block>,
+    /// Packets with a way out, as a binary tree: at 1 for all blocks, at 2n and 2n + 1 for the
+    /// halves of those at n, in its second half block by block. Of very many blocks, few are for
+    /// the packets at hand.
+    domains: Vec<Set>,
 }
 
 /// Packets that come to a place.
@@ -108,12 +112,22 @@ impl<'s, 'p> Search<'s, 'p> {
                     return self.trace(next, at, output, side).map(Some);
                 }
             }
-            for block in &known.blocks {
-                let reached = self.symbolic.diagrams.push(packets, block.region)?;
-                if !reached.is_empty() {
-                    let pair = (block.left.clone(), block.right.clone());
-                    self.visit(pair, reached, Some((next, block.region)))?;
+            let leaves = known.domains.len() / 2;
+            let mut waiting = vec![1];
+            while let Some(at) = waiting.pop() {
+                let diagrams = &mut self.symbolic.diagrams;
+                let leaving = diagrams.sets.intersection(packets, known.domains[at])?;
+                if leaving.is_empty() {
+                    continue;
                 }
+                if at < leaves {
+                    waiting.extend([2 * at + 1, 2 * at]);
+                    continue;
+                }
+                let block = &known.blocks[at - leaves];
+                let reached = diagrams.push(leaving, block.region)?;
+                let pair = (block.left.clone(), block.right.clone());
+                self.visit(pair, reached, Some((next, block.region)))?;
             }
             next += 1;
         }
@@ -197,7 +211,19 @@ impl<'s, 'p> Search<'s, 'p> {
                 blocks
             }
         };
-        let known = Rc::new(Known { differs, blocks });
+        let leaves = blocks.len().next_power_of_two();
+        let mut domains = vec![Set::EMPTY; 2 * leaves];
+        for (block, domain) in blocks.iter().zip(&mut domains[leaves..]) {
+            *domain = diagrams.domain(block.region)?;
+        }
+        for at in (1..leaves).rev() {
+            domains[at] = (diagrams.sets).union(domains[2 * at], domains[2 * at + 1])?;
+        }
+        let known = Rc::new(Known {
+            differs,
+            blocks,
+            domains,
+        });
         self.places[place].known = Some(known.clone());
         Ok(known)
     }
