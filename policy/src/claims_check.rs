@@ -1,10 +1,9 @@
 //! Everything that a text claims, checked before the policy is put in force.
 
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::Diagnostic;
 use crate::environment::Environment;
-use crate::parser::parse;
+use crate::pipeline::resolve_text;
 use crate::prove::{Proof, prove};
-use crate::resolve::resolve_with_warnings;
 use crate::term::Resolved;
 use crate::tests_run::{TestResult, run_tests};
 use crate::verify::options::Options;
@@ -56,34 +55,4 @@ pub fn check_claims(
         warnings,
         policy,
     })
-}
-
-/// Parses and resolves a text; the policy, and the warnings.
-///
-/// # Errors
-/// Every mistake in the text, of both stages, and the warnings.
-pub fn resolve_text(
-    text: &str,
-    environment: &Environment,
-) -> Result<(Resolved, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (document, mut diagnostics) = parse(text);
-    let unread = diagnostics.iter().any(Diagnostic::is_error);
-    let resolved = match resolve_with_warnings(&document, environment) {
-        Ok((resolved, warnings)) => {
-            diagnostics.extend(warnings);
-            Some(resolved)
-        }
-        Err(errors) => {
-            // What could not be read may be all there is.
-            let mut errors = errors;
-            errors.retain(|d| !(unread && d.code == Code::NoPolicy));
-            diagnostics.extend(errors);
-            None
-        }
-    };
-    diagnostics.sort_by_key(|d| (d.span.start, d.code));
-    match resolved {
-        Some(resolved) if !unread => Ok((resolved, diagnostics)),
-        _ => Err(diagnostics),
-    }
 }

@@ -106,11 +106,11 @@ mod token;
 pub mod validate;
 pub mod verify;
 
-pub use claims_check::{check_claims, resolve_text};
+pub use claims_check::check_claims;
 pub use compile::{compile, equivalent};
 pub use evaluate::evaluate;
 pub use lower::lower;
 pub use parser::parse;
-pub use pipeline::{Compiled, compile_text};
+pub use pipeline::{Compiled, compile_text, resolve_text};
 pub use resolve::resolve;
 pub use validate::validate;

@@ -9,6 +9,9 @@ use crate::lower::{Capacity, lower};
 use crate::parser::parse;
 use crate::resolve::resolve_with_warnings;
 use crate::tables::FlowTables;
+use crate::term::Resolved;
+use crate::validate::validate;
+use crate::verify::options::Options as ProofOptions;
 
 /// A policy that is ready to be installed.
 #[derive(Clone, Debug)]
@@ -27,32 +30,12 @@ pub struct Compiled {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Compiles a policy text, with the default order of tests and capacity.
+/// Compiles a policy text, with the default capacity, and proves that the tables do what it says.
 ///
 /// # Errors
 /// Every mistake in the text, of all stages that could run, and the warnings.
 pub fn compile_text(text: &str, environment: &Environment) -> Result<Compiled, Vec<Diagnostic>> {
-    let (document, mut diagnostics) = parse(text);
-    // Names are checked even when the syntax is wrong: all mistakes in one answer.
-    let resolved = match resolve_with_warnings(&document, environment) {
-        Ok((resolved, warnings)) => {
-            diagnostics.extend(warnings);
-            Some(resolved)
-        }
-        Err(errors) => {
-            // What could not be read may be all there is.
-            let unread = diagnostics.iter().any(Diagnostic::is_error);
-            let errors = errors
-                .into_iter()
-                .filter(|d| !(unread && d.code == Code::NoPolicy));
-            diagnostics.extend(errors);
-            None
-        }
-    };
-    diagnostics.sort_by_key(|d| (d.span.start, d.code));
-    let Some(resolved) = resolved.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) else {
-        return Err(diagnostics);
-    };
+    let (resolved, mut diagnostics) = resolve_text(text, environment)?;
     let refused = resolved.refused_features();
     if !refused.is_empty() {
         diagnostics.extend(refused);
@@ -72,6 +55,11 @@ pub fn compile_text(text: &str, environment: &Environment) -> Result<Compiled, V
         .and_then(|fdd| {
             lower(&fdd, &resolved, &Capacity::default())
                 .map_err(|refused| refused.locate(&resolved))
+        })
+        .and_then(|tables| {
+            validate(&resolved, &tables, &ProofOptions::default())
+                .map(|()| tables)
+                .map_err(|invalid| invalid.locate(&resolved))
         });
     match tables {
         Ok(tables) => Ok(Compiled {
@@ -92,5 +80,35 @@ pub fn compile_text(text: &str, environment: &Environment) -> Result<Compiled, V
             diagnostics.push(refused);
             Err(diagnostics)
         }
+    }
+}
+
+/// Parses and resolves a text; the policy, and the warnings.
+///
+/// # Errors
+/// Every mistake in the text, of both stages, and the warnings.
+pub fn resolve_text(
+    text: &str,
+    environment: &Environment,
+) -> Result<(Resolved, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (document, mut diagnostics) = parse(text);
+    let unread = diagnostics.iter().any(Diagnostic::is_error);
+    let resolved = match resolve_with_warnings(&document, environment) {
+        Ok((resolved, warnings)) => {
+            diagnostics.extend(warnings);
+            Some(resolved)
+        }
+        Err(errors) => {
+            // What could not be read may be all there is.
+            let mut errors = errors;
+            errors.retain(|d| !(unread && d.code == Code::NoPolicy));
+            diagnostics.extend(errors);
+            None
+        }
+    };
+    diagnostics.sort_by_key(|d| (d.span.start, d.code));
+    match resolved {
+        Some(resolved) if !unread => Ok((resolved, diagnostics)),
+        _ => Err(diagnostics),
     }
 }
