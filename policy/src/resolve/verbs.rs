@@ -37,7 +37,7 @@ impl<'d> Resolver<'d> {
                     .map(|e| e.number.into())
                     .collect();
                 let label = self.label(span, None, "flood");
-                Some(self.to_each(&numbers, label))
+                Some(self.copies_to(&numbers, label))
             }
             Verb::Multicast(group) => {
                 let ranges = self.ranges(Field::Port, group, scope);
@@ -47,7 +47,7 @@ impl<'d> Resolver<'d> {
                         .iter()
                         .flat_map(|(first, last)| *first..=*last)
                         .collect();
-                    self.to_each(&numbers, label)
+                    self.copies_to(&numbers, label)
                 })
             }
             Verb::Balance { targets, by } => self.balance(targets, by, span, scope),
@@ -104,7 +104,7 @@ impl<'d> Resolver<'d> {
             .iter()
             .find(|e| u64::from(e.number) == number);
         let (key, value) = TRANSPARENT;
-        if !endpoint.is_some_and(|e| e.labels.get(key).is_some_and(|v| v == value)) {
+        if endpoint.is_none_or(|e| e.labels.get(key).is_none_or(|v| v != value)) {
             self.sink
                 .report(
                     Code::NotTransparent,
@@ -121,7 +121,7 @@ impl<'d> Resolver<'d> {
     }
 
     /// A copy to each endpoint but the one where the packet is.
-    fn to_each(&mut self, numbers: &[u64], label: LabelId) -> TermId {
+    fn copies_to(&mut self, numbers: &[u64], label: LabelId) -> TermId {
         let arms: Vec<TermId> = numbers
             .iter()
             .map(|number| {
