@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::address::Address;
+use crate::packet::Packet;
+
 /// Everything a policy's names can resolve to. The order of the vectors is immaterial.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -40,6 +43,31 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// Labels.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// The endpoint that a packet's destination belongs to: by address, or by MAC address where the
+    /// packet is no IP packet. Nobody owns a group address.
+    #[must_use]
+    pub fn owner(&self, packet: &Packet) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| match packet.dst {
+            Address::None => endpoint.mac_number() == packet.eth_dst,
+            address => endpoint
+                .addresses
+                .iter()
+                .any(|own| Address::from(*own) == address),
+        })
+    }
+}
+
+impl Endpoint {
+    /// The MAC address as a number of 48 bits.
+    #[must_use]
+    pub fn mac_number(&self) -> u64 {
+        self.mac
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
 }
 
 /// A node.

@@ -1,10 +1,7 @@
 //! Runs the tests in a text: packets, and what shall become of them.
 
-use std::net::IpAddr;
-
 use serde::Serialize;
 
-use crate::address::Address;
 use crate::claim::{Expectation, PacketCase};
 use crate::diagnostic::{Code, Diagnostic, Span};
 use crate::environment::Environment;
@@ -91,7 +88,9 @@ fn run_case(
 ) -> Option<CaseFailure> {
     case.packets.iter().find_map(|packet| {
         let (found, decided) = match evaluate(policy, packet) {
-            Ok(outcome) if meets(policy, &case.expected, packet, &outcome) => return None,
+            Ok(outcome) if meets(policy, environment, &case.expected, packet, &outcome) => {
+                return None;
+            }
             Ok(outcome) => (
                 happened(policy, environment, packet, &outcome),
                 policy.label_span(outcome.label()),
@@ -114,7 +113,13 @@ fn sent<'a>(packet: &'a Packet, outcome: &'a Outcome) -> impl Iterator<Item = &'
     copies.filter(|copy| copy.place(packet) != Place::Entry && copy.can_be_made_of(packet))
 }
 
-fn meets(policy: &Resolved, expected: &Expectation, packet: &Packet, outcome: &Outcome) -> bool {
+fn meets(
+    policy: &Resolved,
+    environment: &Environment,
+    expected: &Expectation,
+    packet: &Packet,
+    outcome: &Outcome,
+) -> bool {
     let label = policy.label(outcome.label(), outcome.copies.is_empty());
     let labelled = |wanted: &Option<String>| wanted.as_ref().is_none_or(|w| *w == label);
     match expected {
@@ -126,17 +131,16 @@ fn meets(policy: &Resolved, expected: &Expectation, packet: &Packet, outcome: &O
             let to = |copy: &Packet| {
                 members.iter().any(|member| match copy.place(packet) {
                     Place::Endpoint(number) => number == member.number,
-                    Place::Owner => has(&member.addresses, copy.dst),
+                    Place::Owner => {
+                        let owner = environment.owner(copy);
+                        owner.is_some_and(|owner| owner.number == member.number)
+                    }
                     Place::Entry => false,
                 })
             };
             sent(packet, outcome).any(to) && labelled(wanted)
         }
     }
-}
-
-fn has(addresses: &[IpAddr], address: Address) -> bool {
-    addresses.iter().any(|own| Address::from(*own) == address)
 }
 
 fn labelled(what: String, label: Option<&String>) -> String {

@@ -45,12 +45,10 @@ fn crosses(
     outcome.copies.keys().any(|copy| match copy.place(packet) {
         Place::Entry => false,
         Place::Endpoint(number) => to.contains(&number),
-        Place::Owner => environment.endpoints.iter().any(|e| {
-            to.contains(&e.number)
-                && e.addresses
-                    .iter()
-                    .any(|a| sunwire_policy::address::Address::from(*a) == copy.dst)
-        }),
+        Place::Owner => {
+            let owner = environment.owner(copy);
+            owner.is_some_and(|owner| to.contains(&owner.number))
+        }
     })
 }
 

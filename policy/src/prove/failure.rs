@@ -177,16 +177,10 @@ pub(crate) fn destination(environment: &Environment, entered: &Packet, copy: &Pa
             Some(name) => format!("sends it to {name}"),
             None => format!("sends it to endpoint {number}, which there is not"),
         },
-        Place::Owner => {
-            let owner = environment.endpoints.iter().find(|e| {
-                let mut own = e.addresses.iter();
-                own.any(|own| Address::from(*own) == copy.dst)
-            });
-            match owner {
-                Some(owner) => format!("forwards it to {}", owner.name),
-                None => "forwards it, and nobody owns its destination".to_owned(),
-            }
-        }
+        Place::Owner => match environment.owner(copy) {
+            Some(owner) => format!("forwards it to {}", owner.name),
+            None => "forwards it, and nobody owns its destination".to_owned(),
+        },
     }
 }
 

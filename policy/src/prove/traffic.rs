@@ -115,7 +115,7 @@ impl Ends {
             for member in &group.members {
                 let addresses = hosts(member.addresses.iter().copied());
                 let port = to.equals(Field::Port, member.number.into());
-                let source = to.address(Field::Source, &addresses);
+                let source = self.source(to, &addresses);
                 let entry = match self.both.contains(&member.number) {
                     true => member.number.into(),
                     false => 0,
@@ -130,7 +130,7 @@ impl Ends {
                 .map(|m| (m.number.into(), m.number.into()))
                 .collect();
             let port = to.number(Field::Port, &numbers);
-            let source = to.address(Field::Source, &group.addresses);
+            let source = self.source(to, &group.addresses);
             let entry = to.program.assign(self.entry, Value::number(0));
             arms.push(to.program.sequence([port, source, entry]));
         }
@@ -141,6 +141,13 @@ impl Ends {
             arms.push(to.program.sequence([nowhere, source, entry]));
         }
         to.program.union(arms)
+    }
+
+    /// From one of these addresses, or without any: frames that are no IP packets.
+    fn source(&self, to: &mut Translation, addresses: &AddressSet) -> NodeId {
+        let own = to.address(Field::Source, addresses);
+        let none = to.kind(Field::Source, Kind::Nothing);
+        to.program.union([own, none])
     }
 
     /// Packets to an address of a group, not from that address itself.
@@ -169,6 +176,11 @@ impl Ends {
         let owner = to.equals(Field::Port, OWNER);
         let addressed = to.address(Field::Destination, &group.addresses);
         let mut arms = vec![to.program.sequence([owner, addressed])];
+        // Without an address, the owner is whose MAC address it is.
+        let none = to.kind(Field::Destination, Kind::Nothing);
+        let macs: Vec<(u64, u64)> = group.members.iter().map(|m| (m.mac, m.mac)).collect();
+        let mac = to.number(Field::EthDestination, &macs);
+        arms.push(to.program.sequence([owner, none, mac]));
         if let Some(outside) = &group.outside {
             let addressed = to.address(Field::Destination, outside);
             arms.push(to.program.sequence([owner, addressed]));

@@ -54,18 +54,22 @@ pub(crate) fn packet(
             .filter(|(named, _)| *named == id)
             .all(|(_, ranges)| ranges.iter().any(|(a, b)| (*a..=*b).contains(&value)))
     };
-    if let Some(sender) = owner(environment, packet.src) {
+    let at = environment
+        .endpoints
+        .iter()
+        .find(|e| e.number == packet.port);
+    if let Some(sender) = owner(environment, packet.src).or(at) {
         if allowed(Field::Port, sender.number.into()) {
             packet.port = sender.number;
         }
         if open(Field::EthSource) {
-            packet.eth_src = mac(sender);
+            packet.eth_src = sender.mac_number();
         }
     }
     if let Some(receiver) = owner(environment, packet.dst)
         && open(Field::EthDestination)
     {
-        packet.eth_dst = mac(receiver);
+        packet.eth_dst = receiver.mac_number();
     }
     packet
 }
@@ -76,13 +80,6 @@ fn owner(environment: &Environment, address: Address) -> Option<&Endpoint> {
         let mut own = endpoint.addresses.iter();
         own.any(|own| Address::from(*own) == address)
     })
-}
-
-fn mac(endpoint: &Endpoint) -> u64 {
-    endpoint
-        .mac
-        .iter()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// The part of a set with the packets that people know best.

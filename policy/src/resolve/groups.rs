@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::addresses::View;
-use super::values::mac_number;
 use super::{Resolver, Scope};
 use crate::address::{AddressSet, Family, Prefix, number};
 use crate::ast::{Value, ValueKind};
@@ -79,7 +78,7 @@ pub(super) fn member(endpoint: &Endpoint) -> Member {
         name: endpoint.name.clone(),
         number: endpoint.number,
         addresses: endpoint.addresses.clone(),
-        mac: mac_number(endpoint.mac),
+        mac: endpoint.mac_number(),
     }
 }
 

@@ -106,7 +106,7 @@ impl<'d> Resolver<'d> {
             ValueKind::Labels(labels) if matches!(field, Field::Port) || is_mac => {
                 for endpoint in self.labelled(labels) {
                     let number = if is_mac {
-                        mac_number(endpoint.mac)
+                        endpoint.mac_number()
                     } else {
                         endpoint.number.into()
                     };
@@ -220,16 +220,11 @@ impl<'d> Resolver<'d> {
             }
             Field::Port => self.endpoint(name, value.span)?.number.into(),
             Field::EthSource | Field::EthDestination => {
-                mac_number(self.endpoint(name, value.span)?.mac)
+                self.endpoint(name, value.span)?.mac_number()
             }
             _ => return self.wrong_kind(field, value),
         };
         out.push((number, number));
         Some(())
     }
-}
-
-pub(super) fn mac_number(mac: [u8; 6]) -> u64 {
-    mac.iter()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
