@@ -140,6 +140,45 @@ fn a_conditional_of_very_many_arms_is_compiled() {
     );
 }
 
+/// The guards test what comes last in the order, so that each arm concerns everything.
+#[test]
+fn a_conditional_whose_arms_all_concern_everything_is_compiled() {
+    let (mut program, test_and_set) = program();
+    let (first, out) = (
+        program.field("first", Domain::Integer),
+        program.field("out", Domain::Integer),
+    );
+    let mut tables = Vec::new();
+    for value in 0..300 {
+        let here = program.test_value(first, Value::integer(value));
+        let set = program.assign(out, Value::integer(value));
+        tables.push(program.sequence([here, set]));
+    }
+    let table = program.union(tables);
+    let arms: Vec<_> = (0..2_000u64)
+        .map(|arm| {
+            let (guard, _) = test_and_set(&mut program, arm);
+            (guard, program.assign(out, Value::integer(arm as i64 % 7)))
+        })
+        .collect();
+    let mut changed = arms.clone();
+    changed[1_000].1 = table;
+    let chain = program.conditional(arms, table);
+    let changed = program.conditional(changed, table);
+    let options = Options {
+        order: vec![first],
+        ..Options::default()
+    };
+    let answer = equivalent(&program, chain, changed, &options).unwrap();
+    assert!(
+        answer
+            .counterexample()
+            .unwrap()
+            .to_string()
+            .contains("f=1000")
+    );
+}
+
 #[test]
 fn a_packet_of_the_most_bits_is_decided_on_a_small_stack() {
     let mut program = Program::new();

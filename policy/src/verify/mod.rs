@@ -48,6 +48,7 @@
 //! ```
 
 mod automaton;
+mod choice;
 pub mod counterexample;
 pub mod cubes;
 pub mod decide;

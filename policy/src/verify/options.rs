@@ -78,6 +78,7 @@ const TICKS: u32 = 1 << 14;
 pub(super) struct Meter {
     nodes_left: usize,
     ticks_left: u32,
+    rounds: u64,
     cancelled: Option<Cancelled>,
 }
 
@@ -87,6 +88,7 @@ impl Meter {
             // Ids are 32 bits, and the greatest marks an empty place.
             nodes_left: options.limits.nodes.min(u32::MAX as usize / 2),
             ticks_left: TICKS,
+            rounds: 0,
             cancelled: options.cancelled.clone(),
         }
     }
@@ -98,12 +100,18 @@ impl Meter {
         Ok(())
     }
 
+    /// How many steps there were.
+    pub(super) fn steps(&self) -> u64 {
+        self.rounds * u64::from(TICKS) + u64::from(TICKS - self.ticks_left)
+    }
+
     /// One more step.
     #[inline]
     pub(super) fn tick(&mut self) -> Result<(), Limit> {
         self.ticks_left -= 1;
         if self.ticks_left == 0 {
             self.ticks_left = TICKS;
+            self.rounds += 1;
             if self.cancelled.as_ref().is_some_and(|cancelled| cancelled()) {
                 return Err(Limit::Cancelled);
             }

@@ -22,6 +22,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::choice::first;
 use super::cubes::Cubes;
 use super::options::{Limit, Options};
 use super::program::{FieldId, Node, NodeId, Program, SetId, Value};
@@ -277,14 +278,7 @@ impl<'p> Symbolic<'p> {
                 }
                 Ok(set)
             }
-            Node::Conditional(arms, otherwise) => {
-                let mut chosen = Vec::with_capacity(arms.len() + 1);
-                for (predicate, then) in arms {
-                    chosen.push((self.passing(*predicate)?, self.passing(*then)?));
-                }
-                chosen.push((Set::ALL, self.passing(*otherwise)?));
-                self.first_set(chosen)
-            }
+            Node::Conditional(arms, last) => self.conditional_set(arms, *last),
             Node::Intersection(left, right) => {
                 let (left, right) = (self.passing(*left)?, self.passing(*right)?);
                 self.diagrams.sets.intersection(left, right)
@@ -323,14 +317,7 @@ impl<'p> Symbolic<'p> {
                 let body = self.spp(*body)?;
                 self.diagrams.star(body)
             }
-            Node::Conditional(arms, otherwise) => {
-                let mut chosen = Vec::with_capacity(arms.len() + 1);
-                for (predicate, then) in arms {
-                    chosen.push((self.passing(*predicate)?, self.spp(*then)?));
-                }
-                chosen.push((Set::ALL, self.spp(*otherwise)?));
-                self.first_spp(chosen)
-            }
+            Node::Conditional(arms, last) => self.conditional_spp(arms, *last),
             Node::Intersection(left, right) => {
                 let (left, right) = (self.spp(*left)?, self.spp(*right)?);
                 self.diagrams.intersection(left, right)
@@ -371,45 +358,20 @@ impl<'p> Symbolic<'p> {
         Ok(spp)
     }
 
-    /// The set of the first arm that takes a packet; halves are joined, so that a chain of many
-    /// arms costs what its arms cost, times the logarithm of their number.
-    fn first_set(&mut self, mut arms: Vec<(Set, Set)>) -> Result<Set, Limit> {
-        while arms.len() > 1 {
-            let mut joined = Vec::with_capacity(arms.len().div_ceil(2));
-            for pair in arms.chunks(2) {
-                joined.push(match *pair {
-                    [(taken, first), (guard, second)] => {
-                        let sets = &mut self.diagrams.sets;
-                        let first = sets.intersection(taken, first)?;
-                        let second = sets.difference(second, taken)?;
-                        (sets.union(taken, guard)?, sets.union(first, second)?)
-                    }
-                    _ => pair[0],
-                });
-            }
-            arms = joined;
-        }
-        let (guard, set) = arms[0];
-        self.diagrams.sets.intersection(guard, set)
+    fn conditional_set(&mut self, arms: &[(NodeId, NodeId)], last: NodeId) -> Result<Set, Limit> {
+        let otherwise = self.passing(last)?;
+        let arms: Vec<(Set, Set)> = (arms.iter())
+            .map(|(guard, then)| Ok((self.passing(*guard)?, self.passing(*then)?)))
+            .collect::<Result<_, _>>()?;
+        first(&mut self.diagrams, arms, otherwise)
     }
 
-    /// As [`Symbolic::first_set`].
-    fn first_spp(&mut self, mut arms: Vec<(Set, Spp)>) -> Result<Spp, Limit> {
-        while arms.len() > 1 {
-            let mut joined = Vec::with_capacity(arms.len().div_ceil(2));
-            for pair in arms.chunks(2) {
-                joined.push(match *pair {
-                    [(taken, first), (guard, second)] => {
-                        let chosen = self.diagrams.choose(taken, first, second)?;
-                        (self.diagrams.sets.union(taken, guard)?, chosen)
-                    }
-                    _ => pair[0],
-                });
-            }
-            arms = joined;
-        }
-        let (guard, spp) = arms[0];
-        self.diagrams.restrict_input(guard, spp)
+    fn conditional_spp(&mut self, arms: &[(NodeId, NodeId)], last: NodeId) -> Result<Spp, Limit> {
+        let otherwise = self.spp(last)?;
+        let arms: Vec<(Set, Spp)> = (arms.iter())
+            .map(|(guard, then)| Ok((self.passing(*guard)?, self.spp(*then)?)))
+            .collect::<Result<_, _>>()?;
+        first(&mut self.diagrams, arms, otherwise)
     }
 
     fn test(&mut self, field: FieldId, set: SetId) -> Result<Set, Limit> {
