@@ -241,7 +241,10 @@ fn counterexamples_over_ranges_and_addresses_distinguish() {
 }
 
 fn v4(text: &str, length: u32) -> (Value, Value) {
-    let first = text.parse::<std::net::Ipv4Addr>().expect("an address").to_bits();
+    let first = text
+        .parse::<std::net::Ipv4Addr>()
+        .expect("an address")
+        .to_bits();
     let last = first | u32::MAX.checked_shr(length).unwrap_or(0);
     let of = |number: u32| Value {
         kind: Kind::V4,
