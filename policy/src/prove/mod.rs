@@ -33,7 +33,7 @@ pub(crate) mod traffic;
 pub(crate) mod translate;
 pub(crate) mod witness;
 
-pub use equivalence::equivalent_policies;
+pub use equivalence::{Difference, Way, difference, equivalent_policies};
 pub use failure::{Failure, Step};
 pub(crate) use failure::{destination, first_step, way};
 
