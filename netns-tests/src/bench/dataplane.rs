@@ -111,7 +111,7 @@ fn measure(rig: &Rig, metric: Metric, window: Duration) -> Result<f64> {
 }
 
 /// Mounts a BPF file system that only this process and its threads see.
-fn own_bpf_file_system() -> Result<()> {
+pub(super) fn own_bpf_file_system() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)

@@ -10,6 +10,7 @@
 //! - `rigs`: how each system is set up, and the proof that traffic really crossed it.
 //! - `traffic`: the traffic, the same for all systems.
 //! - [`dataplane`]: who is measured when.
+//! - [`policy`]: the walk of flow tables in the kernel, by itself.
 //! - [`report`]: medians and ratios, as a table and as JSON.
 //!
 //! Network namespaces and the BPF file system are anonymous: they are the process's own and the
@@ -20,9 +21,11 @@ pub mod dataplane;
 mod ethtool;
 pub mod metric;
 mod namespace;
+pub mod policy;
 pub mod report;
 mod rigs;
 pub mod system;
+mod tables;
 mod traffic;
 mod veth;
 

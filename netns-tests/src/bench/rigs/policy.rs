@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
-use sunwire_dataplane_common::address::Mac;
-use sunwire_dataplane_common::tables::{Copied, OUT_ENDPOINT, OUT_NONE, OUT_OWNER, set};
 use sunwire_policy::compile_text;
 use sunwire_policy::diagnostic::render_all;
 use sunwire_policy::environment::{Endpoint, Environment, Network};
-use sunwire_policy::tables::{self, FlowTables, Out};
-use sunwire_userspace::state::{Desired, Digest, Leaf, Program, TableNode, Value};
+use sunwire_policy::tables::FlowTables;
+use sunwire_userspace::state::Desired;
+
+use crate::bench::tables;
 
 /// The label of what the policy does not admit.
 pub(super) const DENIED: &str = "default deny";
@@ -44,25 +44,7 @@ pub(super) struct Named {
 
 /// Compiles the policy for network `vni` and puts it into `desired`.
 pub(super) fn put(desired: &mut Desired, vni: u32, endpoints: &[Named]) -> Result<()> {
-    let tables = compile(vni, endpoints)?;
-    for (key, node) in &tables.nodes {
-        desired.table_nodes.insert(digest(key), table_node(node));
-    }
-    for (key, leaf) in &tables.leaves {
-        let copies = leaf.copies.iter().map(copied).collect();
-        let label = leaf.label.clone();
-        desired.leaves.insert(digest(key), Leaf { label, copies });
-    }
-    let classes = tables.classes.iter();
-    let program = Program {
-        revision: 1,
-        root: Some(digest(&tables.root)),
-        classes: classes
-            .map(|class| (class.address, class.prefix, digest(&class.class)))
-            .collect(),
-        class_none: digest(&tables.class_none),
-    };
-    desired.programs.insert(vni, program);
+    tables::install(&compile(vni, endpoints)?, vni, desired);
     Ok(())
 }
 
@@ -90,55 +72,4 @@ fn compile(vni: u32, endpoints: &[Named]) -> Result<FlowTables> {
     let compiled = compile_text(TEXT, &environment)
         .map_err(|diagnostics| anyhow!("{}", render_all(&diagnostics, TEXT)))?;
     Ok(compiled.tables)
-}
-
-fn table_node(node: &tables::TableNode) -> TableNode {
-    let edges = node.edges.iter().map(|(value, next)| {
-        let value = match value {
-            tables::Value::Number(number) => Value::Number(*number),
-            tables::Value::Class(class) => Value::Class(digest(class)),
-        };
-        (value, digest(next))
-    });
-    TableNode {
-        field: node.field,
-        shift: node.shift,
-        width: node.width,
-        edges: edges.collect(),
-        default: digest(&node.default),
-    }
-}
-
-fn copied(copy: &tables::Copied) -> Copied {
-    let (out, endpoint) = match copy.out {
-        None => (OUT_NONE, 0),
-        Some(Out::Owner) => (OUT_OWNER, 0),
-        Some(Out::Endpoint(number)) => (OUT_ENDPOINT, number),
-    };
-    let mut copied = Copied {
-        out,
-        endpoint,
-        ..Copied::default()
-    };
-    let mut mark = |given: bool, bit| copied.set |= if given { bit } else { 0 };
-    mark(copy.eth_src.is_some(), set::ETH_SRC);
-    mark(copy.eth_dst.is_some(), set::ETH_DST);
-    mark(copy.dscp.is_some(), set::DSCP);
-    mark(copy.src_port.is_some(), set::SRC_PORT);
-    mark(copy.dst_port.is_some(), set::DST_PORT);
-    mark(copy.ip4_src.is_some(), set::IP4_SRC);
-    mark(copy.ip4_dst.is_some(), set::IP4_DST);
-    copied.eth_src = copy.eth_src.map(Mac::new).unwrap_or_default();
-    copied.eth_dst = copy.eth_dst.map(Mac::new).unwrap_or_default();
-    copied.dscp = copy.dscp.unwrap_or_default();
-    copied.src_port = copy.src_port.unwrap_or_default();
-    copied.dst_port = copy.dst_port.unwrap_or_default();
-    let word = |address: std::net::Ipv4Addr| u32::from_ne_bytes(address.octets());
-    copied.ip4_src = copy.ip4_src.map(word).unwrap_or_default();
-    copied.ip4_dst = copy.ip4_dst.map(word).unwrap_or_default();
-    copied
-}
-
-fn digest(digest: &tables::Digest) -> Digest {
-    Digest(digest.0)
 }

@@ -1,0 +1,4 @@
+//! What policies cost where packets meet them.
+
+mod rules;
+pub mod walk;
