@@ -31,6 +31,8 @@ const TRANSPARENT: &str = "transparent";
 pub(super) fn by(texts: &[&str]) -> (Environment, Vec<String>) {
     let documents: Vec<Document> = texts.iter().map(|text| parse(text).0).collect();
     let mut assumed = Assumed::new(&documents);
+    // A text that names no network is for the only one there is.
+    let all_name_theirs = documents.iter().all(names_network);
     for (text, document) in texts.iter().zip(&documents) {
         for number in numbers_in(text) {
             assumed.add_endpoint(&format!("endpoint-{number}"), number, BTreeMap::new());
@@ -41,7 +43,9 @@ pub(super) fn by(texts: &[&str]) -> (Environment, Vec<String>) {
             let number = assumed.next_number();
             assumed.add_endpoint(&name, number, labels);
         }
-        assumed.other_networks(document);
+        if all_name_theirs {
+            assumed.other_networks(document);
+        }
     }
     for (text, document) in texts.iter().zip(&documents) {
         assumed.complete(text, document);
@@ -178,13 +182,6 @@ impl Assumed {
 
     /// The networks that the text's own is said to be isolated from, with an endpoint in each.
     fn other_networks(&mut self, document: &Document) {
-        let has_network = document
-            .items
-            .iter()
-            .any(|item| matches!(item.kind, ItemKind::Network { .. }));
-        if !has_network {
-            return;
-        }
         let defined: BTreeSet<&str> = document.items.iter().filter_map(name_of).collect();
         for item in &document.items {
             let ItemKind::Assert(assertion) = &item.kind else {
@@ -321,6 +318,11 @@ fn name_of(item: &sunwire_policy::ast::Item) -> Option<&str> {
     }
 }
 
+fn names_network(document: &Document) -> bool {
+    let mut items = document.items.iter();
+    items.any(|item| matches!(item.kind, ItemKind::Network { .. }))
+}
+
 /// The network that a text is for, when it says so.
 fn network_of(document: &Document, vni: u32) -> Option<Network> {
     document.items.iter().find_map(|item| match &item.kind {
@@ -392,6 +394,16 @@ mod tests {
         let named = |name: &str| environment.endpoints.iter().find(|e| e.name == name);
         assert!(named("fw1").unwrap().labels.contains_key(TRANSPARENT));
         assert!(named("web1").unwrap().labels.is_empty());
+    }
+
+    #[test]
+    fn a_text_without_a_network_is_for_that_of_the_other() {
+        let left = "network shop policy main = forward assert isolated(shop, lab)";
+        let right = "policy main = drop";
+        let (environment, _) = by(&[left, right]);
+        for text in [left, right] {
+            assert!(resolve(&parse(text).0, &environment).is_ok());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `sunwire policy eval`: what a policy makes of one packet, by the evaluator that says what the
 //! language means.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use sunwire_policy::address::Address;
@@ -10,24 +10,49 @@ use sunwire_policy::environment::Environment;
 use sunwire_policy::packet::{Packet, Place};
 use sunwire_policy::{evaluate, parse, resolve};
 
+use super::foreign::{Syntax, Text};
 use super::surroundings::Surroundings;
-use super::{NamesFrom, packet, read_bundle, refuse};
-use crate::exit::Outcome;
+use super::{NamesFrom, eval_foreign, packet, read_bundle, refuse};
+use crate::exit::{Outcome, Usage};
 use crate::output;
 use crate::rest::Connection;
 
-/// Prints what comes out of `file` for one packet.
-pub(super) fn run(
-    connection: &Connection,
-    names: &NamesFrom,
-    file: &Path,
-    packet: &str,
-) -> anyhow::Result<Outcome> {
-    let bundle = read_bundle(file)?;
+/// What is evaluated.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A policy (.nk), or a program of Frenetic (.kat) or KATch (.nkpl).
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The packet: a JSON object by field name.
+    #[arg(long, value_name = "JSON")]
+    packet: String,
+    /// How the file is written; by default as its name ends, else as a policy.
+    #[arg(long, value_enum)]
+    syntax: Option<Syntax>,
+    /// Which definition of a program of KATch; `main` by default.
+    #[arg(long, value_name = "NAME")]
+    definition: Option<String>,
+    #[command(flatten)]
+    names: NamesFrom,
+}
+
+/// Prints what comes out of a program for one packet.
+pub(super) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Outcome> {
+    let syntax = Syntax::of(&args.file, args.syntax).unwrap_or(Syntax::Nk);
+    let definition = args.definition.as_deref();
+    if syntax != Syntax::Nk {
+        let text = Text::read(&args.file)?;
+        return eval_foreign::run(&text, syntax, definition, &args.packet);
+    }
+    if definition.is_some() {
+        let words = "--definition is for programs of KATch, which name their parts";
+        return Err(Usage(words.to_owned()).into());
+    }
+    let bundle = read_bundle(&args.file)?;
     let text = bundle.text();
-    let surroundings = Surroundings::find(connection, names, &[text])?;
+    let surroundings = Surroundings::find(connection, &args.names, &[text])?;
     surroundings.tell_assumed();
-    let entered = packet::parse(packet, &surroundings.environment)?;
+    let entered = packet::parse(&args.packet, &surroundings.environment)?;
     let (document, findings) = parse(text);
     if findings.iter().any(Diagnostic::is_error) {
         return Ok(refuse(&findings, &bundle));

@@ -142,14 +142,14 @@ impl Explained {
                 out.push_str(&format!("  {word}{}\n", condition.place.line()));
             }
             if decision.copies.is_empty() {
-                out.push_str("  so it is dropped\n");
+                out.push_str("  so the policy drops it\n");
             }
             for copy in &decision.copies {
                 let with = match copy.rewritten.as_str() {
                     "" => String::new(),
                     rewritten => format!(" with {rewritten}"),
                 };
-                out.push_str(&format!("  so it {}{with}\n", copy.what));
+                out.push_str(&format!("  so the policy {}{with}\n", copy.what));
             }
         }
         out

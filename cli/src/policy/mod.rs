@@ -2,25 +2,54 @@
 //!
 //! ```text
 //! check.rs            all findings of a text, by the controller or by the compiler in here
+//! test.rs             the tests in a text
+//! verify.rs           assertions of policies, checks of imported programs
+//! equiv.rs, batch.rs  equivalence of two programs, and of a table of them
 //! eval.rs             what a policy makes of one packet
+//! eval_foreign.rs     … and programs of other tools
+//! explain.rs          … and why
+//! plan.rs             what a change from one file to another changes
+//! texts.rs            … and in its text
 //! compile.rs          its flow tables
 //! source.rs           policy files, with what they import
 //! surroundings.rs     what names mean: from the controller, a topology, or the text itself
 //! assumed.rs          what names must mean for a text to be whole
+//! foreign.rs          programs in the syntaxes of other tools
 //! packet.rs           packets as JSON
+//! steps.rs            decisions about packets, in words
+//! resources.rs        processor time and memory
 //! interrupt.rs        Ctrl-C during long proofs
 //! stored.rs           policies at the controller
+//! apply.rs            … put in force, and waited for
+//! staged.rs           … and their candidates
+//! diff.rs             differences of texts
+//! when.rs             times
 //! ```
 
+mod apply;
 mod assumed;
+mod batch;
 mod check;
 mod compile;
+mod diff;
+mod equiv;
 mod eval;
+mod eval_foreign;
+mod explain;
+mod foreign;
 mod interrupt;
 mod packet;
+mod plan;
+mod resources;
 mod source;
+mod staged;
+mod steps;
 mod stored;
 mod surroundings;
+mod test;
+mod texts;
+mod verify;
+mod when;
 
 use std::path::{Path, PathBuf};
 
@@ -31,13 +60,14 @@ use sunwire_policy::imports::Bundle;
 pub(crate) use self::source::read_bundle;
 use crate::exit::{Outcome, Usage};
 use crate::output::Format;
-use crate::rest::{Connection, GuardArgs, WAIT_SECONDS_MAX};
+use crate::rest::Connection;
 
-/// Policies: check, apply, show, history, roll back, evaluate, compile.
+/// Policies: check, test, prove, compare, explain, apply, stage, history, roll back.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-check, eval and compile need no controller: without --server and --lab, names mean what --topology
-says, or else whatever the text needs them to mean, and each name that was assumed is listed.
+check, test, verify, equiv, eval, explain, compile, and plan and diff of two files need no
+controller: without --server and --lab, names mean what --topology says, or else whatever the texts
+need them to mean, and each name that was assumed is listed.
 
 Examples:
   sunwire policy check shop.nk
@@ -47,7 +77,8 @@ Examples:
       '{\"ethTyp\":\"0x800\",\"ipProto\":6,\"ip4Src\":\"10.20.0.10\",\"ip4Dst\":\"10.20.0.20\",\"dstPort\":5432}'
   sunwire policy compile shop.nk --stats -o json
   sunwire policy history shop
-  sunwire policy rollback shop --to 17")]
+  sunwire policy plan shop.nk
+  sunwire policy rollback shop 17")]
 pub(crate) struct Args {
     #[command(flatten)]
     connection: Connection,
@@ -58,82 +89,72 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Find every mistake in policies, and change nothing; exit code 1 when there is one.
+    ///
+    /// An assertion that does not hold and a test that fails are mistakes, each with its packet.
+    #[command(after_help = "\
+Examples:
+  sunwire policy check shop.nk
+  sunwire policy check shop.nk net/*.nk --topology lab.toml -o json")]
     Check {
         /// Policy files.
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         #[command(flatten)]
         names: NamesFrom,
     },
-    /// Put policies in force, each under its file's name without the ending.
-    Apply {
-        /// Policy files.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// Another name; for one file.
-        #[arg(long)]
-        name: Option<Name>,
-        /// Return once every connected node has applied it; exit code 1 when one has not in time.
-        #[arg(long)]
-        wait: bool,
-        /// How long to wait, in seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "wait",
-            value_parser = clap::value_parser!(u64).range(..=WAIT_SECONDS_MAX))]
-        timeout: u64,
-        #[command(flatten)]
-        guard: GuardArgs,
-    },
-    /// List policies.
-    List,
-    /// Show what became of a policy.
-    Get {
-        /// Name of the policy.
-        name: Name,
-    },
-    /// Print the text in force, byte for byte.
-    Show {
-        /// Name of the policy.
-        name: Name,
-    },
-    /// List the texts that a policy had, oldest first; the last is in force.
-    History {
-        /// Name of the policy.
-        name: Name,
-    },
-    /// Bring back an earlier text, resolved anew.
-    Rollback {
-        /// Name of the policy.
-        name: Name,
-        /// The revision to go back to; the one before the present one when absent.
-        #[arg(long, value_name = "REVISION")]
-        to: Option<u64>,
-        #[command(flatten)]
-        guard: GuardArgs,
-    },
-    /// Delete policies: everything in their networks is dropped from then on.
-    Delete {
-        /// Names of the policies.
-        #[arg(required = true)]
-        names: Vec<Name>,
-        #[command(flatten)]
-        guard: GuardArgs,
-    },
-    /// Say what a policy makes of one packet; exit code 1 when it is dropped.
+    /// Run the tests that stand in policies; exit code 1 when one fails.
+    #[command(after_help = "\
+Examples:
+  sunwire policy test shop.nk
+  sunwire policy test shop.nk --filter ssh --topology lab.toml")]
+    Test(test::Args),
+    /// Prove the assertions of policies, or answer the checks of programs of KATch; exit code 1 when
+    /// one fails, with a packet and its way.
+    #[command(after_help = "\
+Examples:
+  sunwire policy verify shop.nk --topology lab.toml
+  sunwire policy verify network_reachability.nkpl --stats")]
+    Verify(verify::Args),
+    /// Do two programs make the same of every packet? Exit code 0: yes; 1: no, with a packet; 2: no
+    /// answer.
+    ///
+    /// Labels do not count; with dup and links, the ways of packets do.
+    #[command(after_help = "\
+Examples:
+  sunwire policy equiv old.nk new.nk
+  sunwire policy equiv left.kat right.kat
+  sunwire policy equiv -e 'tcp; port := 1' 'port := 1; tcp'
+  sunwire policy equiv -e --syntax nkpl '(@a←0)⋆' 'ε∪@a←0'
+  sunwire policy equiv --batch equivalence.tsv")]
+    Equiv(equiv::Args),
+    /// Say which statement decides about a packet, and which conditions led to it; exit code 1 when
+    /// it is dropped.
+    #[command(after_help = "\
+Examples:
+  sunwire policy explain shop.nk --topology lab.toml --packet \\
+      '{\"ethTyp\":\"0x800\",\"ipProto\":6,\"ip4Src\":\"10.20.0.10\",\"ip4Dst\":\"10.20.0.30\",\"dstPort\":22}'")]
+    Explain(explain::Args),
+    #[command(flatten)]
+    Stored(stored::Command),
+    /// Say what a program makes of one packet; exit code 1 when it is dropped.
     ///
     /// Prints the JSON array of the packets that come out, and on standard error which rule decided.
-    /// Where nothing says who owns the destination, their endpoint is "owner". Fields: endpoint, node, ethSrc, ethDst,
-    /// ethTyp, vlanId, vlanPcp, ipProto, dscp, ip4Src, ip4Dst, ip6Src, ip6Dst, srcPort, dstPort,
-    /// icmpType, icmpCode, and their other names in the language. Absent ones read as zero.
-    Eval {
-        /// Policy file.
-        file: PathBuf,
-        /// The packet: a JSON object by field name.
-        #[arg(long, value_name = "JSON")]
-        packet: String,
-        #[command(flatten)]
-        names: NamesFrom,
-    },
+    /// Where nothing says who owns the destination, their endpoint is "owner". Fields: endpoint,
+    /// node, ethSrc, ethDst, ethTyp, vlanId, vlanPcp, ipProto, dscp, ip4Src, ip4Dst, ip6Src, ip6Dst,
+    /// srcPort, dstPort, icmpType, icmpCode, and their other names in the language; in programs of
+    /// other tools, their own. Absent ones read as zero.
+    #[command(after_help = "\
+Examples:
+  sunwire policy eval shop.nk --topology lab.toml --packet \\
+      '{\"ethTyp\":\"0x800\",\"ipProto\":6,\"ip4Src\":\"10.20.0.10\",\"ip4Dst\":\"10.20.0.30\",\"dstPort\":5432}'
+  sunwire policy eval firewall.kat --packet '{\"switch\":1,\"port\":2}'
+  sunwire policy eval network.nkpl --definition net --packet '{\"sw\":1}'")]
+    Eval(eval::Args),
     /// Compile a policy to flow tables, and print them.
+    #[command(after_help = "\
+Examples:
+  sunwire policy compile shop.nk --topology lab.toml
+  sunwire policy compile shop.nk --stats -o json")]
     Compile {
         /// Policy file.
         file: PathBuf,
@@ -160,15 +181,27 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     } = args;
     match command {
         Command::Check { files, names } => check::run(&connection, &names, &files, format),
-        Command::Eval {
-            file,
-            packet,
-            names,
-        } => eval::run(&connection, &names, &file, &packet),
+        Command::Test(args) => test::run(&connection, &args, format),
+        Command::Verify(args) => verify::run(&connection, &args, format),
+        Command::Equiv(args) => equiv::run(&connection, &args, format),
+        Command::Explain(args) => explain::run(&connection, &args, format),
+        Command::Eval(args) => eval::run(&connection, &args),
         Command::Compile { file, stats, names } => {
             compile::run(&connection, &names, &file, stats, format)
         }
-        stored => connection.run(|client| stored::run(client, stored, format)),
+        Command::Stored(stored::Command::Plan {
+            file,
+            new: Some(new),
+            names,
+            ..
+        }) => plan::of_files(&connection, &names, [&file, &new], format),
+        Command::Stored(stored::Command::Diff(stored::Differ {
+            file: Some(old),
+            new: Some(new),
+            names,
+            ..
+        })) => texts::run(&connection, &names, [&old, &new], format),
+        Command::Stored(stored) => connection.run(|client| stored::run(client, stored, format)),
     }
 }
 

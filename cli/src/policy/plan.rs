@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use serde::Serialize;
 use sunwire_policy::plan::{Plan, plan};
+use sunwire_policy::prove::prove;
 use sunwire_policy::resolve_text;
 use sunwire_policy::term::Resolved;
+use sunwire_policy::tests_run::run_tests;
 
+use super::source::{self, Finding};
 use super::surroundings::Surroundings;
 use super::{NamesFrom, equiv, interrupt, read_bundle, refuse};
 use crate::exit::Outcome;
@@ -37,17 +41,45 @@ pub(super) fn of_files(
         return Ok(Outcome::Failed);
     };
     equiv::same_network(old, new)?;
-    let plan = plan(Some(old), new, &surroundings.environment, &options);
-    show(&plan.map_err(interrupt::or_limit)?, format)
+    let environment = &surroundings.environment;
+    let plan = plan(Some(old), new, environment, &options).map_err(interrupt::or_limit)?;
+    let proofs = prove(new, environment, &options);
+    if interrupt::happened() {
+        return Err(interrupt::Interrupted.into());
+    }
+    let text = bundles[1].text();
+    let broken = proofs.iter().filter_map(|proof| proof.diagnostic(text));
+    let tests = run_tests(new, environment);
+    let failed = tests.iter().flat_map(|test| test.diagnostics(text));
+    let claims = broken
+        .chain(failed)
+        .map(|f| source::finding(&bundles[1], &f));
+    show(&plan, claims.collect(), format)
 }
 
-/// Shows a plan; the outcome says whether anything changes.
-pub(crate) fn show(plan: &Plan, format: Format) -> anyhow::Result<Outcome> {
+/// What a change changes, and which claims of the new text do not hold.
+#[derive(Debug, Serialize)]
+struct Shown<'p> {
+    #[serde(flatten)]
+    plan: &'p Plan,
+    violations: Vec<Finding>,
+}
+
+/// Shows a plan; the outcome says whether anything changes, or would be refused.
+fn show(plan: &Plan, violations: Vec<Finding>, format: Format) -> anyhow::Result<Outcome> {
+    let same = plan.is_empty() && violations.is_empty();
     match format {
-        Format::Json => output::json(plan)?,
-        Format::Table => output::text(&plan.to_string())?,
+        Format::Json => output::json(&Shown { plan, violations })?,
+        Format::Table => {
+            let mut text = plan.to_string();
+            for finding in &violations {
+                let message = &finding.diagnostic.message;
+                text.push_str(&format!("! it would be refused: {message}\n"));
+            }
+            output::text(&text)?;
+        }
     }
-    Ok(if plan.is_empty() {
+    Ok(if same {
         Outcome::Done
     } else {
         Outcome::Negative

@@ -51,7 +51,7 @@ struct Failed {
 pub(super) fn run(connection: &Connection, args: &Args, format: Format) -> anyhow::Result<Outcome> {
     let mut all = Vec::new();
     let mut filtered = 0;
-    let mut unreadable = false;
+    let mut unreadable = 0;
     for file in &args.files {
         let bundle = read_bundle(file)?;
         let surroundings = Surroundings::find(connection, &args.names, &[bundle.text()])?;
@@ -61,7 +61,7 @@ pub(super) fn run(connection: &Connection, args: &Args, format: Format) -> anyho
             Ok((policy, _)) => policy,
             Err(findings) => {
                 refuse(&findings, &bundle);
-                unreadable = true;
+                unreadable += 1;
                 continue;
             }
         };
@@ -84,12 +84,12 @@ pub(super) fn run(connection: &Connection, args: &Args, format: Format) -> anyho
     let failed = all.iter().filter(|ran| !ran.passed).count();
     match format {
         Format::Json => output::json(&all)?,
-        Format::Table => output::text(&summary(&all, failed, filtered))?,
+        Format::Table => output::text(&summary(&all, failed, filtered, unreadable))?,
     }
     Ok(match (unreadable, failed) {
-        (true, _) => Outcome::Failed,
-        (false, 0) => Outcome::Done,
-        (false, _) => Outcome::Negative,
+        (0, 0) => Outcome::Done,
+        (0, _) => Outcome::Negative,
+        _ => Outcome::Failed,
     })
 }
 
@@ -136,12 +136,20 @@ fn list(file: &str, ran: &[Ran]) -> anyhow::Result<()> {
     output::text(&text)
 }
 
-fn summary(all: &[Ran], failed: usize, filtered: usize) -> String {
-    let outcome = if failed == 0 { "ok" } else { "FAILED" };
+fn summary(all: &[Ran], failed: usize, filtered: usize, unreadable: usize) -> String {
+    let outcome = match failed + unreadable {
+        0 => "ok",
+        _ => "FAILED",
+    };
     let passed = all.len() - failed;
     let packets = packets(all.iter().map(|ran| ran.packets).sum());
+    let unreadable = match unreadable {
+        0 => String::new(),
+        count => format!("; {count} files with mistakes"),
+    };
     format!(
-        "test result: {outcome}. {passed} passed; {failed} failed; {filtered} filtered out; {packets}\n"
+        "test result: {outcome}. {passed} passed; {failed} failed; {filtered} filtered out; \
+         {packets}{unreadable}\n"
     )
 }
 

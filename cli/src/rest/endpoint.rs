@@ -8,7 +8,7 @@ use sunwire_api::{
     DeviceName, Endpoint, EndpointCreate, EndpointPatch, EndpointState, MacAddress, Name,
 };
 
-use super::{Connection, GuardArgs, WAIT_SECONDS_MAX};
+use super::{Connection, ForceArgs, GuardArgs, WAIT_SECONDS_MAX};
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format, Table};
 
@@ -54,6 +54,8 @@ enum Command {
         #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = label_change)]
         changes: Vec<(String, Option<String>)>,
         #[command(flatten)]
+        force: ForceArgs,
+        #[command(flatten)]
         guard: GuardArgs,
     },
     /// Begin to move an endpoint to another node.
@@ -92,6 +94,8 @@ enum Command {
         /// Name of the endpoint.
         name: Name,
         #[command(flatten)]
+        force: ForceArgs,
+        #[command(flatten)]
         guard: GuardArgs,
     },
 }
@@ -118,6 +122,8 @@ struct Create {
     /// A label.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    #[command(flatten)]
+    force: ForceArgs,
 }
 
 /// States that can be waited for.
@@ -176,7 +182,8 @@ fn ask(client: &Client, command: Command, format: Format) -> anyhow::Result<Outc
             output::show(format, &endpoints[..], table)?;
             return Ok(Outcome::Done);
         }
-        Command::Delete { name, guard } => {
+        Command::Delete { name, force, guard } => {
+            let client = force.client(client);
             let deleted = client.delete_endpoint(&name, guard.guard())?;
             output::tell(format, &deleted, |_| format!("deleted endpoint {name}"))?;
             return Ok(Outcome::Done);
@@ -196,13 +203,18 @@ fn ask(client: &Client, command: Command, format: Format) -> anyhow::Result<Outc
             });
         }
         Command::Get { name } => client.endpoint(&name)?,
-        Command::Create(create) => client.create_endpoint(&body(create)?, Guard::None)?,
+        Command::Create(create) => {
+            let client = create.force.client(client);
+            client.create_endpoint(&body(create)?, Guard::None)?
+        }
         Command::Label {
             name,
             changes,
+            force,
             guard,
         } => {
             let labels = changes.into_iter().collect();
+            let client = force.client(client);
             client.patch_endpoint(&name, &EndpointPatch { labels }, guard.guard())?
         }
         Command::Move { name, node, guard } => client.move_endpoint(&name, &node, guard.guard())?,

@@ -1,6 +1,25 @@
 //! What protects a write from crossing another one.
 
-use sunwire_api::client::Guard;
+use sunwire_api::client::{Client, Guard};
+
+/// Insists on a write.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForceArgs {
+    /// Make the change although a policy will not do what it claims: it is violated then.
+    #[arg(long)]
+    force: bool,
+}
+
+impl ForceArgs {
+    /// A client whose writes are made so.
+    pub(crate) fn client(&self, client: &Client) -> Client {
+        if self.force {
+            client.forcing()
+        } else {
+            client.clone()
+        }
+    }
+}
 
 /// Conditions of a write.
 #[derive(Debug, clap::Args)]

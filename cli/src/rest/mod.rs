@@ -9,7 +9,7 @@ pub(crate) mod node;
 pub(crate) mod status;
 
 pub(crate) use connection::{Connection, REST_PORT};
-pub(crate) use guard::GuardArgs;
+pub(crate) use guard::{ForceArgs, GuardArgs};
 
 /// Longest wait that the controller grants, in seconds.
 pub(crate) const WAIT_SECONDS_MAX: u64 = 300;
