@@ -368,3 +368,71 @@ fn friendly(domain: Domain, ranges: &[Range]) -> Value {
     let (_, last) = ranges.last().expect("a class has values");
     chosen.unwrap_or(*last)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coded(domain: Domain, sets: &[&[Range]], assigned: &[Value]) -> FieldSpace {
+        let mut program = Program::new();
+        let field = program.field("f", domain);
+        let mut roots: Vec<NodeId> = sets
+            .iter()
+            .map(|set| program.test(field, set.iter().copied()))
+            .collect();
+        roots.extend(assigned.iter().map(|value| program.assign(field, *value)));
+        let nodes = program.reachable(&roots);
+        let space = Space::new(&program, &nodes, &[], 64).unwrap();
+        space.field(field).unwrap().clone()
+    }
+
+    fn number(number: u64) -> Value {
+        Value::number(number)
+    }
+
+    #[test]
+    fn values_that_nothing_tells_apart_have_one_code() {
+        let domain = Domain::Number { max: 65535 };
+        let low: &[Range] = &[(number(0), number(1023))];
+        let some: &[Range] = &[(number(80), number(80)), (number(8080), number(8080))];
+        let field = coded(domain, &[low, some], &[]);
+        assert_eq!(field.classes.len(), 4);
+        assert_eq!(field.code(number(0)), field.code(number(1023)));
+        assert_eq!(field.code(number(1024)), field.code(number(65535)));
+        assert_ne!(field.code(number(80)), field.code(number(8080)));
+        assert_eq!(field.codes(low), [0, 1]);
+    }
+
+    #[test]
+    fn codes_left_over_go_to_a_class_that_nothing_assigns() {
+        let domain = Domain::Number { max: 9 };
+        let field = coded(domain, &[], &[number(3), number(4)]);
+        assert_eq!((field.classes.len(), field.width), (3, 2));
+        assert!(field.takes_spare);
+        let others = field.code(number(0));
+        assert_eq!(field.values(3), field.values(others));
+        let field = coded(Domain::Number { max: 2 }, &[], &[0, 1, 2].map(number));
+        assert!(!field.takes_spare);
+        assert_eq!(field.valid(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn examples_are_easy_to_read() {
+        let integers = coded(
+            Domain::Integer,
+            &[],
+            &[Value::integer(0), Value::integer(-7)],
+        );
+        let shown = |field: &FieldSpace, value| field.domain.show(field.example(field.code(value)));
+        assert_eq!(shown(&integers, Value::integer(100)), "1");
+        assert_eq!(shown(&integers, Value::integer(-7)), "-7");
+        let v4 = |number| Value {
+            kind: Kind::V4,
+            number,
+        };
+        let prefix = (v4(10 << 24), v4((11 << 24) - 1));
+        let addresses = coded(Domain::Address, &[&[prefix]], &[]);
+        assert_eq!(shown(&addresses, v4(10 << 24 | 5)), "10.0.0.1");
+        assert_eq!(shown(&addresses, v4(0)), "192.0.2.1");
+    }
+}
