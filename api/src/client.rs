@@ -17,8 +17,9 @@ use ureq::http::{Method, Request};
 
 use crate::{
     ApplyRequest, Counters, Deleted, Endpoint, EndpointCreate, EndpointPatch, EndpointState,
-    MoveRequest, Name, Network, NetworkCreate, Node, Page, Policy, PolicyChecked, PolicyHistory,
-    PolicyRevision, PolicyText, Problem, RollbackRequest, StagedPolicy, Status,
+    ExplainRequest, MoveRequest, Name, Network, NetworkCreate, Node, Page, Policy, PolicyChecked,
+    PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText, PolicyVerification,
+    Problem, RollbackRequest, StagedPolicy, Status,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -29,6 +30,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 30;
 pub struct Client {
     agent: ureq::Agent,
     base: String,
+    force: bool,
 }
 
 /// What protects a write from crossing another one.
@@ -96,6 +98,16 @@ impl Client {
         Client {
             agent: config.into(),
             base: base.trim_end_matches('/').to_owned(),
+            force: false,
+        }
+    }
+
+    /// The same, whose writes are made although a claim of a policy will not hold.
+    #[must_use]
+    pub fn forcing(&self) -> Self {
+        Client {
+            force: true,
+            ..self.clone()
         }
     }
 
@@ -286,6 +298,30 @@ impl Client {
         self.write(Method::PUT, &path, guard, Some(&body))
     }
 
+    /// Says what would change if a text came into force.
+    pub fn plan_policy(&self, name: &Name, text: &str) -> Answer<PolicyPlan> {
+        let body = PolicyText {
+            text: text.to_owned(),
+        };
+        let path = format!("/v1/policies/{name}/plan");
+        self.write(Method::POST, &path, Guard::None, Some(&body))
+    }
+
+    /// Proves the assertions and runs the tests of the text in force, or of another one.
+    pub fn verify_policy(&self, name: &Name, text: Option<&str>) -> Answer<PolicyVerification> {
+        let body = text.map(|text| PolicyText {
+            text: text.to_owned(),
+        });
+        let path = format!("/v1/policies/{name}/verify");
+        self.write(Method::POST, &path, Guard::None, body.as_ref())
+    }
+
+    /// Says which clause decides about a packet.
+    pub fn explain_policy(&self, name: &Name, body: &ExplainRequest) -> Answer<PolicyExplanation> {
+        let path = format!("/v1/policies/{name}/explain");
+        self.write(Method::POST, &path, Guard::None, Some(body))
+    }
+
     /// The candidate, and what it would have done so far.
     pub fn staged_policy(&self, name: &Name) -> Answer<StagedPolicy> {
         self.get(&format!("/v1/policies/{name}/stage"))
@@ -355,9 +391,13 @@ impl Client {
             base: self.base.clone(),
             source: Box::new(source),
         };
+        let query = match self.force && method != Method::GET {
+            true => "?force=true",
+            false => "",
+        };
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base));
+            .uri(format!("{}{path}{query}", self.base));
         request = match guard {
             Guard::None => request,
             Guard::Any => request.header("if-match", "*"),
