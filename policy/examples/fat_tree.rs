@@ -71,10 +71,11 @@ impl Measured {
     }
 
     fn count(&mut self, tables: &FlowTables) {
-        self.nodes += tables.nodes.len();
-        self.edges += tables.edge_count();
-        self.leaves += tables.leaves.len();
-        self.depth = self.depth.max(tables.depth());
+        let size = tables.size();
+        self.nodes += size.nodes;
+        self.edges += size.edges;
+        self.leaves += size.leaves;
+        self.depth = self.depth.max(size.depth);
     }
 
     fn print(&self, pods: u32, tree: &FatTree, case: &str) {

@@ -47,6 +47,9 @@ pub struct Atoms {
     generation: u64,
 }
 
+/// The number of no class, before classes are settled for the first time.
+const NOT_YET: u32 = u32::MAX;
+
 /// What is kept of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
@@ -86,14 +89,14 @@ pub struct RegionChange {
 }
 
 impl Default for Atoms {
-    /// One class, of everything.
+    /// No sets, and no classes before they are settled.
     fn default() -> Self {
         let mut atoms = Atoms {
             sets: Vec::new(),
             ends: BTreeMap::new(),
             lengths: Default::default(),
             regions: BTreeMap::new(),
-            none: 0,
+            none: NOT_YET,
             classes: Vec::new(),
             known: FastMap::default(),
             free: Vec::new(),
@@ -101,8 +104,6 @@ impl Default for Atoms {
             dirty: BTreeSet::new(),
             generation: 0,
         };
-        atoms.none = atoms.number_of(&[]);
-        atoms.classes[0].uses = 1;
         for family in Family::ALL {
             atoms.end(Prefix::all(family));
             atoms.dirty.insert(Prefix::all(family));
@@ -190,8 +191,8 @@ impl Atoms {
     }
 
     /// Says what the set with this index is now; `None` when it is not there any more. An index is
-    /// for one identity, always.
-    pub fn set(&mut self, index: usize, set: Option<&AddressSet>) {
+    /// for one identity, always. Returns whether the set is another than before.
+    pub fn set(&mut self, index: usize, set: Option<&AddressSet>) -> bool {
         if self.sets.len() <= index {
             self.sets.resize(index + 1, None);
             self.members.resize(index + 1, BTreeSet::new());
@@ -213,7 +214,9 @@ impl Atoms {
         for prefix in differences(old, new) {
             self.toggle(prefix, index as u32);
         }
+        let changed = before != after;
         self.sets[index] = after;
+        changed
     }
 
     /// Adds a prefix to the set with this index, or takes it away.

@@ -66,7 +66,6 @@ pub(crate) struct LabelNumbers {
 
 impl LabelNumbers {
     /// Labels and their numbers.
-    #[expect(dead_code, reason = "for compilations that follow one another")]
     pub(crate) fn new(pairs: impl Iterator<Item = (LabelId, LabelId)> + Clone) -> Self {
         LabelNumbers {
             numbers: pairs.clone().collect(),
@@ -205,7 +204,6 @@ impl Fdd {
     }
 
     /// An empty store for compilations whose classes come and go.
-    #[expect(dead_code, reason = "for compilations that follow one another")]
     pub(crate) fn empty(order: Order) -> Self {
         let mut store = Store::new(order, u32::MAX, usize::MAX);
         Fdd {

@@ -16,6 +16,7 @@
 //! - [`compile`](mod@compile): a term to a decision diagram ([`fdd`]) over address classes
 //!   ([`atoms`]).
 //! - [`lower`](mod@lower): a diagram to [`tables`] for the data plane.
+//! - [`incremental`]: the same again after a change, where the change reaches.
 //! - [`installed`]: tables in memory, walked by the code that the kernel runs.
 //!
 //! # Example
@@ -86,6 +87,7 @@ pub mod field;
 pub mod format;
 pub mod import;
 pub mod imports;
+pub mod incremental;
 pub mod installed;
 pub mod lower;
 mod nearest;
@@ -111,6 +113,6 @@ pub use compile::{compile, equivalent};
 pub use evaluate::evaluate;
 pub use lower::lower;
 pub use parser::parse;
-pub use pipeline::{Compiled, compile_text, resolve_text};
+pub use pipeline::{Compiled, Statistics, compile_text, resolve_text};
 pub use resolve::resolve;
 pub use validate::validate;

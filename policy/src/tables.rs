@@ -5,7 +5,7 @@
 //! stand in the tables only as classes, so moving an address from one set to another changes
 //! [`FlowTables::classes`] and no node.
 
-mod size;
+pub mod size;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,6 +1,6 @@
 //! Making classes follow changed sets.
 
-use super::{Atoms, Class, RegionChange};
+use super::{Atoms, Class, NOT_YET, RegionChange};
 use crate::address::{Family, Prefix};
 use crate::tables::Digest;
 
@@ -122,7 +122,7 @@ impl Atoms {
             .collect();
         let class = self.number_of(&signature);
         self.classes[class as usize].uses += 1;
-        self.leave(Some(self.none));
+        self.leave((self.none != NOT_YET).then_some(self.none));
         self.none = class;
     }
 

@@ -149,7 +149,6 @@ impl Store {
     }
 
     /// Starts to count steps from zero, for another compilation in the same store.
-    #[expect(dead_code, reason = "for compilations that follow one another")]
     pub(crate) fn restart(&mut self, max_steps: usize) {
         self.steps = 0;
         self.max_steps = max_steps;

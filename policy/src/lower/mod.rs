@@ -10,16 +10,17 @@ mod radix;
 mod refused;
 mod specialise;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sunwire_dataplane_common::flow_key::Field as TableField;
 use sunwire_dataplane_common::tables::MAX_DEPTH;
 
-use crate::compile::Fdd;
+use crate::compile::{Fdd, is_address};
 use crate::fdd::hash::FastMap;
 use crate::fdd::{Id, Node};
 use crate::feature::Feature;
 use crate::field::Field;
+use crate::tables::size::Size;
 use crate::tables::{AddressClass, Digest, FlowTables, Leaf, TableNode, Value};
 use crate::term::Resolved;
 pub(crate) use names::ClassNames;
@@ -65,12 +66,12 @@ pub fn lower(fdd: &Fdd, policy: &Resolved, capacity: &Capacity) -> Result<FlowTa
     let root = lowered.lower(fdd, policy, fdd.root, &ClassNames::new(&fdd.atoms))?;
     let tables = FlowTables {
         root,
-        nodes: lowered.nodes.into_iter().collect(),
-        leaves: lowered.leaves.into_iter().collect(),
+        nodes: lowered.nodes,
+        leaves: lowered.leaves,
         classes: classes(fdd),
         class_none: fdd.atoms.digest(fdd.atoms.none()),
     };
-    check(&tables, capacity)?;
+    check(&tables.size(), capacity)?;
     Ok(tables)
 }
 
@@ -87,22 +88,16 @@ pub(crate) fn classes(fdd: &Fdd) -> Vec<AddressClass> {
 }
 
 /// Refuses tables that do not fit.
-pub(crate) fn check(tables: &FlowTables, capacity: &Capacity) -> Result<(), Refused> {
-    let depth = tables.depth();
-    if depth > MAX_DEPTH {
-        return Err(Refused::TooDeep { depth });
+pub(crate) fn check(size: &Size, capacity: &Capacity) -> Result<(), Refused> {
+    if size.depth > MAX_DEPTH {
+        return Err(Refused::TooDeep { depth: size.depth });
     }
-    let labels: BTreeSet<&str> = tables
-        .leaves
-        .values()
-        .map(|leaf| leaf.label.as_str())
-        .collect();
     for (what, count, limit) in [
-        ("table nodes", tables.nodes.len(), capacity.nodes),
-        ("table edges", tables.edge_count(), capacity.edges),
-        ("verdicts", tables.leaves.len(), capacity.leaves),
-        ("address prefixes", tables.classes.len(), capacity.prefixes),
-        ("labels", labels.len(), capacity.labels),
+        ("table nodes", size.nodes, capacity.nodes),
+        ("table edges", size.edges, capacity.edges),
+        ("verdicts", size.leaves, capacity.leaves),
+        ("address prefixes", size.prefixes, capacity.prefixes),
+        ("labels", size.labels, capacity.labels),
     ] {
         if count > limit {
             return Err(Refused::TooLarge { what, count, limit });
@@ -138,9 +133,20 @@ impl Lowered {
     }
 
     /// Forgets which diagram each table is of, when the same diagram would be another table now.
-    #[expect(dead_code, reason = "for compilations that follow one another")]
     pub(crate) fn forget_diagrams(&mut self) {
         self.done.clear();
+    }
+
+    /// Forgets tables for which `keep` does not hold.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Digest) -> bool) {
+        self.done.retain(|_, digest| keep(digest));
+        self.nodes.retain(|digest, _| keep(digest));
+        self.leaves.retain(|digest, _| keep(digest));
+    }
+
+    /// Nodes and leaves that are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len() + self.leaves.len()
     }
 }
 
@@ -167,16 +173,23 @@ impl Lowering<'_> {
             }
             Node::Test { rank, cuts } => {
                 let mut parts: Vec<(u64, Digest)> = Vec::with_capacity(cuts.len());
-                for (start, child) in cuts {
+                let field = fdd.store.order().0[usize::from(rank)];
+                for (at, (start, child)) in cuts.iter().enumerate() {
+                    // No packet has these classes: what becomes of it may be anything.
+                    let end = cuts.get(at + 1).map_or(u64::MAX, |(next, _)| *next);
+                    if is_address(field) && self.names.count(*start, end) == 0 {
+                        continue;
+                    }
                     let child = self.node(*child)?;
                     // Different diagrams may lower to one table, when they differ by unused labels.
                     if parts.last().is_none_or(|(_, last)| *last != child) {
-                        parts.push((*start, child));
+                        let start = if parts.is_empty() { 0 } else { *start };
+                        parts.push((start, child));
                     }
                 }
                 match parts.as_slice() {
                     [(_, only)] => *only,
-                    _ => self.test(fdd.store.order().0[usize::from(rank)], &parts)?,
+                    _ => self.test(field, &parts)?,
                 }
             }
         };

@@ -70,7 +70,7 @@ pub fn specialise(
         classes: classes(fdd, name),
         class_none: name(fdd.atoms.none()),
     };
-    check(&tables, capacity)?;
+    check(&tables.size(), capacity)?;
     Ok(tables)
 }
 

@@ -1,4 +1,4 @@
-//! The endpoints of an environment by name and by label.
+//! The endpoints of an environment by name, by label and by address.
 //!
 //! Names of endpoints are looked up here and nowhere else, for two reasons: a policy of a thousand
 //! rules over ten thousand endpoints would otherwise search them for every name, and what was
@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 
 use crate::environment::{Endpoint, Environment};
 
@@ -18,6 +19,7 @@ pub(crate) struct EnvironmentIndex {
     names: HashMap<String, usize>,
     /// By key, then by value.
     labels: HashMap<String, HashMap<String, BTreeSet<usize>>>,
+    addresses: HashMap<IpAddr, BTreeSet<usize>>,
 }
 
 impl EnvironmentIndex {
@@ -48,11 +50,48 @@ impl EnvironmentIndex {
                 }
             }
         }
+        for address in &endpoint.addresses {
+            self.addresses.entry(*address).or_default().insert(position);
+        }
+    }
+
+    /// Forgets an endpoint at its position.
+    pub(crate) fn remove(&mut self, position: usize, endpoint: &Endpoint) {
+        if self.names.get(&endpoint.name) == Some(&position) {
+            self.names.remove(&endpoint.name);
+        }
+        for (key, value) in &endpoint.labels {
+            let Some(values) = self.labels.get_mut(key) else {
+                continue;
+            };
+            if let Some(positions) = values.get_mut(value) {
+                positions.remove(&position);
+                if positions.is_empty() {
+                    values.remove(value);
+                }
+            }
+            if values.is_empty() {
+                self.labels.remove(key);
+            }
+        }
+        for address in &endpoint.addresses {
+            if let Some(positions) = self.addresses.get_mut(address) {
+                positions.remove(&position);
+                if positions.is_empty() {
+                    self.addresses.remove(address);
+                }
+            }
+        }
     }
 
     /// The endpoint with this name.
     pub(crate) fn named(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
+    }
+
+    /// The endpoints with this address, in any network.
+    pub(crate) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = usize> {
+        self.addresses.get(&address).into_iter().flatten().copied()
     }
 
     /// The endpoints of `network` that have all these labels.
@@ -93,6 +132,26 @@ pub(crate) struct Dependencies {
     pub(crate) names: HashSet<String>,
     /// Labels by which numbers or MAC addresses of endpoints were selected.
     pub(crate) labels: HashSet<Labels>,
+}
+
+impl Dependencies {
+    /// Whether the policy may resolve to something else when an endpoint of its network becomes
+    /// another, comes or goes.
+    pub(crate) fn concern(
+        &self,
+        network: &str,
+        before: Option<&Endpoint>,
+        after: Option<&Endpoint>,
+    ) -> bool {
+        let mut changed = before.into_iter().chain(after);
+        changed.any(|endpoint| {
+            self.names.contains(&endpoint.name)
+                || self
+                    .labels
+                    .iter()
+                    .any(|labels| is_selected(endpoint, network, labels))
+        })
+    }
 }
 
 /// The index in use while one document is resolved, noting what is asked.

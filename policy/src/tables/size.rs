@@ -1,64 +1,110 @@
 //! How large flow tables are, and how many tests a packet meets in them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Digest, FlowTables};
+use super::{Digest, FlowTables, Leaf, TableNode};
+
+/// What tables take of the data plane's room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Inner nodes.
+    pub nodes: usize,
+    /// Exact edges of all nodes.
+    pub edges: usize,
+    /// Verdicts.
+    pub leaves: usize,
+    /// Distinct labels of verdicts.
+    pub labels: usize,
+    /// Tests on the longest way from the root to a verdict.
+    pub depth: usize,
+    /// Prefixes with a class.
+    pub prefixes: usize,
+}
 
 impl FlowTables {
-    /// Tests on the longest way from the root to a verdict.
+    /// How large the tables are.
     #[must_use]
-    pub fn depth(&self) -> usize {
-        let order = self.in_order();
-        let mut depths: HashMap<Digest, usize> = HashMap::new();
-        for digest in order.iter().rev() {
-            let below = self
-                .next_of(digest)
-                .map(|next| depths.get(next).copied().unwrap_or(0));
-            let depth = below.max().unwrap_or(0) + 1;
-            depths.insert(*digest, depth);
+    pub fn size(&self) -> Size {
+        Size {
+            prefixes: self.classes.len(),
+            ..Size::of(self.root, &self.nodes, &self.leaves)
         }
-        depths.get(&self.root).copied().unwrap_or(0)
     }
+}
 
-    /// Exact edges of all nodes.
-    #[must_use]
-    pub fn edge_count(&self) -> usize {
-        self.nodes.values().map(|node| node.edges.len()).sum()
-    }
-
-    /// Where a node leads; nowhere for a leaf.
-    fn next_of(&self, digest: &Digest) -> impl Iterator<Item = &Digest> {
-        let node = self.nodes.get(digest).into_iter();
-        node.flat_map(|node| {
-            node.edges
-                .iter()
-                .map(|(_, next)| next)
-                .chain([&node.default])
-        })
-    }
-
-    /// The nodes that are reached from the root, each before those that it leads to.
-    fn in_order(&self) -> Vec<Digest> {
-        let mut order = Vec::new();
-        let mut done: HashSet<Digest> = HashSet::new();
-        // A node is visited twice: to open what it leads to, and when all of that is done.
-        let mut open = vec![(self.root, false)];
-        while let Some((digest, finished)) = open.pop() {
-            if finished {
-                order.push(digest);
-                continue;
-            }
-            if !self.nodes.contains_key(&digest) || !done.insert(digest) {
-                continue;
-            }
-            open.push((digest, true));
-            for next in self.next_of(&digest) {
-                if open.last() != Some(&(*next, false)) && !done.contains(next) {
-                    open.push((*next, false));
+impl Size {
+    /// The size of what is reached from a root; nothing is said of prefixes.
+    pub(crate) fn of(
+        root: Digest,
+        nodes: &BTreeMap<Digest, TableNode>,
+        leaves: &BTreeMap<Digest, Leaf>,
+    ) -> Self {
+        let order = in_order(root, nodes);
+        let mut size = Size {
+            nodes: order.len(),
+            ..Size::default()
+        };
+        let mut depths: HashMap<Digest, usize> = HashMap::with_capacity(order.len());
+        let mut verdicts: HashMap<Digest, &str> = HashMap::new();
+        if let Some(leaf) = leaves.get(&root) {
+            verdicts.insert(root, &leaf.label);
+        }
+        for digest in &order {
+            let node = &nodes[digest];
+            size.edges += node.edges.len();
+            let mut deepest = 0;
+            let mut last = None;
+            for next in nexts(node) {
+                // Neighbours often lead to the same.
+                if last == Some(next) {
+                    continue;
+                }
+                last = Some(next);
+                match (depths.get(next), leaves.get(next)) {
+                    (Some(depth), _) => deepest = deepest.max(*depth),
+                    (None, Some(leaf)) => {
+                        verdicts.insert(*next, &leaf.label);
+                    }
+                    (None, None) => {}
                 }
             }
+            depths.insert(*digest, deepest + 1);
         }
-        order.reverse();
-        order
+        size.depth = depths.get(&root).copied().unwrap_or(0);
+        size.leaves = verdicts.len();
+        size.labels = verdicts.values().collect::<HashSet<_>>().len();
+        size
     }
+}
+
+fn nexts(node: &TableNode) -> impl Iterator<Item = &Digest> {
+    let edges = node.edges.iter().map(|(_, next)| next);
+    edges.chain([&node.default])
+}
+
+/// The nodes that are reached from the root, each behind those that it leads to.
+fn in_order(root: Digest, nodes: &BTreeMap<Digest, TableNode>) -> Vec<Digest> {
+    let mut order = Vec::new();
+    let mut seen: HashSet<Digest> = HashSet::new();
+    // A node is visited twice: to open what it leads to, and when all of that is done.
+    let mut open = vec![(root, false)];
+    while let Some((digest, finished)) = open.pop() {
+        if finished {
+            order.push(digest);
+            continue;
+        }
+        let Some(node) = nodes.get(&digest) else {
+            continue;
+        };
+        if !seen.insert(digest) {
+            continue;
+        }
+        open.push((digest, true));
+        for next in nexts(node) {
+            if open.last() != Some(&(*next, false)) {
+                open.push((*next, false));
+            }
+        }
+    }
+    order
 }
