@@ -5,7 +5,7 @@ use sunwire_api::problem::{Span, line_and_column};
 use sunwire_api::{
     AssertionResult, AssertionVerdict, Diagnostic, Name, PacketChange, PacketChangeKind,
     PolicyClause, PolicyCondition, PolicyCopy, PolicyDecision, PolicyExplanation, PolicyPlan,
-    PolicyTestResult, PolicyVerification, Problem, ProblemCode, ReachabilityChange,
+    PolicyTestResult, PolicyVerification, ProblemCode, ReachabilityChange,
 };
 use sunwire_policy::environment::Environment;
 use sunwire_policy::explain::{Clause, Condition, Copied, Decision, explain};
@@ -29,9 +29,8 @@ pub(crate) struct Present {
     pub(crate) text: Source,
 }
 
-fn refused(findings: &[diagnostic::Diagnostic], text: &str) -> Problem {
-    let all = findings.iter().map(|finding| located(finding, text));
-    invalid(all.collect()).into()
+fn refused(findings: &[diagnostic::Diagnostic], text: &str) -> Refusal {
+    invalid(located_all(findings, text))
 }
 
 /// What would change if `text` came into force as `policy`.
@@ -41,9 +40,9 @@ pub(crate) fn planned(
     text: &str,
     environment: &Environment,
     options: &Options,
-) -> Result<PolicyPlan, Problem> {
+) -> Result<PolicyPlan, Refusal> {
     // All that would have it refused is said first.
-    let compiled = check(text, environment).map_err(Problem::from)?;
+    let compiled = check(text, environment)?;
     let (new, _) = resolve_text(text, environment).map_err(|found| refused(&found, text))?;
     let old = present.as_ref().and_then(|present| {
         // A text that is out of force counts as none.
@@ -51,7 +50,7 @@ pub(crate) fn planned(
         resolved.map(|(resolved, _)| resolved)
     });
     let plan = plan(old.as_ref(), &new, environment, options).map_err(|limit| {
-        Problem::new(
+        Refusal::new(
             ProblemCode::Undecided,
             format!("the change could not be worked out: {limit}; stage the text in place of it"),
         )
@@ -90,7 +89,7 @@ pub(crate) fn verified(
     text: &str,
     environment: &Environment,
     options: &Options,
-) -> Result<PolicyVerification, Problem> {
+) -> Result<PolicyVerification, Refusal> {
     let checked =
         check_claims(text, environment, options).map_err(|found| refused(&found, text))?;
     let tests = checked.tests.iter().map(|test| PolicyTestResult {
@@ -145,14 +144,10 @@ pub(crate) fn explained(
     text: &str,
     packet: &serde_json::Map<String, serde_json::Value>,
     environment: &Environment,
-) -> Result<PolicyExplanation, Problem> {
+) -> Result<PolicyExplanation, Refusal> {
     let (policy, _) = resolve_text(text, environment).map_err(|found| refused(&found, text))?;
-    let packet = packet_of_json(packet, environment).map_err(|error| {
-        Problem::from(Refusal::new(
-            ProblemCode::InvalidBody,
-            format!("packet: {error}"),
-        ))
-    })?;
+    let packet = packet_of_json(packet, environment)
+        .map_err(|error| Refusal::new(ProblemCode::InvalidBody, format!("packet: {error}")))?;
     let (document, _) = parse(text);
     let explanation = explain(&policy, &document, environment, &packet);
     Ok(PolicyExplanation {
