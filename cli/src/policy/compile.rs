@@ -77,17 +77,18 @@ pub(super) fn run(
     let fdd = compile(&policy, &Options::for_policy(&policy))?;
     let fdd_seconds = start.elapsed().as_secs_f64();
     let order = fdd.store.order().0;
+    let size = tables.size();
     let stats = Stats {
         field_order: order.iter().map(|field| field.name()).collect(),
         fdd_nodes: fdd.store.len(),
         fdd_steps: fdd.store.steps(),
         address_classes: fdd.atoms.count(),
-        address_prefixes: tables.classes.len(),
-        table_nodes: tables.nodes.len(),
-        table_edges: tables.edge_count(),
-        table_depth: tables.depth(),
-        leaves: tables.leaves.len(),
-        labels: compiled.labels.len(),
+        address_prefixes: size.prefixes,
+        table_nodes: size.nodes,
+        table_edges: size.edges,
+        table_depth: size.depth,
+        leaves: size.leaves,
+        labels: size.labels,
         network: compiled.network,
         policy: compiled.policy,
         compile_seconds,

@@ -1,6 +1,6 @@
 //! `sunwire policy equiv`: do two programs make the same of every packet?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sunwire_policy::import::{kat, nkpl};
@@ -163,7 +163,7 @@ pub(super) fn same_network(left: &Resolved, right: &Resolved) -> Result<(), Usag
     )))
 }
 
-fn read(file: &PathBuf, name: Option<String>) -> anyhow::Result<Bundle> {
+fn read(file: &Path, name: Option<String>) -> anyhow::Result<Bundle> {
     let Some(name) = name else {
         return read_bundle(file);
     };
