@@ -164,8 +164,12 @@ impl Resolver<'_> {
             Pred::Number(field, ranges) => match field {
                 field if is_loose(field) => self.constant(wide),
                 Field::IcmpType => {
-                    let ranges = answered(&ranges);
-                    self.number(field, &ranges)
+                    // A packet that is no ICMP packet has type zero, and its reply as well.
+                    let icmp = self.number(Field::Protocol, &[(1, 1), (58, 58)]);
+                    let answers = self.number(field, &answered(&ranges));
+                    let same = self.number(field, &ranges);
+                    let arms = Box::new([(icmp, answers)]);
+                    self.arena.predicate(Pred::Conditional(arms, same))
                 }
                 field => self.arena.predicate(Pred::Number(opposite(field), ranges)),
             },
