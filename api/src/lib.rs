@@ -49,7 +49,7 @@ pub use node::{Node, NodeError, NodeSpec, NodeStatus, Totals};
 pub use policy::{
     ApplyRequest, AuditTotals, Policy, PolicyChecked, PolicyHistory, PolicyRevision, PolicySpec,
     PolicyState, PolicyStatus, PolicyText, RevisionReason, RollbackRequest, StagedPolicy,
-    StagedSummary, Unconfirmed,
+    StagedRefusal, StagedSummary, Unconfirmed,
 };
 pub use problem::{Diagnostic, Problem, ProblemCode, Severity, Violation};
 pub use resource::{Deleted, Page, Resource};

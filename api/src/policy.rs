@@ -246,6 +246,18 @@ pub struct StagedPolicy {
     pub audit: Vec<AuditTotals>,
     /// Nodes whose agents have reported counts of this candidate.
     pub reporting_nodes: Vec<Name>,
+    /// Nodes that cannot ask it, such as for want of room; what is in force there is untouched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusing_nodes: Vec<StagedRefusal>,
+}
+
+/// Why a node does not ask a candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StagedRefusal {
+    /// The node.
+    pub node: Name,
+    /// Why, in its agent's words.
+    pub detail: String,
 }
 
 /// Packets of live flows by what the text in force and the candidate say of them.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use sunwire_api::{AuditTotals, Name};
+use sunwire_api::{AuditTotals, Name, StagedRefusal};
 
 /// Packets of live flows on one node, by what both policies say of them.
 pub(crate) type AuditCount = AuditTotals;
@@ -18,18 +18,30 @@ pub(crate) struct Audit {
 /// What one node counted since it has the candidate's tables.
 struct Report {
     revision: u64,
-    counts: Vec<AuditCount>,
+    /// Counts, or why it cannot ask the candidate.
+    counts: Result<Vec<AuditCount>, String>,
+}
+
+/// What all nodes together say of a candidate.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sum {
+    /// Counts, most packets first.
+    pub(crate) totals: Vec<AuditTotals>,
+    /// Nodes that ask it.
+    pub(crate) reporting: Vec<Name>,
+    /// Nodes that cannot.
+    pub(crate) refusing: Vec<StagedRefusal>,
 }
 
 impl Audit {
-    /// Keeps what `node` has counted in `network` of the candidate's tables of `revision`: totals,
-    /// so the last report is all there is.
+    /// Keeps what `node` has counted in `network` of the candidate's tables of `revision`, or why it
+    /// cannot: totals, so the last report is all there is.
     pub(crate) fn report(
         &mut self,
         network: &Name,
         node: &Name,
         revision: u64,
-        counts: Vec<AuditCount>,
+        counts: Result<Vec<AuditCount>, String>,
     ) {
         let nodes = self.networks.entry(network.clone()).or_default();
         nodes.insert(node.clone(), Report { revision, counts });
@@ -47,15 +59,24 @@ impl Audit {
         }
     }
 
-    /// Sums over nodes of the candidate's tables of `revision`, most packets first, and the nodes
-    /// that have reported them.
-    pub(crate) fn sum(&self, network: &Name, revision: u64) -> (Vec<AuditTotals>, Vec<Name>) {
+    /// Sums over nodes of the candidate's tables of `revision`.
+    pub(crate) fn sum(&self, network: &Name, revision: u64) -> Sum {
         let mut sums: BTreeMap<(&str, &str, bool, bool), (u64, u64)> = BTreeMap::new();
-        let mut reporting = Vec::new();
+        let (mut reporting, mut refusing) = (Vec::new(), Vec::new());
         let nodes = self.networks.get(network).into_iter().flatten();
         for (node, report) in nodes.filter(|(_, report)| report.revision == revision) {
+            let counts = match &report.counts {
+                Ok(counts) => counts,
+                Err(detail) => {
+                    refusing.push(StagedRefusal {
+                        node: node.clone(),
+                        detail: detail.clone(),
+                    });
+                    continue;
+                }
+            };
             reporting.push(node.clone());
-            for count in &report.counts {
+            for count in counts {
                 let (live, staged) = (count.live_label.as_str(), count.staged_label.as_str());
                 let key = (live, staged, count.live_allowed, count.staged_allowed);
                 let (packets, bytes) = sums.entry(key).or_default();
@@ -73,7 +94,11 @@ impl Audit {
         });
         let mut totals: Vec<AuditTotals> = totals.collect();
         totals.sort_by_key(|totals| std::cmp::Reverse(totals.packets));
-        (totals, reporting)
+        Sum {
+            totals,
+            reporting,
+            refusing,
+        }
     }
 }
 
@@ -100,19 +125,25 @@ mod tests {
     fn counts_are_summed_over_nodes_by_what_both_policies_say() {
         let mut audit = Audit::default();
         let shop = name("shop");
-        audit.report(&shop, &name("aws1"), 7, vec![count("web", true, 99)]);
+        let report = |audit: &mut Audit, network: &str, node: &str, revision, counts| {
+            audit.report(&name(network), &name(node), revision, Ok(counts));
+        };
+        report(&mut audit, "shop", "aws1", 7, vec![count("web", true, 99)]);
         let (first, second) = (count("web", true, 3), count("db", false, 1));
-        audit.report(&shop, &name("aws1"), 7, vec![first, second]);
-        audit.report(&shop, &name("gcp1"), 7, vec![count("db", false, 4)]);
-        audit.report(&shop, &name("old1"), 6, vec![count("db", false, 50)]);
-        audit.report(&name("lab"), &name("gcp1"), 7, vec![count("db", false, 9)]);
-        let (totals, nodes) = audit.sum(&shop, 7);
-        assert_eq!(totals, [count("db", false, 5), count("web", true, 3)]);
-        assert_eq!(nodes, [name("aws1"), name("gcp1")]);
+        report(&mut audit, "shop", "aws1", 7, vec![first, second]);
+        report(&mut audit, "shop", "gcp1", 7, vec![count("db", false, 4)]);
+        report(&mut audit, "shop", "old1", 6, vec![count("db", false, 50)]);
+        report(&mut audit, "lab", "gcp1", 7, vec![count("db", false, 9)]);
+        audit.report(&shop, &name("full1"), 7, Err("no room".to_owned()));
+        let sum = audit.sum(&shop, 7);
+        assert_eq!(sum.totals, [count("db", false, 5), count("web", true, 3)]);
+        assert_eq!(sum.reporting, [name("aws1"), name("gcp1")]);
+        assert_eq!(sum.refusing.len(), 1);
+        assert_eq!(sum.refusing[0].detail, "no room");
 
         audit.forget_node(&name("gcp1"));
-        assert_eq!(audit.sum(&shop, 7).0[0], count("web", true, 3));
+        assert_eq!(audit.sum(&shop, 7).totals[0], count("web", true, 3));
         audit.forget_network(&shop);
-        assert_eq!(audit.sum(&shop, 7), (vec![], vec![]));
+        assert_eq!(audit.sum(&shop, 7).totals, []);
     }
 }

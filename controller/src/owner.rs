@@ -314,7 +314,7 @@ impl Owner {
             Some(agent::agent_message::Message::Counters(mut counters)) => {
                 for staged in std::mem::take(&mut counters.staged) {
                     let revision = staged.revision;
-                    let audited = wire::audited(&self.cluster.state, node, staged);
+                    let audited = wire::audited(&self.cluster.state, staged);
                     if let Some((network, counts)) = audited {
                         let audit = &mut self.cluster.audit;
                         audit.report(&network, node, revision, counts);

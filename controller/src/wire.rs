@@ -258,13 +258,12 @@ fn address_class(class: &tables::AddressClass) -> agent::AddressClass {
     }
 }
 
-/// What an agent counts of a candidate: its network and the counts. `None` when the candidate is not
-/// the present one, or the agent counts nothing of it.
+/// What an agent counts of a candidate: its network, and the counts or why it counts nothing.
+/// `None` when the candidate is not the present one.
 pub(crate) fn audited(
     state: &State,
-    node: &Name,
     staged: agent::StagedAudit,
-) -> Option<(Name, Vec<AuditTotals>)> {
+) -> Option<(Name, Result<Vec<AuditTotals>, String>)> {
     let network = state
         .networks()
         .iter()
@@ -274,8 +273,7 @@ pub(crate) fn audited(
         return None;
     }
     if !staged.refused.is_empty() {
-        tracing::warn!(%node, %network, why = staged.refused, "a candidate is not audited");
-        return None;
+        return Some((network.clone(), Err(staged.refused)));
     }
     let counts = staged.counts.into_iter().map(|count| AuditTotals {
         live_label: count.live_label,
@@ -285,7 +283,7 @@ pub(crate) fn audited(
         packets: count.packets,
         bytes: count.bytes,
     });
-    Some((network.clone(), counts.collect()))
+    Some((network.clone(), Ok(counts.collect())))
 }
 
 fn bytes(digest: &Digest) -> Vec<u8> {

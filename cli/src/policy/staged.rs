@@ -86,6 +86,13 @@ fn in_words(name: &Name, staged: &StagedPolicy) -> String {
     if !staged.compiles {
         text.push_str("it does not compile against what there is now, and is not asked\n");
     }
+    for refusal in &staged.refusing_nodes {
+        let _ = writeln!(
+            text,
+            "node {} cannot ask it: {}",
+            refusal.node, refusal.detail
+        );
+    }
     let differs = |totals: &&AuditTotals| totals.live_allowed != totals.staged_allowed;
     let differing = staged.audit.iter().filter(differs).map(|one| one.packets);
     let all = staged.audit.iter().map(|one| one.packets);

@@ -32,9 +32,10 @@ pub(crate) async fn show(
 fn view(cluster: &Cluster, name: &Name) -> Result<StagedPolicy, Refusal> {
     let mut staged = cluster.state.staged_view(name)?;
     if let Some(policy) = cluster.state.policies().get(name) {
-        let (audit, nodes) = cluster.audit.sum(&policy.network, staged.tables_revision);
-        staged.audit = audit;
-        staged.reporting_nodes = nodes;
+        let sum = cluster.audit.sum(&policy.network, staged.tables_revision);
+        staged.audit = sum.totals;
+        staged.reporting_nodes = sum.reporting;
+        staged.refusing_nodes = sum.refusing;
     }
     Ok(staged)
 }

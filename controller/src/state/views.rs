@@ -146,6 +146,7 @@ impl State {
             warnings: warnings.cloned().unwrap_or_default(),
             audit: Vec::new(),
             reporting_nodes: Vec::new(),
+            refusing_nodes: Vec::new(),
         })
     }
 
