@@ -252,7 +252,7 @@ impl Subject {
 }
 
 /// Every spelling of a subject.
-pub(crate) fn subject_names<'a>() -> impl Iterator<Item = &'a str> {
+pub fn subject_names<'a>() -> impl Iterator<Item = &'a str> {
     NAMES.iter().map(|(name, _)| *name)
 }
 

@@ -78,7 +78,7 @@ struct Parser<'a> {
 }
 
 /// Words that cannot be names.
-const RESERVED: [&str; 37] = [
+pub const RESERVED: [&str; 37] = [
     "network",
     "set",
     "let",
