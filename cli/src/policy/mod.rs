@@ -11,6 +11,8 @@
 //! plan.rs             what a change from one file to another changes
 //! texts.rs            … and in its text
 //! compile.rs          its flow tables
+//! fmt.rs              the even layout of texts
+//! lsp/                the language server for editors
 //! source.rs           policy files, with what they import
 //! surroundings.rs     what names mean: from the controller, a topology, or the text itself
 //! assumed.rs          what names must mean for a text to be whole
@@ -36,8 +38,10 @@ mod equiv;
 mod eval;
 mod eval_foreign;
 mod explain;
+mod fmt;
 mod foreign;
 mod interrupt;
+mod lsp;
 mod packet;
 mod plan;
 mod resources;
@@ -164,6 +168,37 @@ Examples:
         #[command(flatten)]
         names: NamesFrom,
     },
+    /// Lay policies out evenly, in place; only white space changes, comments stay.
+    ///
+    /// A file that does not parse stays as it is: exit code 2.
+    #[command(after_help = "\
+Examples:
+  sunwire policy fmt shop.nk net/*.nk
+  sunwire policy fmt --check shop.nk      # exit code 1 and a patch when it would change
+  sunwire policy fmt - < shop.nk")]
+    Fmt {
+        /// Policy files; `-` formats standard input to standard output.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Change nothing, and show what would change; exit code 1 when anything would.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Serve an editor by the Language Server Protocol, on standard input and output.
+    ///
+    /// Mistakes while typing, hover, completion, definitions, renaming and formatting. Names mean
+    /// what they mean for check.
+    #[command(after_help = "\
+Examples:
+  sunwire policy lsp
+  sunwire policy lsp --topology lab.toml")]
+    Lsp {
+        #[command(flatten)]
+        names: NamesFrom,
+        /// For editors that say how they talk to it; there is no other way.
+        #[arg(long, hide = true)]
+        stdio: bool,
+    },
 }
 
 /// Where names of networks, endpoints and nodes come from without a controller.
@@ -189,6 +224,8 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
         Command::Compile { file, stats, names } => {
             compile::run(&connection, &names, &file, stats, format)
         }
+        Command::Fmt { files, check } => fmt::run(&files, check, format),
+        Command::Lsp { names, .. } => lsp::run(connection, names),
         Command::Stored(stored::Command::Plan {
             file,
             new: Some(new),
