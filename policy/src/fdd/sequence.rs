@@ -45,22 +45,25 @@ impl Store {
         Ok(id)
     }
 
-    /// Any number of times a policy, by squaring `id + p`.
+    /// Any number of times a policy: the least solution of `x = id + p; x`.
     ///
-    /// The result grows with each round: a leaf of the square has all actions of the leaf before,
-    /// and with labels no greater. There are finitely many actions over the assigned values,
-    /// finitely many labels and finitely many intervals, so some round changes nothing.
+    /// Each round only adds: a leaf has all actions of the leaf before, and with labels no greater.
+    /// There are finitely many actions over the assigned values, finitely many labels and finitely
+    /// many intervals, so some round changes nothing. Squaring takes fewer rounds, but composes every
+    /// action with every other in each: a walk through n values costs it n³ in the last round alone.
+    /// Here a round looks at what the round before has changed, since all else is remembered.
     ///
     /// # Errors
     /// [`TooLarge`] beyond the limit on steps.
     pub fn star(&mut self, policy: Id) -> Result<Id, TooLarge> {
-        let mut all = self.union(&[IDENTITY, policy])?;
+        let mut all = IDENTITY;
         loop {
-            let square = self.sequence(all, all)?;
-            if square == all {
+            let once_more = self.sequence(policy, all)?;
+            let next = self.union(&[IDENTITY, once_more])?;
+            if next == all {
                 return Ok(all);
             }
-            all = square;
+            all = next;
         }
     }
 
