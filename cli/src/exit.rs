@@ -15,7 +15,7 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0  done, allowed, the same
   1  denied, different, or refused by the controller
-  2  unreachable, or failed
+  2  unreachable, failed, or without an answer
   3  wrong usage";
 
 const REFUSED: u8 = 1;

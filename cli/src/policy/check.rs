@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sunwire_api::Severity;
+use sunwire_policy::diagnostic::Code;
 use sunwire_policy::imports::{Bundle, Located};
 use sunwire_policy::verify::options::Options;
 use sunwire_policy::{check_claims, compile_text, diagnostic};
@@ -45,6 +46,9 @@ struct Sizes {
     leaves: u64,
     address_prefixes: u64,
 }
+
+/// Findings that say that a claim does not hold.
+const CLAIMS: [&str; 2] = [Code::AssertionFails.text(), Code::TestFails.text()];
 
 pub(super) fn run(
     connection: &Connection,
@@ -106,6 +110,12 @@ fn report(checked: &Checked) -> anyhow::Result<()> {
     if !checked.assumed.is_empty() {
         let names = checked.assumed.join(", ");
         line.push_str(&format!("{file}: assumed to exist: {names}\n"));
+        let fails = |finding: &Finding| CLAIMS.contains(&finding.diagnostic.code.as_str());
+        if checked.diagnostics.iter().any(fails) {
+            line.push_str(&format!(
+                "{file}: claims were judged by these: --topology or --server say what there is\n"
+            ));
+        }
     }
     output::text(&line)
 }

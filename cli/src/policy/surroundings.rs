@@ -58,7 +58,8 @@ impl Surroundings {
     /// Lists on standard error what was assumed, so that nobody takes an answer for more than it is.
     pub(super) fn tell_assumed(&self) {
         if !self.assumed.is_empty() {
-            eprintln!("assumed to exist: {}", self.assumed.join(", "));
+            let assumed = self.assumed.join(", ");
+            eprintln!("assumed to exist, as neither --topology nor --server says it: {assumed}");
         }
     }
 }
