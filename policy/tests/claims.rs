@@ -211,3 +211,31 @@ fn tests_in_the_text_run_and_say_what_went_wrong() {
             .contains("^^^^ this statement decided")
     );
 }
+
+#[test]
+fn only_what_begins_a_connection_counts_unless_both_is_said() {
+    let text =
+        "policy main = if conn = established and src = db1 and dst = web1 then forward else drop
+        assert isolated(web1, db1) assert isolated both(web1, db1)";
+    let verdicts: Vec<bool> = proofs(text).iter().map(Proof::holds).collect();
+    assert_eq!(verdicts, [true, false]);
+}
+
+#[test]
+fn frames_without_addresses_are_sent_to_the_owner_of_their_mac_address() {
+    let text = "policy main = if ethTyp = 0x88b5 then forward else drop
+        assert isolated(web1, db1)";
+    assert_eq!(
+        failure(text),
+        "frame of type 0x88b5 02:00:00:00:00:01 -> 02:00:00:00:00:03; at web1: \"main:1 forward\" \
+         forwards it to db1"
+    );
+}
+
+#[test]
+fn the_label_of_a_drop_is_part_of_what_a_test_expects() {
+    let text =
+        format!("{WEB_TO_DB} test \"label\" {{ from client1 to db1 ssh : drop \"another\" }}");
+    let results = run_tests(&policy(&text), &shop());
+    assert_eq!(results[0].failures[0].expected, "dropped by \"another\"");
+}
