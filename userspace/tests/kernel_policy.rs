@@ -3,6 +3,8 @@
 //! Random policies are compiled and installed, and random packets go into the kernel, by test run
 //! and on devices. What comes out, where, rewritten how and counted under which label is compared
 //! with the evaluator, which is the meaning of the language and shares nothing with the compiler.
+//! Diagram and tables are asked, too. Each policy decides beside the one before it, which is staged:
+//! what is counted of that one is compared with the evaluator as well.
 //!
 //! `SUNWIRE_CASES` is how many policies are tried, each with [`PACKETS`] packets; `SUNWIRE_SEED`
 //! repeats a run.
@@ -20,7 +22,7 @@ use fixture::{
     desired::{endpoint, network, node},
     devices::{UNDERLAY, UNDERLAY_MAC},
     node::{Fate, TestNode, VTEP},
-    policy::{frame, install},
+    policy::{frame, install, stage},
     test_run::Action,
     wire::Tunnel,
 };
@@ -29,7 +31,7 @@ use sunwire_dataplane_common::drop_reason::DropReason;
 use sunwire_policy::{
     address::Address,
     ast::Expr,
-    compile::{Options, compile},
+    compile::{Fdd, Options, compile},
     environment::Environment,
     evaluate,
     installed::Installed,
@@ -46,7 +48,26 @@ const VNI: u32 = 100;
 const NODES: u32 = 3;
 /// Packets that each policy is tried on.
 const PACKETS: usize = 50;
+/// Policies that are tried when `SUNWIRE_CASES` does not say how many.
+const POLICIES: u32 = 220;
+/// Packets that are tried then, at the least.
+const CHECKED: u64 = 10_000;
 const ETHER_ARP: u16 = 0x0806;
+
+/// A policy with all that became of it.
+struct Made {
+    policy: Resolved,
+    fdd: Fdd,
+    tables: FlowTables,
+}
+
+/// The policy before, staged under a revision, and what must have been counted of it: packets by
+/// both labels and by whether each of the two policies lets them through.
+struct Candidate {
+    made: Made,
+    revision: u64,
+    counted: BTreeMap<(String, String, bool, bool), u64>,
+}
 
 /// Which endpoints are here; the others are at the other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,46 +125,113 @@ fn the_kernel_agrees_with_the_evaluator_on_every_packet() {
         prop::collection::vec(packets(&environment, "shop"), PACKETS),
     );
     let node = RefCell::new(node);
+    let candidate: RefCell<Option<Candidate>> = RefCell::new(None);
     let (checked, forwarded) = (Cell::new(0_u64), Cell::new(0_u64));
-    for_all("evaluator = kernel", 220, &values, |(body, mut packets)| {
-        let Some((policy, tables)) = compiled(body, &environment)? else {
-            return Ok(());
-        };
-        let installed = Installed::new(&tables).map_err(|error| error.to_string())?;
-        // Moving everything takes long: all packets of a policy enter at one node, and by place.
-        let own = packets[0].node;
-        packets.iter_mut().for_each(|packet| packet.node = own);
-        packets.sort_by_key(|packet| Placement::of(packet.port));
-        let mut place = None;
-        for packet in &packets {
-            let wanted = Some(Placement::of(packet.port));
-            if place != wanted {
-                place = wanted;
-                let desired = desired(&environment, &tables, packet);
-                let applied = node.borrow_mut().apply_as(own, &desired);
-                applied.map_err(|error| error.to_string())?;
+    for_all(
+        "evaluator = kernel",
+        POLICIES,
+        &values,
+        |(body, mut packets)| {
+            let Some(made) = compiled(body, &environment)? else {
+                return Ok(());
+            };
+            // Not put back by a case that fails: its counts would be of no use to the next.
+            let mut staged = candidate.take();
+            let installed = Installed::new(&made.tables).map_err(|error| error.to_string())?;
+            // Moving everything takes long: all packets of a policy enter at one node, and by place.
+            let own = packets[0].node;
+            packets.iter_mut().for_each(|packet| packet.node = own);
+            packets.sort_by_key(|packet| Placement::of(packet.port));
+            let mut place = None;
+            for packet in &packets {
+                let wanted = Some(Placement::of(packet.port));
+                if place != wanted {
+                    place = wanted;
+                    let mut desired = desired(&environment, &made.tables, packet);
+                    if let Some(staged) = &staged {
+                        stage(&staged.made.tables, VNI, staged.revision, &mut desired);
+                    }
+                    let applied = node.borrow_mut().apply_as(own, &desired);
+                    applied.map_err(|error| error.to_string())?;
+                }
+                let leaf = agreed(&made, &installed, packet)?;
+                let expected = expected(&environment, leaf, packet);
+                check(&mut node.borrow_mut(), leaf, packet, &expected)?;
+                if let Some(staged) = staged.as_mut().filter(|_| is_decided(&expected)) {
+                    staged.count(leaf, packet)?;
+                }
+                checked.set(checked.get() + 1);
+                forwarded.set(forwarded.get() + u64::from(expected.iter().any(Result::is_ok)));
             }
-            let leaf = agreed(&policy, &installed, packet)?;
-            let expected = expected(&environment, leaf, packet);
-            check(&mut node.borrow_mut(), leaf, packet, &expected)?;
-            checked.set(checked.get() + 1);
-            forwarded.set(forwarded.get() + u64::from(expected.iter().any(Result::is_ok)));
-        }
-        Ok(())
-    });
+            if let Some(staged) = &staged {
+                staged.check(&mut node.borrow_mut())?;
+            }
+            let revision = staged.as_ref().map_or(1, |staged| staged.revision + 1);
+            candidate.replace(Some(Candidate {
+                made,
+                revision,
+                counted: BTreeMap::new(),
+            }));
+            Ok(())
+        },
+    );
     eprintln!(
         "{} packets, {} of them forwarded",
         checked.get(),
         forwarded.get()
     );
     assert!(forwarded.get() * 20 > checked.get(), "too few packets pass");
+    if std::env::var_os("SUNWIRE_CASES").is_none() {
+        assert!(checked.get() >= CHECKED, "too few packets");
+    }
+}
+
+impl Candidate {
+    /// A packet was decided on by `leaf`, once by test run and once on the device.
+    fn count(&mut self, leaf: &Leaf, packet: &Packet) -> Result<(), String> {
+        let policy = &self.made.policy;
+        let outcome = evaluate(policy, packet).map_err(|error| error.to_string())?;
+        let label = policy.label(outcome.label(), outcome.copies.is_empty());
+        let key = (
+            leaf.label.clone(),
+            label.to_owned(),
+            !leaf.copies.is_empty(),
+            !outcome.copies.is_empty(),
+        );
+        *self.counted.entry(key).or_default() += 2;
+        Ok(())
+    }
+
+    fn check(&self, node: &mut TestNode) -> Result<(), String> {
+        let totals = node
+            .dataplane()
+            .audit()
+            .map_err(|error| error.to_string())?;
+        let [totals] = &totals[..] else {
+            return Err(format!("one candidate is staged, and {totals:?} are"));
+        };
+        let counts = totals.counts.iter().map(|count| {
+            let key = (
+                count.live_label.clone().unwrap_or_default(),
+                count.staged_label.clone(),
+                count.live_allowed,
+                count.staged_allowed,
+            );
+            (key, count.total.packets)
+        });
+        let found: BTreeMap<_, _> = counts.collect();
+        let is_right = totals.revision == self.revision
+            && totals.uncounted.packets == 0
+            && found == self.counted;
+        if !is_right {
+            return Err(format!("expected {:?}\nfound {totals:?}", self.counted));
+        }
+        Ok(())
+    }
 }
 
 /// A policy and its tables; nothing when it makes more copies than the tables hold.
-fn compiled(
-    body: Expr,
-    environment: &Environment,
-) -> Result<Option<(Resolved, FlowTables)>, String> {
+fn compiled(body: Expr, environment: &Environment) -> Result<Option<Made>, String> {
     let text = document(body).to_string();
     let (document, diagnostics) = parse(&text);
     if diagnostics.iter().any(|diagnostic| diagnostic.is_error()) {
@@ -152,19 +240,27 @@ fn compiled(
     let policy = resolve(&document, environment).map_err(|_| format!("{text} has no meaning"))?;
     let fdd = compile(&policy, &Options::default()).map_err(|error| error.to_string())?;
     match lower(&fdd, &policy, &Capacity::default()) {
-        Ok(tables) => Ok(Some((policy, tables))),
+        Ok(tables) => Ok(Some(Made {
+            policy,
+            fdd,
+            tables,
+        })),
         Err(Refused::TooManyCopies { .. }) => Ok(None),
         Err(other) => Err(other.to_string()),
     }
 }
 
-/// The verdict on a packet, by the tables and by the evaluator alike.
+/// The verdict on a packet, by the tables, the diagram and the evaluator alike.
 fn agreed<'a>(
-    policy: &Resolved,
+    Made { policy, fdd, .. }: &Made,
     installed: &'a Installed,
     packet: &Packet,
 ) -> Result<&'a Leaf, String> {
     let outcome = evaluate(policy, packet).map_err(|error| error.to_string())?;
+    let by_diagram = fdd.evaluate(packet);
+    if by_diagram != outcome {
+        return Err(format!("{packet:?}: {outcome:?}, but {by_diagram:?}"));
+    }
     let meant: BTreeSet<(Packet, Place)> = outcome
         .copies
         .keys()
@@ -315,14 +411,10 @@ fn check(
     let input = frame(packet);
     let ran = node.test_run(&device, &input);
     let sent = node.send(&device, &input);
-    let is_decided = !matches!(
-        expected,
-        [Err(DropReason::Malformed | DropReason::Multicast)]
-    );
     let wanted = Fate {
         out: out(expected),
         drops: drops(expected),
-        labels: if is_decided {
+        labels: if is_decided(expected) {
             BTreeMap::from([((VNI, leaf.label.clone()), 1)])
         } else {
             BTreeMap::new()
@@ -349,6 +441,14 @@ fn check(
         ));
     }
     Ok(())
+}
+
+/// Whether the packet is one for a policy to decide on.
+fn is_decided(expected: &[Expected]) -> bool {
+    !matches!(
+        expected,
+        [Err(DropReason::Malformed | DropReason::Multicast)]
+    )
 }
 
 fn out(expected: &[Expected]) -> Vec<(String, Vec<u8>)> {
