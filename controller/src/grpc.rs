@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::command::Command;
+use crate::command::{Command, Proposal};
 use crate::handle::Handle;
 use crate::owner::{Hello, Message};
 use crate::sessions::{QUEUE_MAX, SessionId};
@@ -52,7 +52,9 @@ impl Agents for AgentService {
         let (feed, fed) = mpsc::channel(QUEUE_MAX);
         let (reader, closed) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
+        let register = Proposal::internal(register);
         let hello = Hello {
+            prepared: self.handle.prepare(&register).await.map_err(refused)?,
             register,
             node: node.clone(),
             version: hello.version,

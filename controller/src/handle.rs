@@ -66,6 +66,22 @@ impl Handle {
         }
     }
 
+    /// Examines what a proposal concerns, beside the owner's thread; `None` when that is nothing.
+    pub(crate) async fn prepare(&self, proposal: &Proposal) -> Result<Option<Prepared>, Problem> {
+        let examined = proposal.clone();
+        let state = self.read(move |cluster| {
+            let state = &cluster.state;
+            state.examines(&examined).then(|| state.clone())
+        });
+        let Some(state) = state.await? else {
+            return Ok(None);
+        };
+        let proposal = proposal.clone();
+        let prepared = tokio::task::spawn_blocking(move || state.prepare(&proposal));
+        // When it fails there, the owner examines, and says what is wrong.
+        Ok(prepared.await.ok())
+    }
+
     async fn examine_and_propose<T: Send + 'static>(
         &self,
         proposal: Proposal,
@@ -79,14 +95,9 @@ impl Handle {
         // One after the other: those beside each other would make each other's work void.
         let _turn = self.examining.lock().await;
         for _ in 0..PREPARED_ATTEMPTS {
-            let state = self.read(|cluster| cluster.state.clone()).await?;
-            let examined = proposal.clone();
-            let prepared = tokio::task::spawn_blocking(move || state.prepare(&examined)).await;
-            let Ok(prepared) = prepared else {
-                break;
-            };
+            let prepared = self.prepare(&proposal).await?;
             let outcome = self
-                .propose_with(proposal.clone(), Some(prepared), view.clone())
+                .propose_with(proposal.clone(), prepared, view.clone())
                 .await?;
             if !matches!(outcome, Err(Refusal::Stale)) {
                 return Ok(outcome);

@@ -56,7 +56,9 @@ pub(crate) enum Message {
 /// An agent that connects.
 pub(crate) struct Hello {
     /// Registers the node.
-    pub(crate) register: Command,
+    pub(crate) register: Proposal,
+    /// What that means for policies, examined beforehand.
+    pub(crate) prepared: Option<Prepared>,
     /// The node.
     pub(crate) node: Name,
     /// Version of the agent.
@@ -267,7 +269,7 @@ impl Owner {
     fn register(&mut self, hello: &Hello) -> Result<(), Refusal> {
         if let Command::RegisterNode {
             underlay_address, ..
-        } = &hello.register
+        } = &hello.register.command
             && let Some(known) = self.cluster.state.nodes().get(&hello.node)
             && known.underlay_address != *underlay_address
             && self.cluster.sessions.is_connected(&hello.node)
@@ -281,7 +283,11 @@ impl Owner {
                 ),
             ));
         }
-        match self.apply(Proposal::internal(hello.register.clone()), None) {
+        let outcome = match self.apply(hello.register.clone(), hello.prepared.as_ref()) {
+            Err(Refusal::Stale) => self.apply(hello.register.clone(), None),
+            outcome => outcome,
+        };
+        match outcome {
             Ok(_) | Err(Refusal::Unchanged) => Ok(()),
             Err(refusal) => Err(refusal),
         }

@@ -416,7 +416,7 @@ fn check_invariants(state: &State) {
 }
 
 proptest! {
-    #![proptest_config(config(200))]
+    #![proptest_config(config(100))]
 
     #[test]
     fn a_refused_proposal_leaves_the_state_equal(

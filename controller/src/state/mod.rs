@@ -94,8 +94,10 @@ impl State {
             Command::CreateEndpoint(_)
             | Command::UpdateEndpoint { .. }
             | Command::DeleteEndpoint { .. }
-            | Command::RegisterNode { .. }
             | Command::DeleteNode { .. } => !self.policies.is_empty(),
+            Command::RegisterNode { name, .. } => {
+                !self.policies.is_empty() && !self.nodes.contains_key(name)
+            }
             Command::CreateNetwork(_)
             | Command::DeleteNetwork { .. }
             | Command::BeginMove { .. }

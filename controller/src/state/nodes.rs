@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sunwire_api::{Name, NodeLocation, ProblemCode};
 
 use super::State;
-use super::policies::Change;
+use super::policies::{Change, Reexamined};
 use crate::effects::Effects;
 use crate::examine::Examiner;
 use crate::refusal::Refusal;
@@ -69,8 +69,12 @@ impl State {
             underlay_address,
             revision: effects.revision,
         };
-        // A node comes into being whatever policies assert: it is there.
-        let policies = self.reexamined(Change::Node(name, Some(&record)), true, examiner)?;
+        // A node comes into being whatever policies assert: it is there. One that is known already
+        // means in policies what it meant before.
+        let policies = match self.nodes.contains_key(name) {
+            true => Reexamined::default(),
+            false => self.reexamined(Change::Node(name, Some(&record)), true, examiner)?,
+        };
 
         effects.created = self.nodes.insert(name.clone(), record).is_none();
         self.last_node_number = self.last_node_number.max(number);

@@ -31,6 +31,7 @@ pub(super) use record::Findings;
 pub use record::{
     Fallback, PolicyRecord, Program, Staged, StagedText, TextRevision, UnconfirmedText,
 };
+pub(super) use reexamine::Reexamined;
 pub(super) use write::How;
 
 use sunwire_api::{Diagnostic, Name, ProblemCode, Severity};
