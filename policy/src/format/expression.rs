@@ -58,9 +58,7 @@ impl Layout<'_> {
             ExprKind::Filter(inner) => {
                 self.token();
                 self.gap(Between::Space);
-                self.indent();
-                self.expr(inner);
-                self.dedent();
+                self.hanging(inner);
             }
             ExprKind::Conditional { arms, otherwise } => self.conditional(arms, otherwise),
             ExprKind::While { condition, body } => {
@@ -173,17 +171,33 @@ impl Layout<'_> {
     fn head(&mut self, condition: &Expr, table: u32) {
         self.token();
         self.gap(Between::Space);
+        let bracketed = self.bracket(condition.span.end).is_some();
         let group = self.open();
-        self.indent();
-        self.expr(condition);
-        self.dedent();
+        self.hanging(condition);
         self.close();
         let row = match table {
             NO_ROW => NO_ROW,
             table => self.row(table, false),
         };
-        self.gap(Between::LineIf { group, row });
+        self.gap(match (bracketed, row) {
+            (false, row) => Between::LineIf { group, row },
+            // The word stands behind the bracket, also where that closes on a line of its own.
+            (true, NO_ROW) => Between::Space,
+            (true, row) => Between::Anchor(row),
+        });
         self.token();
+    }
+
+    /// A condition behind a word: its further lines are a step deeper, as a bracket's are anyway.
+    pub(super) fn hanging(&mut self, condition: &Expr) {
+        let bracketed = self.bracket(condition.span.end).is_some();
+        if !bracketed {
+            self.indent();
+        }
+        self.expr(condition);
+        if !bracketed {
+            self.dedent();
+        }
     }
 
     /// What a word leads to: behind it, or a step deeper on lines of its own.

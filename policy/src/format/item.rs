@@ -146,9 +146,7 @@ impl Layout<'_> {
     fn condition(&mut self, condition: &Expr) {
         self.token();
         self.gap(Between::Space);
-        self.indent();
-        self.expr(condition);
-        self.dedent();
+        self.hanging(condition);
     }
 
     /// `reach(…)` and its like.
