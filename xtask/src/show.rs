@@ -16,7 +16,7 @@ use crate::{build_ebpf, process, progress, setup, workspace};
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct BenchOptions {
-    /// The benchmark, for example `dataplane`
+    /// The benchmark: `dataplane` or `policy`
     name: String,
     /// Print one JSON object a line to standard output
     #[arg(long)]
@@ -24,7 +24,8 @@ pub(crate) struct BenchOptions {
     /// Fewer rounds of the same workload
     #[arg(long)]
     quick: bool,
-    /// Folder for the raw measurements
+    /// Of `dataplane`, a folder for the raw measurements; of `policy`, the folder with the networks to
+    /// ask about
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -45,6 +46,9 @@ pub(crate) fn demo(name: &str) -> Result<std::convert::Infallible> {
 /// As [`demo`].
 pub(crate) fn bench(options: &BenchOptions) -> Result<std::convert::Infallible> {
     let mut program = build("bench", "sunwire-bench")?;
+    if options.name == "policy" {
+        build_examples()?;
+    }
     program.arg(&options.name);
     if options.json {
         program.arg("--json");
@@ -82,6 +86,18 @@ fn build(task: &str, program: &str) -> Result<Command> {
         .env("SUNWIRE_COMMIT", commit())
         .current_dir(workspace::root());
     Ok(command)
+}
+
+/// Builds the programs that measure the compiler and the prover. They are apart from the other
+/// builds, because they ask the policy crate for its generators, which no product has.
+fn build_examples() -> Result<()> {
+    progress::step("build --release: the measuring programs of the policy crate");
+    let mut command = process::cargo();
+    command.args(["build", "--release", "--package", "sunwire-policy"]);
+    for example in ["fat_tree", "session", "validate"] {
+        command.args(["--example", example]);
+    }
+    process::run_chatty(command.current_dir(workspace::root()))
 }
 
 fn become_program(mut program: Command) -> Result<std::convert::Infallible> {

@@ -1,8 +1,9 @@
-//! Benchmarks: Sunwire beside its peers, measured alternately in one run.
+//! Benchmarks: Sunwire beside its peers, measured alternately in one run, or beside figures of others.
 //!
 //! `sunwire-bench dataplane` carries the same traffic over three systems, each two workloads on two
 //! nodes: Sunwire's programs with a policy and its counters, a Linux bridge with a VXLAN device, and
-//! one plain veth pair.
+//! one plain veth pair. `sunwire-bench policy` measures what policies cost: to prove, to compile, to
+//! change, and in the kernel.
 //!
 //! - [`case`](mod@case): under what conditions ([`Case`]).
 //! - [`metric`]: what is measured ([`Metric`]).
@@ -10,8 +11,8 @@
 //! - `rigs`: how each system is set up, and the proof that traffic really crossed it.
 //! - `traffic`: the traffic, the same for all systems.
 //! - [`dataplane`]: who is measured when.
-//! - [`policy`]: the walk of flow tables in the kernel, by itself.
 //! - [`report`]: medians and ratios, as a table and as JSON.
+//! - [`policy`]: the other benchmark, with a report of its own.
 //!
 //! Network namespaces and the BPF file system are anonymous: they are the process's own and the
 //! kernel takes them away with it, however it ends. Everything blocks.

@@ -41,16 +41,16 @@ pub struct Report {
     figures: Vec<Figure>,
 }
 
-/// A line of JSON output.
+/// A line of JSON output, the same for all benchmarks.
 #[derive(Serialize)]
-struct Line {
-    bench: &'static str,
-    case: &'static str,
-    metric: &'static str,
-    system: &'static str,
-    value: f64,
-    unit: &'static str,
-    rounds: usize,
+pub(super) struct Line<'a> {
+    pub(super) bench: &'static str,
+    pub(super) case: &'a str,
+    pub(super) metric: &'a str,
+    pub(super) system: &'a str,
+    pub(super) value: f64,
+    pub(super) unit: &'a str,
+    pub(super) rounds: usize,
 }
 
 impl Report {
@@ -143,7 +143,7 @@ impl Report {
 }
 
 /// The middle value, or the mean of the two middle ones.
-fn median(mut samples: Vec<f64>) -> f64 {
+pub(super) fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
     let middle = samples.len() / 2;
     if samples.len().is_multiple_of(2) {

@@ -1,13 +1,16 @@
-//! `sunwire-bench`: Sunwire beside its peers, measured alternately in one run.
+//! `sunwire-bench`: Sunwire beside its peers, measured alternately in one run, or beside figures of
+//! others.
 //!
 //! Results go to standard output, progress to standard error. Ctrl-C ends it at once; nothing is
 //! left behind.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sunwire_netns_tests::bench::dataplane::{self, Options};
+use sunwire_netns_tests::bench::{dataplane, policy};
 
 /// Measures Sunwire beside its peers.
 #[derive(Parser)]
@@ -21,6 +24,14 @@ struct Cli {
 enum Bench {
     /// Throughput, packet rate and transactions over Sunwire, a bridge with kernel VXLAN, and veth
     Dataplane(DataplaneOptions),
+    /// What policies cost: to prove, to compile, to change, and in the kernel
+    Policy(PolicyOptions),
+    /// Run a program, and say what it used on the first line
+    #[command(hide = true)]
+    Measure {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -45,25 +56,82 @@ struct DataplaneOptions {
     data: Option<PathBuf>,
 }
 
+#[derive(clap::Args)]
+struct PolicyOptions {
+    /// Print one JSON object a line instead of the table, which goes to standard error
+    #[arg(long)]
+    json: bool,
+    /// Fewer samples of the same workload
+    #[arg(long)]
+    quick: bool,
+    /// Samples of every figure
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Only this part: proofs, generated, fat-tree, changes, validation, moves or walk
+    #[arg(long)]
+    part: Option<String>,
+    /// Folder with the networks (netkat/checks) and equivalences (netkat/equivalence.tsv) to ask about
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// What is shown of a run.
+struct Results {
+    json_lines: String,
+    table: String,
+    /// Whether the table is not what standard output is for.
+    as_json: bool,
+}
+
+impl Results {
+    fn print(&self) {
+        if self.as_json {
+            print!("{}", self.json_lines);
+            eprint!("{}", self.table);
+        } else {
+            print!("{}", self.table);
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let Bench::Dataplane(arguments) = Cli::parse().bench;
-    let options = Options {
+    let done = match Cli::parse().bench {
+        Bench::Dataplane(arguments) => measure_dataplane(arguments).map(|results| results.print()),
+        Bench::Policy(arguments) => measure_policy(arguments).map(|results| results.print()),
+        Bench::Measure { command } => policy::measure::tell(&command),
+    };
+    if let Err(error) = done {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn measure_dataplane(arguments: DataplaneOptions) -> Result<Results> {
+    let report = dataplane::run(&dataplane::Options {
         quick: arguments.quick,
         rounds: arguments.rounds,
         case: arguments.case,
         metric: arguments.metric,
         data: arguments.data,
-    };
-    match dataplane::run(&options) {
-        Ok(report) if arguments.json => {
-            print!("{}", report.json_lines());
-            eprint!("{}", report.table());
-        }
-        Ok(report) => print!("{}", report.table()),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
+    })?;
+    Ok(Results {
+        json_lines: report.json_lines(),
+        table: report.table(),
+        as_json: arguments.json,
+    })
+}
+
+fn measure_policy(arguments: PolicyOptions) -> Result<Results> {
+    let report = policy::run(&policy::Options {
+        quick: arguments.quick,
+        rounds: arguments.rounds,
+        part: arguments.part,
+        data: arguments.data,
+    })?;
+    Ok(Results {
+        json_lines: report.json_lines(),
+        table: report.table(),
+        as_json: arguments.json,
+    })
 }
