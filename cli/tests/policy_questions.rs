@@ -155,6 +155,18 @@ fn files_of_two_syntaxes_are_not_compared() {
 }
 
 #[test]
+fn policies_of_two_networks_are_not_compared() {
+    let files = Files::new();
+    let shop = files.file("shop.nk", SHOP);
+    let other = files.file("other.nk", &SHOP.replace("network shop", "network lab"));
+    for question in ["equiv", "plan"] {
+        let ran = sunwire(&["policy", question, &shop, &other]);
+        assert_eq!(ran.code, 3, "{ran:#?}");
+        assert!(ran.err.contains("network shop"), "{ran:#?}");
+    }
+}
+
+#[test]
 fn a_table_of_questions_is_answered_as_stated_and_a_false_statement_is_found() {
     let table = netkat("equivalence.tsv");
     let ran = sunwire(&["policy", "equiv", "--batch", &table]);

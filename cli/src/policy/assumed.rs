@@ -54,6 +54,12 @@ pub(super) fn by(texts: &[&str]) -> (Environment, Vec<String>) {
     (assumed.environment, listed)
 }
 
+/// The network that a text names, if it does.
+pub(super) fn network_named_by(text: &str) -> Option<String> {
+    let network = network_of(&parse(text).0, 1)?;
+    Some(network.name)
+}
+
 struct Assumed {
     network: String,
     subnets: Vec<(IpAddr, u8)>,

@@ -8,7 +8,6 @@ use sunwire_policy::imports::{Bundle, bundle};
 use sunwire_policy::prove::{self, Difference};
 use sunwire_policy::resolve_text;
 use sunwire_policy::show::show_packet;
-use sunwire_policy::term::Resolved;
 use sunwire_policy::verify::decide::{Answer, equivalent};
 use sunwire_policy::verify::options::Options;
 use sunwire_policy::verify::program::{NodeId, Program};
@@ -17,7 +16,7 @@ use super::foreign::{Syntax, Text};
 use super::steps::{self, Decided};
 use super::surroundings::Surroundings;
 use super::verify::difference;
-use super::{NamesFrom, batch, interrupt, read_bundle, refuse, source};
+use super::{NamesFrom, assumed, batch, interrupt, read_bundle, refuse, source};
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format};
 use crate::rest::Connection;
@@ -132,6 +131,7 @@ fn policies(
     };
     let (left, right) = (read(files[0], left)?, read(files[1], right)?);
     let texts = [left.text(), right.text()];
+    same_network(texts)?;
     let surroundings = Surroundings::find(connection, &args.names, &texts)?;
     surroundings.tell_assumed();
     let resolved = |bundle: &Bundle| {
@@ -143,7 +143,6 @@ fn policies(
     let (Some(a), Some(b)) = (resolved(&left), resolved(&right)) else {
         return Ok(None);
     };
-    same_network(&a, &b)?;
     let found = prove::difference(&a, &b, &surroundings.environment, options);
     let found = found.map_err(interrupt::or_limit)?;
     Ok(Some(match found {
@@ -152,15 +151,14 @@ fn policies(
     }))
 }
 
-/// Policies are compared within one network.
-pub(super) fn same_network(left: &Resolved, right: &Resolved) -> Result<(), Usage> {
-    if left.network == right.network {
-        return Ok(());
+/// Policies are compared within one network; a text that names none is for that of the other.
+pub(super) fn same_network(texts: [&str; 2]) -> Result<(), Usage> {
+    match texts.map(assumed::network_named_by) {
+        [Some(left), Some(right)] if left != right => Err(Usage(format!(
+            "one policy is for network {left}, the other for network {right}: no packet is in both"
+        ))),
+        _ => Ok(()),
     }
-    Err(Usage(format!(
-        "one policy is for network {}, the other for network {}: no packet is in both",
-        left.network.name, right.network.name
-    )))
 }
 
 fn read(file: &Path, name: Option<String>) -> anyhow::Result<Bundle> {

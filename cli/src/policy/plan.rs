@@ -26,6 +26,7 @@ pub(super) fn of_files(
     let options = interrupt::options()?;
     let bundles = [read_bundle(old)?, read_bundle(new)?];
     let texts = [bundles[0].text(), bundles[1].text()];
+    equiv::same_network(texts)?;
     let surroundings = Surroundings::find(connection, names, &texts)?;
     surroundings.tell_assumed();
     let mut resolved: Vec<Resolved> = Vec::new();
@@ -40,7 +41,6 @@ pub(super) fn of_files(
     let [old, new] = &resolved[..] else {
         return Ok(Outcome::Failed);
     };
-    equiv::same_network(old, new)?;
     let environment = &surroundings.environment;
     let plan = plan(Some(old), new, environment, &options).map_err(interrupt::or_limit)?;
     let proofs = prove(new, environment, &options);
