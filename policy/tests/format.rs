@@ -39,8 +39,8 @@ fn comments(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let length = if rest.starts_with('"') {
-            rest[1..].find('"').map_or(rest.len(), |end| end + 2)
+        let length = if let Some(quoted) = rest.strip_prefix('"') {
+            quoted.find('"').map_or(rest.len(), |end| end + 2)
         } else if rest.starts_with("--") {
             let length = rest.find('\n').unwrap_or(rest.len());
             out.push(rest[..length].trim_end().to_owned());

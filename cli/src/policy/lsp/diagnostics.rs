@@ -199,7 +199,7 @@ impl<'a> Show<'a> {
                 .is_some_and(|start| start <= place),
             None => true,
         };
-        let import = self.imports.iter().copied().filter(before).next_back();
+        let import = self.imports.iter().copied().rfind(before);
         let range = self.lines.range(self.text, import.unwrap_or_default());
         let related = self.related(file, span, "it is here");
         (range, related.into_iter().collect())
