@@ -13,7 +13,7 @@ use std::time::Duration;
 use sunwire_policy::compile::{Options, compile};
 use sunwire_policy::diagnostic::render_all;
 use sunwire_policy::environment::Environment;
-use sunwire_policy::lower::{Capacity, Hosted, lower, specialise};
+use sunwire_policy::lower::{Capacity, Hosted, Specialiser, lower};
 use sunwire_policy::tables::FlowTables;
 use sunwire_policy::testing::fat_tree::{FatTree, Uplinks};
 use sunwire_policy::{parse, resolve};
@@ -55,12 +55,14 @@ impl Measured {
                 self.count(&tables);
             }
             Some(nodes) => {
+                let mut specialiser = Specialiser::new(&mut fdd, &policy);
                 for node in 1..=nodes {
                     let hosted = Hosted {
                         node,
                         endpoints: None,
                     };
-                    let tables = specialise(&mut fdd, &policy, &hosted, &capacity)
+                    let tables = specialiser
+                        .tables(&hosted, &capacity)
                         .unwrap_or_else(|refused| panic!("{refused}"));
                     self.count(&tables);
                 }

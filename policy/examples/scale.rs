@@ -106,7 +106,7 @@ fn text(rules: usize, sets: usize) -> String {
     let mut text = String::new();
     for set in 0..sets {
         let _ = write!(text, "set s{set} = {{ ");
-        for host in 0..20 {
+        for host in 0..4 {
             let _ = write!(text, "10.20.{set}.{host}, ");
         }
         let _ = writeln!(text, "10.20.{set}.128/25 }}");

@@ -180,8 +180,10 @@ fn the_generator_makes_as_many_rules_as_its_formula_says() {
 
 fn size_of(text: &str) -> sunwire_policy::tables::size::Size {
     let policy = resolved(text, &environment());
-    let fdd = compile(&policy, &Options::for_policy(&policy)).unwrap();
-    lower(&fdd, &policy, &Capacity::default()).unwrap().size()
+    let fdd = compile(&policy, &Options::for_policy(&policy)).expect("it compiles");
+    lower(&fdd, &policy, &Capacity::default())
+        .expect("it fits")
+        .size()
 }
 
 #[test]

@@ -209,6 +209,64 @@ fn tables_after_any_changes_are_those_of_a_fresh_compilation() {
     assert!(compiled.get() > 0, "nothing ever compiled");
 }
 
+#[test]
+fn what_no_compilation_uses_is_thrown_away() {
+    let rules = |changed: usize| {
+        let mut text = "network shop\npolicy main =\n".to_owned();
+        for rule in 0..200 {
+            let port = if rule == changed % 200 {
+                9000 + changed
+            } else {
+                rule + 1
+            };
+            text +=
+                &format!("if src = web1 and tcp dst port {port} then forward \"r{rule}\" else\n");
+        }
+        text + "drop"
+    };
+    let mut session = Session::new(environment(), Capacity::default());
+    session.set_text(&rules(0)).expect("it compiles");
+    let first = session.statistics().kept;
+    let (mut most, mut collected) = (first, 0);
+    for change in 1..600 {
+        session.set_text(&rules(change)).expect("it compiles");
+        most = most.max(session.statistics().kept);
+        collected += usize::from(session.statistics().collected);
+    }
+    assert!(
+        collected > 0,
+        "nothing was ever collected: {most} from {first}"
+    );
+    // Several times what is in use, and what is too little to care about.
+    assert!(most < 8 * first + (1 << 17), "{most} from {first}");
+    let fresh = compile_text(&rules(599), &environment()).expect("it compiles");
+    assert_eq!(*session.tables(), fresh.tables);
+}
+
+#[test]
+fn a_label_moves_prefixes_and_touches_no_rule() {
+    let text = "network shop\nset w = labels(tier = \"web\")\nset d = labels(tier = \"db\")\n\
+                policy main = if src in w and dst in d and tcp then forward else drop";
+    let mut session = Session::new(environment(), Capacity::default());
+    session.set_text(text).expect("it compiles");
+    let mut moved = session.environment().endpoints[1].clone();
+    moved.labels.insert("tier".to_owned(), "db".to_owned());
+    let change = [EndpointChange::Set(moved)];
+    let delta = session.change(&change).expect("it compiles");
+    assert_eq!(delta.prefixes.len(), 2, "one of each family");
+    let statistics = session.statistics();
+    assert!(
+        !statistics.resolved && statistics.steps == 0,
+        "{statistics:?}"
+    );
+    let rest = Delta {
+        prefixes: Vec::new(),
+        ..delta
+    };
+    assert!(rest.is_empty(), "{rest:?}");
+    assert!(session.change(&change).expect("it compiles").is_empty());
+}
+
 /// Steps, shown as the texts that they set.
 struct Steps(Vec<Step>);
 

@@ -25,7 +25,7 @@ use crate::tables::{AddressClass, Digest, FlowTables, Leaf, TableNode, Value};
 use crate::term::Resolved;
 pub(crate) use names::ClassNames;
 pub use refused::Refused;
-pub use specialise::{Hosted, HostedEndpoint, Unspecialised, specialise};
+pub use specialise::{Hosted, HostedEndpoint, Specialiser, Unspecialised, specialise};
 
 /// What the data plane has room for, per network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
