@@ -60,6 +60,7 @@ pub(super) fn run(rounds: usize) -> Result<Section> {
             moves.push(Move {
                 taken,
                 locations: differing(&before.locations, &after.locations),
+                all: after.tables.len(),
                 tables: differing(&before.tables, &after.tables),
             });
         }
@@ -78,6 +79,8 @@ pub(super) fn run(rounds: usize) -> Result<Section> {
 struct Move {
     taken: Duration,
     locations: usize,
+    /// Entries of all tables of the policy, and those that differ.
+    all: usize,
     tables: usize,
 }
 
@@ -93,6 +96,7 @@ fn figures(moves: &[Move]) -> Vec<Figure> {
     vec![
         figure("cpu_ms", "ms", &|m| m.taken.as_secs_f64() * 1e3),
         figure("location_entries", "entries", &|m| m.locations as f64).at_most(1.0),
+        figure("tables_hold", "entries", &|m| m.all as f64),
         figure("table_entries", "entries", &|m| m.tables as f64).at_most(0.0),
     ]
 }

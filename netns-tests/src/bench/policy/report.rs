@@ -183,9 +183,11 @@ fn row(figure: &Figure) -> String {
     for (nth, (peer, value)) in figure.peers.iter().enumerate() {
         let comma = if nth == 0 { "" } else { "," };
         let (name, ratio) = (peer.name(), figure.value / value);
+        // Two digits that say something.
+        let decimals = if ratio < 0.01 { 4 } else { 2 };
         let _ = write!(
             text,
-            "{comma} {name} {} ({ratio:.3})",
+            "{comma} {name} {} ({ratio:.decimals$})",
             show(*value, figure.unit)
         );
     }
@@ -256,8 +258,8 @@ mod tests {
         let words = row_of(&table, "cpu_s").join(" ");
         assert_eq!(
             words,
-            "a-network cpu_s 0.2000 s 0.4000 s ok katch-ocaml 0.4000 s (0.500), bit-level-rust \
-             0.8000 s (0.250)"
+            "a-network cpu_s 0.2000 s 0.4000 s ok katch-ocaml 0.4000 s (0.50), bit-level-rust \
+             0.8000 s (0.25)"
         );
         let words = row_of(&table, "peak_mb").join(" ");
         assert_eq!(words, "a-network peak_mb 12.0 MB 10.0 MB OVER");
