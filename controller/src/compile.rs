@@ -8,7 +8,9 @@ use sunwire_api::{Diagnostic, Name, Severity};
 use sunwire_policy::ast::ItemKind;
 use sunwire_policy::environment::Environment;
 use sunwire_policy::tables::FlowTables;
-use sunwire_policy::{compile_text, diagnostic, parse};
+use sunwire_policy::{diagnostic, parse};
+
+use crate::compilations;
 
 /// What a network's policy compiled to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(crate) struct Compiled {
     pub(crate) tables: Arc<FlowTables>,
     /// Findings that are no errors.
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Whether it has assertions or tests.
+    pub(crate) claims: bool,
 }
 
 /// Compiles a policy. The same text in the same environment gives the same tables.
@@ -32,14 +36,15 @@ pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Compiled,
     };
     // A mistake in the compiler must cost one policy, not the controller. The compiler is pure:
     // nothing is left half done.
-    let outcome = catch_unwind(|| compile_text(text, environment));
+    let outcome = catch_unwind(|| compilations::compile(text, environment));
     let compiled = outcome.map_err(|_| vec![compiler_failed()])?.map_err(all)?;
     Ok(Compiled {
         network: compiled
             .network
             .parse()
             .expect("a policy that compiles is for a network of the environment"),
-        tables: Arc::new(compiled.tables),
+        tables: compiled.tables,
+        claims: compiled.claims,
         warnings: all(compiled.warnings),
     })
 }

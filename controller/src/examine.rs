@@ -109,6 +109,10 @@ impl Examiner<'_> {
             Ok(compiled) => compiled,
             Err(diagnostics) => return Ok(Err(diagnostics)),
         };
+        if !compiled.claims {
+            let failing = Failing::default();
+            return Ok(Ok(Examined { compiled, failing }));
+        }
         let find = || failing_claims(policy, text.as_str(), environment);
         let failing = match self {
             // The compilation before has set the environment.

@@ -28,6 +28,7 @@ mod analyze;
 mod audit;
 mod beside;
 pub mod command;
+mod compilations;
 mod compile;
 mod confirmations;
 mod controller;

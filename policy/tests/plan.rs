@@ -8,7 +8,7 @@ use sunwire_policy::verify::options::Options;
 
 fn shown(old: &str, new: &str) -> String {
     let (old, new) = (policy(old), policy(new));
-    let plan = plan(Some(&old), &new, &shop(), &Options::default()).unwrap();
+    let plan = plan(Some(&old), &new, &shop(), &Options::default()).expect("small policies");
     plan.to_string()
 }
 

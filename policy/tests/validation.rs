@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sunwire_policy::compile::Options;
+use sunwire_policy::incremental::Session;
 use sunwire_policy::lower::{Capacity, Refused};
 use sunwire_policy::tables::{Digest, FlowTables};
 use sunwire_policy::term::Resolved;
 use sunwire_policy::testing::{Kind, document, environment, for_all, policies};
-use sunwire_policy::validate::Invalid;
+use sunwire_policy::validate::{Invalid, validate_classes};
 use sunwire_policy::verify::options::Options as ProofOptions;
 use sunwire_policy::{ast::Expr, compile, lower, parse, resolve, validate};
 
@@ -110,4 +111,42 @@ fn tables_that_are_no_tables_are_refused() {
     ] {
         assert!(matches!(damage, Invalid::Damaged(_)), "{damage:?}");
     }
+}
+
+#[test]
+fn after_a_change_of_labels_the_changed_addresses_alone_are_proved() {
+    let text = "network shop set clients = labels(tier = \"client\")
+        policy main = if src in clients and tcp then forward else drop";
+    let mut session = Session::new(environment(), Capacity::default());
+    session.set_text(text).expect("a policy");
+    let policy = |session: &Session| session.policy().expect("a policy").clone();
+    validate(
+        &policy(&session),
+        session.tables(),
+        &ProofOptions::default(),
+    )
+    .expect("proved");
+    let mut changed = environment();
+    for endpoint in &mut changed.endpoints {
+        if endpoint.name == "web1" {
+            endpoint
+                .labels
+                .insert("tier".to_owned(), "client".to_owned());
+        }
+    }
+    let delta = session.set_environment(&changed).expect("a policy");
+    assert!(!delta.prefixes.is_empty() && delta.root.is_none());
+    let (policy, tables) = (policy(&session), session.tables());
+    assert!(validate_classes(&policy, tables, &delta.prefixes));
+    validate(&policy, tables, &ProofOptions::default()).expect("proved as a whole as well");
+    // A changed address with the class of other addresses is found.
+    let mut wrong = tables.clone();
+    let other = wrong.class_none;
+    for entry in &mut wrong.classes {
+        if entry.address.to_string() == "10.20.0.1" {
+            entry.class = other;
+        }
+    }
+    assert!(!validate_classes(&policy, &wrong, &delta.prefixes));
+    assert!(validate(&policy, &wrong, &ProofOptions::default()).is_err());
 }

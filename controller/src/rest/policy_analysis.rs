@@ -65,6 +65,7 @@ async fn compile(
         network,
         tables,
         warnings,
+        ..
     } = compiled?;
     Ok(Json(PolicyChecked {
         network,

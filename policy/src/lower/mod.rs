@@ -12,6 +12,7 @@ mod specialise;
 
 use std::collections::BTreeMap;
 
+use sunwire_dataplane_common::capacity;
 use sunwire_dataplane_common::flow_key::Field as TableField;
 use sunwire_dataplane_common::tables::MAX_DEPTH;
 
@@ -45,11 +46,11 @@ pub struct Capacity {
 impl Default for Capacity {
     fn default() -> Self {
         Capacity {
-            nodes: 1 << 16,
-            edges: 1 << 17,
-            leaves: 1 << 13,
-            prefixes: 1 << 16,
-            labels: 1 << 12,
+            nodes: capacity::TABLE_NODES as usize,
+            edges: capacity::EDGES as usize,
+            leaves: capacity::VERDICTS as usize,
+            prefixes: capacity::PREFIXES as usize,
+            labels: capacity::LABELS as usize,
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::token::{Token, shorten, tokens};
 /// Greatest nesting of expressions and values.
 pub const MAX_NESTING: usize = 256;
 /// Greatest length of a source text in bytes.
-pub const MAX_SOURCE_BYTES: usize = 4 << 20;
+pub const MAX_SOURCE_BYTES: usize = 16 << 20;
 
 /// Parses a source text. The tree holds what could be read; it is complete when no diagnostic is
 /// an error.

@@ -34,7 +34,7 @@ use index::{Dependencies, EnvironmentIndex, Lookup};
 use scope::{Local, Scope};
 
 /// Steps that resolving one document may take: a bound on what parameters expand to.
-const MAX_STEPS: usize = 4 << 20;
+const MAX_STEPS: usize = 16 << 20;
 /// Greatest nesting of definitions and expressions together.
 const MAX_DEPTH: usize = 512;
 
@@ -239,7 +239,7 @@ impl<'d> Resolver<'d> {
                 .report(
                     Code::ExpandsTooFar,
                     span,
-                    "the definitions of this policy expand to more than 4 million operations",
+                    "the definitions of this policy expand to more than 16 million operations",
                 )
                 .hint("definitions with parameters are expanded at each use: use fewer levels of them");
         }

@@ -12,7 +12,10 @@
 //! ```
 
 mod classes;
+mod follow;
 mod tables;
+
+pub use follow::validate_classes;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::field::Field;
