@@ -427,6 +427,12 @@ impl Sink {
         }
     }
 
+    /// Whether the next diagnostic will be kept. What only makes it better, such as looking for a
+    /// name that was meant, need not be done otherwise: that would be quadratic in the mistakes.
+    pub(crate) fn keeps_more(&self) -> bool {
+        self.diagnostics.len() < KEPT
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }

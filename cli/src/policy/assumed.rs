@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use sunwire_api::Cidr;
-use sunwire_policy::ast::{AssertionKind, Document, ItemKind, Value, ValueKind};
+use sunwire_policy::ast::{AssertionKind, Document, ItemKind, Value, ValueKind, Word};
 use sunwire_policy::diagnostic::{Code, Diagnostic};
 use sunwire_policy::environment::{Endpoint, Environment, Network, Node};
 use sunwire_policy::field::{Field, Subject};
@@ -47,6 +47,7 @@ pub(super) fn by(texts: &[&str]) -> (Environment, Vec<String>) {
             assumed.other_networks(document);
         }
     }
+    assumed.elements_of_sets(&documents);
     for (text, document) in texts.iter().zip(&documents) {
         assumed.complete(text, document);
     }
@@ -165,14 +166,42 @@ impl Assumed {
         taken.unwrap_or(0).saturating_add(1)
     }
 
-    fn add_endpoint(&mut self, name: &str, number: u32, labels: BTreeMap<String, String>) {
-        let endpoints = &mut self.environment.endpoints;
-        if endpoints
-            .iter()
-            .any(|e| e.name == name || e.number == number)
-        {
-            return;
+    /// Names in sets that nothing defines, all at once: of those there may be thousands, and
+    /// completing a text finds them in small numbers.
+    fn elements_of_sets(&mut self, documents: &[Document]) {
+        let known: BTreeSet<String> = self.names().map(str::to_owned).collect();
+        let networks = self.environment.networks.iter();
+        let networks: BTreeSet<String> = networks.map(|network| network.name.clone()).collect();
+        let mut found = BTreeSet::new();
+        for document in documents {
+            let defined: BTreeSet<&str> = document.items.iter().filter_map(name_of).collect();
+            for item in &document.items {
+                if let ItemKind::Set { value, .. } = &item.kind {
+                    names_in(value, &mut |name| {
+                        if !defined.contains(name) && Word::named(name).is_none() {
+                            found.insert(name.to_owned());
+                        }
+                    });
+                }
+            }
         }
+        found.retain(|name| !known.contains(name) && !networks.contains(name));
+        let mut number = self.next_number();
+        for name in &found {
+            self.push_endpoint(name, number, BTreeMap::new());
+            number = number.saturating_add(1);
+        }
+    }
+
+    fn add_endpoint(&mut self, name: &str, number: u32, labels: BTreeMap<String, String>) {
+        let mut endpoints = self.environment.endpoints.iter();
+        if !endpoints.any(|e| e.name == name || e.number == number) {
+            self.push_endpoint(name, number, labels);
+        }
+    }
+
+    fn push_endpoint(&mut self, name: &str, number: u32, labels: BTreeMap<String, String>) {
+        let endpoints = &mut self.environment.endpoints;
         // The first host address is the gateway's.
         let nth = endpoints.len() as u32 + 2;
         let addresses = self.subnets.iter().map(|(first, _)| offset(*first, nth));
@@ -301,6 +330,15 @@ fn labels_in(text: &str) -> BTreeSet<BTreeMap<String, String>> {
     text.match_indices("labels").filter_map(selected).collect()
 }
 
+/// The names in a value, those in its elements included.
+fn names_in<'v>(value: &'v Value, seen: &mut impl FnMut(&'v str)) {
+    match &value.kind {
+        ValueKind::Name(name) | ValueKind::Text(name) => seen(name),
+        ValueKind::Set(values) => values.iter().for_each(|value| names_in(value, seen)),
+        _ => {}
+    }
+}
+
 fn mac(number: u32) -> [u8; 6] {
     let [a, b, c, d] = number.to_be_bytes();
     [2, 0, a, b, c, d]
@@ -410,6 +448,18 @@ mod tests {
         for text in [left, right] {
             assert!(resolve(&parse(text).0, &environment).is_ok());
         }
+    }
+
+    #[test]
+    fn thousands_of_names_in_a_set_are_assumed_at_once() {
+        let names: Vec<String> = (0..5000).map(|n| format!("host-{n}")).collect();
+        let text = format!(
+            "set some = {{ \"dns\" }} set all = {{ some, {{ {} }}, internet }}\n\
+             policy main = if src in all then forward else drop",
+            names.join(", ")
+        );
+        let environment = whole(&text);
+        assert_eq!(environment.endpoints.len(), 5001);
     }
 
     #[test]

@@ -435,7 +435,7 @@ impl<'d> Resolver<'d> {
             ));
         } else if self.is_defined_later(name) {
             hint = Some("it is defined further down: move the definition up".to_owned());
-        } else {
+        } else if self.sink.keeps_more() {
             // Only for a message: nothing that resolves depends on these endpoints.
             let known = self
                 .environment

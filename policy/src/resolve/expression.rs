@@ -466,11 +466,14 @@ impl<'d> Resolver<'d> {
     fn unknown(&mut self, name: &Name) -> Meaning {
         let later = self.is_defined_later(&name.text);
         let is_set = self.sets.contains_key(name.text.as_str());
-        let mut known: Vec<&str> = self.globals.keys().copied().collect();
-        known.extend(crate::field::subject_names());
-        known.extend(Word::ALL.iter().map(|(word, _)| *word));
-        known.extend(["forward", "drop", "filter", "id", "established"]);
-        known.sort_unstable();
+        let mut known: Vec<&str> = Vec::new();
+        if self.sink.keeps_more() {
+            known.extend(self.globals.keys());
+            known.extend(crate::field::subject_names());
+            known.extend(Word::ALL.iter().map(|(word, _)| *word));
+            known.extend(["forward", "drop", "filter", "id", "established"]);
+            known.sort_unstable();
+        }
         let near = nearest(&name.text, known.into_iter()).map(str::to_owned);
         let report = self.sink.report(
             Code::UnknownName,
