@@ -368,6 +368,13 @@ fn imported_files_are_read_from_the_editor_or_else_from_disk() {
         (Some(&*sets_uri), (0, 4))
     );
 
+    // So does the import itself.
+    let definition = editor.at("textDocument/definition", &main_uri, main, "sets.nk", 0);
+    assert_eq!(
+        (definition["uri"].as_str(), start(&definition["range"])),
+        (Some(&*sets_uri), (0, 0))
+    );
+
     // As it is in the editor, not saved, the file holds a mistake: it shows at the import.
     editor.open(&sets_uri, "set web = { web1, 10.0.0.300 }\n");
     let found = editor.findings(&main_uri, 1);

@@ -12,13 +12,20 @@ use sunwire_policy::check_claims;
 use sunwire_policy::compile_text;
 use sunwire_policy::diagnostic::{Code, Diagnostic, Severity, Span};
 use sunwire_policy::imports::Located;
-use sunwire_policy::verify::options::{Cancelled, Options};
+use sunwire_policy::prove::Verdict;
+use sunwire_policy::verify::options::{Cancelled, Limits, Options};
 
 use super::analysis::Analysis;
 use super::position::{self, Lines};
 
 /// Who says it, in the editor's list.
 const SOURCE: &str = "sunwire";
+/// What proofs may use while editing: a few hundred MiB, a quarter of what `check` may.
+const LIMITS: Limits = Limits {
+    nodes: 4 << 20,
+    states: 1 << 20,
+    bits: 1024,
+};
 
 /// What the compiler finds, and what was assumed.
 pub(super) fn found(analysis: &Analysis) -> Vec<lsp_types::Diagnostic> {
@@ -60,6 +67,7 @@ pub(super) fn claims(
     given_up: Cancelled,
 ) -> Option<Vec<lsp_types::Diagnostic>> {
     let options = Options {
+        limits: LIMITS,
         cancelled: Some(given_up.clone()),
         ..Options::default()
     };
@@ -67,11 +75,25 @@ pub(super) fn claims(
     if given_up() {
         return None;
     }
-    let failures = checked
-        .map(|checked| checked.failures())
-        .unwrap_or_default();
+    let Ok(checked) = checked else {
+        return Some(Vec::new());
+    };
     let show = Show::new(analysis);
-    Some(failures.iter().map(|f| show.diagnostic(f)).collect())
+    let source = checked.policy.source();
+    let proofs = checked.proofs.iter().filter_map(|proof| {
+        let mut shown = show.diagnostic(&proof.diagnostic(source)?);
+        // What takes more than an editor should is no mistake.
+        if matches!(proof.verdict, Verdict::Undecided(_)) {
+            shown.severity = Some(DiagnosticSeverity::INFORMATION);
+        }
+        Some(shown)
+    });
+    let tests = checked
+        .tests
+        .iter()
+        .flat_map(|test| test.diagnostics(source));
+    let tests = tests.map(|failure| show.diagnostic(&failure));
+    Some(proofs.chain(tests).collect())
 }
 
 /// Whether a text claims anything of itself.

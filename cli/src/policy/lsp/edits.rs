@@ -1,10 +1,11 @@
 //! Changes to texts: formatting and renaming.
 
 use lsp_types::{Location, TextEdit};
-use sunwire_policy::ast::Word;
+use sunwire_policy::ast::{ItemKind, Word};
 use sunwire_policy::diagnostic::Span;
 use sunwire_policy::field::Subject;
 use sunwire_policy::format::format;
+use sunwire_policy::imports::bundle;
 use sunwire_policy::parser::RESERVED;
 
 use super::analysis::Analysis;
@@ -41,12 +42,38 @@ pub(super) fn formatting(text: &str) -> Option<Vec<TextEdit>> {
     }])
 }
 
-/// Where the name at a byte is defined.
+/// Where the name at a byte is defined; of an `import`, the file.
 pub(super) fn definition(analysis: &Analysis, offset: u32) -> Option<Location> {
+    if let Some(file) = imported(analysis, offset) {
+        return location(analysis, file, Span::default());
+    }
     let found = at(analysis, offset)?;
     let definition = &analysis.index.definitions[found.definition?];
     let (file, span) = analysis.bundle.locate(definition.at);
     location(analysis, file, span)
+}
+
+/// The file that the `import` at a byte names.
+fn imported(analysis: &Analysis, offset: u32) -> Option<usize> {
+    let text = analysis.bundle.source(0);
+    if !text.contains("import") {
+        return None;
+    }
+    let items = sunwire_policy::parse(text).0.items;
+    let import = items.iter().find(|item| {
+        let here = item.span.start <= offset && offset <= item.span.end;
+        here && matches!(item.kind, ItemKind::Import { .. })
+    })?;
+    let files = analysis.bundle.files();
+    let statement = text.get(import.span.start as usize..import.span.end as usize)?;
+    // What the path means is asked of who reads imports.
+    let mut named = None;
+    let _ = bundle(files.first()?, statement, &mut |path| {
+        named = Some(path.to_owned());
+        Err(String::new())
+    });
+    let named = named?;
+    files.iter().position(|file| *file == named)
 }
 
 /// All places of the name at a byte, its definition among them when asked for.
