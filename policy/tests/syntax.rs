@@ -389,6 +389,6 @@ fn a_policy_with_too_many_copies_to_compile_is_given_up_on() {
 
 #[test]
 fn a_text_beyond_the_size_limit_is_refused() {
-    let text = " ".repeat((4 << 20) + 1);
+    let text = " ".repeat(sunwire_policy::parser::MAX_SOURCE_BYTES + 1);
     assert!(codes(&text).contains(&Code::SourceTooLarge));
 }
