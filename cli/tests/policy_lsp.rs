@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use common::command;
+use common::{Running, command};
 use serde_json::{Value, json};
 
 /// Longer than any answer takes on a busy machine.
@@ -392,6 +392,34 @@ fn imported_files_are_read_from_the_editor_or_else_from_disk() {
     let found = editor.findings(&sets_uri, 1);
     let errors = found.iter().filter(|found| found["severity"] == 1);
     assert_eq!(errors.count(), 1, "{found:#?}");
+    assert_eq!(editor.stop(), 0);
+}
+
+#[test]
+fn names_mean_what_the_controller_says_as_of_the_last_save() {
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Running::start(directory.path());
+    let text = "network shop\npolicy main = if src in shop then forward else drop\n";
+    let uri = "file:///nowhere/shop.nk";
+    let mut editor = Editor::running(&["--server", &controller.server()]);
+    editor.open(uri, text);
+    let found = editor.findings(uri, 1);
+    assert_eq!(found[0]["code"], "SW0303", "{found:#?}");
+
+    let ran = controller.ask(&["network", "create", "shop", "--subnet", "10.20.0.0/16"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let saved = json!({ "textDocument": { "uri": uri } });
+    editor.notify("textDocument/didSave", &saved);
+    assert_eq!(editor.findings(uri, 1), Vec::<Value>::new());
+    let hover = editor.at("textDocument/hover", uri, text, "shop", 1);
+    let shown = hover["contents"]["value"].as_str().unwrap();
+    assert!(shown.contains("10.20.0.0/16"), "{shown}");
+
+    // While the controller is away, what it said last holds.
+    drop(controller);
+    editor.notify("textDocument/didSave", &saved);
+    editor.wait(|message| message["method"] == "window/logMessage");
+    assert_eq!(editor.findings(uri, 1), Vec::<Value>::new());
     assert_eq!(editor.stop(), 0);
 }
 
