@@ -118,7 +118,7 @@ fn a_policy_with_mistakes_is_shown_with_caret_and_hint_and_changes_nothing() {
     for ran in [&applied, &controller.ask(&["policy", "check", &bad])] {
         assert_eq!(ran.code, 1, "{ran:#?}");
         assert!(
-            ran.err.contains('^') && ran.err.contains("--> 3:"),
+            ran.err.contains('^') && ran.err.contains("bad.nk:3:"),
             "{ran:#?}"
         );
         assert!(ran.err.contains("hint:"), "{ran:#?}");

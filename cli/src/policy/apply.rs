@@ -4,11 +4,13 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use sunwire_api::client::{Client, Guard};
+use sunwire_api::client::{Client, ClientError, Guard};
 use sunwire_api::{ApplyRequest, Name, Policy, ProblemCode, Status, Unconfirmed};
 
 use super::stored::{table, warn};
-use super::{named_texts, read_bundle, when};
+use super::{named_bundles, read_bundle, source, when};
+use sunwire_policy::imports::Bundle;
+
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format};
 use crate::rest::{GuardArgs, WAIT_SECONDS_MAX};
@@ -72,8 +74,10 @@ impl Trial {
 pub(super) fn run(client: &Client, args: &Apply, format: Format) -> anyhow::Result<Outcome> {
     let texts = texts(args)?;
     let mut applied = Vec::new();
-    for (name, text) in &texts {
-        let policy = put(client, name, &args.trial.request(Some(text)), &args.guard)?;
+    for (name, bundle) in &texts {
+        let request = args.trial.request(Some(bundle.text()));
+        let policy = put(client, name, &request, &args.guard)
+            .map_err(|error| source::in_files(bundle, error))?;
         warn(&policy);
         applied.push(policy);
     }
@@ -86,11 +90,11 @@ pub(super) fn run(client: &Client, args: &Apply, format: Format) -> anyhow::Resu
 }
 
 /// Reads everything before anything is applied.
-fn texts(args: &Apply) -> anyhow::Result<Vec<(Name, String)>> {
+fn texts(args: &Apply) -> anyhow::Result<Vec<(Name, Bundle)>> {
     let (files, guard) = (&args.files[..], &args.guard);
     match (files, &args.name) {
-        ([file], Some(name)) => Ok(vec![(name.clone(), read_bundle(file)?.text().to_owned())]),
-        (files, None) if files.len() == 1 || guard.revision().is_none() => named_texts(files),
+        ([file], Some(name)) => Ok(vec![(name.clone(), read_bundle(file)?)]),
+        (files, None) if files.len() == 1 || guard.revision().is_none() => named_bundles(files),
         _ => Err(Usage("--name and --if-revision are for one file".to_owned()).into()),
     }
 }
@@ -101,9 +105,9 @@ fn put(
     name: &Name,
     body: &ApplyRequest,
     guard: &GuardArgs,
-) -> anyhow::Result<Policy> {
+) -> Result<Policy, ClientError> {
     if let Some(revision) = guard.revision() {
-        return Ok(client.apply_policy(name, body, Guard::Revision(revision))?);
+        return client.apply_policy(name, body, Guard::Revision(revision));
     }
     match client.apply_policy(name, body, Guard::None) {
         Err(error)
@@ -111,9 +115,9 @@ fn put(
                 .problem()
                 .is_some_and(|problem| problem.code == ProblemCode::PreconditionRequired) =>
         {
-            Ok(client.apply_policy(name, body, Guard::Any)?)
+            client.apply_policy(name, body, Guard::Any)
         }
-        outcome => Ok(outcome?),
+        outcome => outcome,
     }
 }
 

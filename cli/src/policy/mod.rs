@@ -244,7 +244,14 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
 
 /// Reads policy files and what they import, each with the name that its file gives it.
 pub(crate) fn named_texts(files: &[PathBuf]) -> anyhow::Result<Vec<(Name, String)>> {
-    let named = |file: &PathBuf| Ok((name_of(file)?, read_bundle(file)?.text().to_owned()));
+    let named = named_bundles(files)?.into_iter();
+    Ok(named
+        .map(|(name, bundle)| (name, bundle.text().to_owned()))
+        .collect())
+}
+
+fn named_bundles(files: &[PathBuf]) -> anyhow::Result<Vec<(Name, Bundle)>> {
+    let named = |file: &PathBuf| Ok((name_of(file)?, read_bundle(file)?));
     files.iter().map(named).collect()
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use sunwire_api::client::ClientError;
 use sunwire_api::problem::{Span, line_and_column};
 use sunwire_api::{Diagnostic, Severity};
 use sunwire_policy::diagnostic::{self, Code};
@@ -94,6 +95,17 @@ fn bounded(file: &Path, most: usize) -> anyhow::Result<String> {
     String::from_utf8(bytes)
         .map_err(|_| anyhow::anyhow!("it is no text in UTF-8"))
         .with_context(cannot)
+}
+
+/// A refusal by a controller, whose findings are places in the text that was sent, with each in the
+/// file that it is in.
+pub(crate) fn in_files(bundle: &Bundle, mut error: ClientError) -> ClientError {
+    if let ClientError::Refused(problem) = &mut error {
+        for found in &mut problem.diagnostics {
+            *found = remote_finding(bundle, found.clone()).diagnostic;
+        }
+    }
+    error
 }
 
 /// A finding in a bundle, in the file that it is in.

@@ -8,7 +8,7 @@ use sunwire_api::{AuditTotals, Name, StagedPolicy};
 
 use super::apply::Trial;
 use super::stored::show;
-use super::{name_of, read_bundle};
+use super::{name_of, read_bundle, source};
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format, Table};
 use crate::rest::GuardArgs;
@@ -67,7 +67,10 @@ pub(super) fn run(client: &Client, args: &Stage, format: Format) -> anyhow::Resu
         Some(name) => name.clone(),
         None => name_of(file)?,
     };
-    let policy = client.stage_policy(&name, read_bundle(file)?.text(), guard)?;
+    let bundle = read_bundle(file)?;
+    let policy = client
+        .stage_policy(&name, bundle.text(), guard)
+        .map_err(|error| source::in_files(&bundle, error))?;
     show(format, &policy)?;
     Ok(Outcome::Done)
 }

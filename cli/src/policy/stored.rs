@@ -10,7 +10,7 @@ use sunwire_api::{
 
 use super::apply::{self, Apply, Trial, on_trial};
 use super::staged::{self, Stage};
-use super::{NamesFrom, diff, name_of, read_bundle, when};
+use super::{NamesFrom, diff, name_of, read_bundle, source, when};
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format, Table};
 use crate::rest::GuardArgs;
@@ -232,7 +232,10 @@ fn plan(
         Some(name) => name,
         None => name_of(file)?,
     };
-    let plan = client.plan_policy(&name, read_bundle(file)?.text())?;
+    let bundle = read_bundle(file)?;
+    let plan = client
+        .plan_policy(&name, bundle.text())
+        .map_err(|error| source::in_files(&bundle, error))?;
     match format {
         Format::Json => output::json(&plan)?,
         Format::Table => output::text(&in_words(&plan))?,

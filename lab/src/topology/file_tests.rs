@@ -120,7 +120,8 @@ fn builder_and_file_make_the_same_topology() {
                 .address("fd00:20::10/64")
                 .unwrap()
                 .gateway("10.20.0.1".parse().unwrap())
-                .mac("02:00:00:00:00:10".parse().unwrap()),
+                .mac("02:00:00:00:00:10".parse().unwrap())
+                .label("tier", "web"),
         )
         .build();
     assert_eq!(built, Topology::from_toml(SHOP));
