@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 
-use super::TESTED;
 use super::apply::{LeafMap, Remembered};
 use super::store::{Action, Head, Id, Memo, Store, TooLarge};
 use crate::field::{Field, OWNER};
@@ -45,9 +44,14 @@ impl Store {
 
     fn split(&mut self, mode: Mode, rank: u8, id: Id) -> Result<Id, TooLarge> {
         let splits = self.splits(mode, id)?;
-        if splits.is_empty() || usize::from(rank) == TESTED {
+        // Fields in front of the first that is tested or split stay as they are.
+        let Some((wanted, _)) = splits.iter().find(|(split, _)| *split >= rank) else {
             return Ok(id);
-        }
+        };
+        let rank = match self.head(id) {
+            Head::Test { rank: tested, .. } => tested.min(*wanted),
+            Head::Leaf(_) => *wanted,
+        };
         let kind = match mode {
             Mode::All => Remembered::SplitAll,
             Mode::Ambiguous => Remembered::SplitAmbiguous,

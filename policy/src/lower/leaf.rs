@@ -1,5 +1,7 @@
 //! Leaves to verdicts.
 
+use std::sync::LazyLock;
+
 use sunwire_dataplane_common::tables::MAX_COPIES;
 
 use super::Refused;
@@ -84,7 +86,9 @@ fn mac(number: u64) -> [u8; 6] {
 
 /// The name of a verdict.
 pub(super) fn digest(leaf: &tables::Leaf) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key("sunwire leaf v1");
+    static KEYED: LazyLock<blake3::Hasher> =
+        LazyLock::new(|| blake3::Hasher::new_derive_key("sunwire leaf v1"));
+    let mut hasher = KEYED.clone();
     hasher.update(&(leaf.label.len() as u64).to_le_bytes());
     hasher.update(leaf.label.as_bytes());
     for copy in &leaf.copies {
@@ -95,7 +99,7 @@ pub(super) fn digest(leaf: &tables::Leaf) -> Digest {
 
 /// A copy as bytes, one to one, for the digest and for a stable order.
 fn bytes(copy: &Copied) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(16);
     let mut put = |tag: u8, value: Option<&[u8]>| {
         if let Some(value) = value {
             out.push(tag);

@@ -11,6 +11,7 @@ mod refused;
 mod specialise;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use sunwire_dataplane_common::capacity;
 use sunwire_dataplane_common::flow_key::Field as TableField;
@@ -308,7 +309,10 @@ fn most_frequent(covered: impl Iterator<Item = (Digest, usize)>) -> Digest {
 }
 
 fn node_digest(node: &TableNode) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key("sunwire node v1");
+    // The key costs as much as a small node, and is the same for all.
+    static KEYED: LazyLock<blake3::Hasher> =
+        LazyLock::new(|| blake3::Hasher::new_derive_key("sunwire node v1"));
+    let mut hasher = KEYED.clone();
     hasher.update(&[node.field as u8, node.shift, node.width]);
     hasher.update(&node.default.0);
     for (value, child) in &node.edges {

@@ -1,8 +1,10 @@
 //! How large flow tables are, and how many tests a packet meets in them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Digest, FlowTables, Leaf, TableNode};
+use crate::fdd::hash::FastMap;
 
 /// What tables take of the data plane's room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,13 +46,13 @@ impl Size {
             nodes: order.len(),
             ..Size::default()
         };
-        let mut depths: HashMap<Digest, usize> = HashMap::with_capacity(order.len());
-        let mut verdicts: HashMap<Digest, &str> = HashMap::new();
+        let mut depths: FastMap<Digest, usize> = FastMap::default();
+        depths.reserve(order.len());
+        let mut verdicts: FastMap<Digest, &str> = FastMap::default();
         if let Some(leaf) = leaves.get(&root) {
             verdicts.insert(root, &leaf.label);
         }
-        for digest in &order {
-            let node = &nodes[digest];
+        for (digest, node) in &order {
             size.edges += node.edges.len();
             let mut deepest = 0;
             let mut last = None;
@@ -60,12 +62,12 @@ impl Size {
                     continue;
                 }
                 last = Some(next);
-                match (depths.get(next), leaves.get(next)) {
-                    (Some(depth), _) => deepest = deepest.max(*depth),
-                    (None, Some(leaf)) => {
-                        verdicts.insert(*next, &leaf.label);
-                    }
-                    (None, None) => {}
+                if let Some(depth) = depths.get(next) {
+                    deepest = deepest.max(*depth);
+                } else if let Entry::Vacant(new) = verdicts.entry(*next)
+                    && let Some(leaf) = leaves.get(next)
+                {
+                    new.insert(&leaf.label);
                 }
             }
             depths.insert(*digest, deepest + 1);
@@ -83,20 +85,23 @@ fn nexts(node: &TableNode) -> impl Iterator<Item = &Digest> {
 }
 
 /// The nodes that are reached from the root, each behind those that it leads to.
-fn in_order(root: Digest, nodes: &BTreeMap<Digest, TableNode>) -> Vec<Digest> {
-    let mut order = Vec::new();
-    let mut seen: HashSet<Digest> = HashSet::new();
+fn in_order(root: Digest, nodes: &BTreeMap<Digest, TableNode>) -> Vec<(Digest, &TableNode)> {
+    // Most edges lead to verdicts: to find that out takes one look here, and many there.
+    let nodes: FastMap<Digest, &TableNode> = nodes.iter().map(|(d, node)| (*d, node)).collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    let mut seen: FastMap<Digest, ()> = FastMap::default();
+    seen.reserve(nodes.len());
     // A node is visited twice: to open what it leads to, and when all of that is done.
     let mut open = vec![(root, false)];
     while let Some((digest, finished)) = open.pop() {
-        if finished {
-            order.push(digest);
-            continue;
-        }
-        let Some(node) = nodes.get(&digest) else {
+        let Some(node) = nodes.get(&digest).copied() else {
             continue;
         };
-        if !seen.insert(digest) {
+        if finished {
+            order.push((digest, node));
+            continue;
+        }
+        if seen.insert(digest, ()).is_some() {
             continue;
         }
         open.push((digest, true));
