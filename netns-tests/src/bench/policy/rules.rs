@@ -70,7 +70,7 @@ impl Rules {
         Ok(compiled.tables)
     }
 
-    /// The text: 100,000 rules stay below the parser's 4 MiB, and share their labels, of which a node
+    /// The text: 100,000 rules stay well below the parser's limit, and share their labels, of which a node
     /// has fewer.
     fn text(&self) -> String {
         let mut text = "network bench { subnet 10.0.0.0/8 }\npolicy main = ".to_owned();
