@@ -104,6 +104,22 @@ pub struct Expr {
     pub span: Span,
 }
 
+impl Expr {
+    /// Whether it only lets packets through or not, as far as its form tells.
+    pub(crate) const fn is_test(&self) -> bool {
+        matches!(
+            self.kind,
+            ExprKind::Filter(_)
+                | ExprKind::Test { .. }
+                | ExprKind::Word(_)
+                | ExprKind::And(_)
+                | ExprKind::Or(_)
+                | ExprKind::Not(_)
+                | ExprKind::Established(_)
+        )
+    }
+}
+
 /// What an expression is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {

@@ -176,7 +176,7 @@ fn around(source: &str, mut expr: &Expr, place: Span, out: &mut Vec<Condition>) 
                 let inside = parts.iter().position(|part| holds(part.span, place));
                 // What filters stand before it in a sequence hold as well.
                 if let (ExprKind::Sequence(_), Some(at)) = (&expr.kind, inside) {
-                    let filters = parts[..at].iter().filter(|part| is_test(part));
+                    let filters = parts[..at].iter().filter(|part| part.is_test());
                     out.extend(filters.map(|part| condition(part, true)));
                 }
                 match inside {
@@ -187,17 +187,4 @@ fn around(source: &str, mut expr: &Expr, place: Span, out: &mut Vec<Condition>) 
             _ => return,
         };
     }
-}
-
-fn is_test(expr: &Expr) -> bool {
-    matches!(
-        expr.kind,
-        ExprKind::Filter(_)
-            | ExprKind::Test { .. }
-            | ExprKind::Word(_)
-            | ExprKind::And(_)
-            | ExprKind::Or(_)
-            | ExprKind::Not(_)
-            | ExprKind::Established(_)
-    )
 }

@@ -50,7 +50,7 @@ impl Parser<'_> {
         if !self.is_sign(";") {
             return (first, None);
         }
-        let filter = is_filter(&first).then_some(first.span);
+        let filter = first.is_test().then_some(first.span);
         let mut parts = vec![first];
         while self.eat_sign(";") {
             parts.push(self.unary());
@@ -196,24 +196,12 @@ pub(super) const fn error(span: Span) -> Expr {
     }
 }
 
-fn is_filter(expr: &Expr) -> bool {
-    matches!(
-        expr.kind,
-        ExprKind::Filter(_)
-            | ExprKind::Test { .. }
-            | ExprKind::Word(_)
-            | ExprKind::And(_)
-            | ExprKind::Or(_)
-            | ExprKind::Not(_)
-    )
-}
-
 /// Whether an arm decides by itself when it applies.
 fn is_guarded(arm: &Expr) -> bool {
     match &arm.kind {
         ExprKind::Sequence(parts) => parts.first().is_some_and(is_guarded),
         ExprKind::Conditional { .. } | ExprKind::While { .. } | ExprKind::Use { .. } => true,
         ExprKind::Drop(_) | ExprKind::Error => true,
-        _ => is_filter(arm),
+        _ => arm.is_test(),
     }
 }

@@ -134,17 +134,7 @@ impl Names {
             hosts.dedup();
             return shortened(&hosts);
         }
-        let shown: Vec<String> = ranges
-            .iter()
-            .map(|(first, last)| {
-                let show = |value| Domain::Address.show(value);
-                if first == last {
-                    show(*first)
-                } else {
-                    format!("{}-{}", show(*first), show(*last))
-                }
-            })
-            .collect();
+        let shown = Domain::Address.show_ranges(ranges);
         let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
         shortened(&shown)
     }

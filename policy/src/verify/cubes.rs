@@ -87,16 +87,7 @@ impl Cube {
         }
         let fields = self.fields.iter().map(|(field, ranges)| {
             let declared = &program.fields()[usize::from(field.0)];
-            let show = |value| declared.domain.show(value);
-            let shown: Vec<String> = (ranges.iter())
-                .map(|(first, last)| {
-                    if first == last {
-                        show(*first)
-                    } else {
-                        format!("{}-{}", show(*first), show(*last))
-                    }
-                })
-                .collect();
+            let shown = declared.domain.show_ranges(ranges);
             let single = matches!(ranges[..], [(first, last)] if first == last);
             let relation = if single { "=" } else { "in" };
             format!("{} {relation} {}", declared.name, shown.join(", "))

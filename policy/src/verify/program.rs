@@ -212,6 +212,16 @@ impl Domain {
             .collect()
     }
 
+    /// Ranges as people write them, a single value as such.
+    #[must_use]
+    pub fn show_ranges(self, ranges: &[Range]) -> Vec<String> {
+        let show = |(first, last): &Range| match first == last {
+            true => self.show(*first),
+            false => format!("{}-{}", self.show(*first), self.show(*last)),
+        };
+        ranges.iter().map(show).collect()
+    }
+
     /// A value as people write it.
     #[must_use]
     pub fn show(self, value: Value) -> String {
