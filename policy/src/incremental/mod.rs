@@ -19,8 +19,9 @@
 //!
 //! The tables are those that [`compile_text`](crate::compile_text) makes of the same text and
 //! environment, equal to the last byte, so that it does not matter who compiled after how many
-//! changes; but they are not proved: [`validate`](crate::validate::validate) does that. Classes and nodes are named by what they are; what has not changed keeps its name, and
-//! its number in the kernel.
+//! changes; but they are not proved: [`validate`](crate::validate::validate) does that. Classes and
+//! nodes are named by what they are; what has not changed keeps its name, and its number in the
+//! kernel.
 //!
 //! What no compilation uses any more is thrown away with everything that can be made again, when it
 //! is several times as much as what is in use.
