@@ -93,11 +93,7 @@ fn prove(session: &Session, delta: Option<&Delta>) -> Result<(), Vec<Diagnostic>
         return Ok(());
     };
     let followed = delta.is_some_and(|delta| {
-        let classes_alone = Delta {
-            prefixes: delta.prefixes.clone(),
-            ..Delta::default()
-        };
-        *delta == classes_alone
+        delta.is_of_classes()
             && !session.statistics().resolved
             && validate_classes(policy, session.tables(), &delta.prefixes)
     });

@@ -84,6 +84,13 @@ pub fn number(address: IpAddr) -> (Family, u128) {
     }
 }
 
+/// A MAC address as a number of 48 bits.
+#[must_use]
+pub fn mac_number(mac: [u8; 6]) -> u64 {
+    mac.iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// A prefix: the addresses that share their first `length` bits with `first`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {

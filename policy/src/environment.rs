@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::address::Address;
+use crate::address::{Address, mac_number};
 use crate::packet::Packet;
 
 /// Everything a policy's names can resolve to. The order of the vectors is immaterial.
@@ -64,9 +64,7 @@ impl Endpoint {
     /// The MAC address as a number of 48 bits.
     #[must_use]
     pub fn mac_number(&self) -> u64 {
-        self.mac
-            .iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte))
+        mac_number(self.mac)
     }
 }
 

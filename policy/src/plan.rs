@@ -9,7 +9,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::address::number;
 use crate::environment::{Endpoint, Environment};
 use crate::field::Field;
 use crate::packet::Packet;
@@ -20,7 +19,7 @@ use crate::prove::{Step, first_step};
 use crate::show::show_packet;
 use crate::term::Resolved;
 use crate::verify::options::{Limit, Options};
-use crate::verify::program::{Kind, NodeId, Range, Value};
+use crate::verify::program::{NodeId, Range, Value};
 use crate::verify::set::Set;
 use crate::verify::symbolic::Symbolic;
 
@@ -330,16 +329,11 @@ impl Planned<'_> {
 
 /// Whether an address is in ranges, which are in order.
 fn within(ranges: &[Range], address: std::net::IpAddr) -> bool {
-    let (family, number) = number(address);
-    let kind = match family {
-        crate::address::Family::V4 => Kind::V4,
-        crate::address::Family::V6 => Kind::V6,
-    };
-    let value = Value { kind, number };
+    let value = Value::address(address.into());
     let behind = ranges.partition_point(|(first, _)| *first <= value);
     behind
         .checked_sub(1)
-        .is_some_and(|at| value <= ranges[at].1 && ranges[at].1.kind == kind)
+        .is_some_and(|at| value <= ranges[at].1)
 }
 
 /// A decision in words.

@@ -33,6 +33,22 @@ impl Delta {
     pub fn is_empty(&self) -> bool {
         *self == Delta::default()
     }
+
+    /// Whether nothing but classes of prefixes changes.
+    #[must_use]
+    pub fn is_of_classes(&self) -> bool {
+        let Delta {
+            prefixes: _,
+            class_none,
+            nodes_added,
+            nodes_removed,
+            leaves_added,
+            leaves_removed,
+            root,
+        } = self;
+        let digests = [nodes_added, nodes_removed, leaves_added, leaves_removed];
+        class_none.is_none() && root.is_none() && digests.iter().all(|all| all.is_empty())
+    }
 }
 
 /// Flow tables in force, with how often each node is led to.

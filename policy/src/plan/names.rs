@@ -119,7 +119,7 @@ impl Names {
         if let Some(name) = self.sets.get(ranges) {
             return name.clone();
         }
-        let rest = complement(ranges);
+        let rest = Domain::Address.complement(ranges);
         if let Some(name) = self.sets.get(&rest) {
             return format!("outside {name}");
         }
@@ -207,39 +207,4 @@ fn numbers(field: Field, ranges: &[Range]) -> String {
         .collect();
     let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
     shortened(&shown)
-}
-
-/// The values of an address field that are not in ranges, which are in order.
-fn complement(ranges: &[Range]) -> Vec<Range> {
-    let mut out = Vec::new();
-    for (start, end) in Domain::Address.all() {
-        let mut next = Some(start.number);
-        let of_kind = ranges.iter().filter(|(first, _)| first.kind == start.kind);
-        for (first, last) in of_kind {
-            let Some(from) = next else { break };
-            if first.number > from {
-                out.push((
-                    Value {
-                        number: from,
-                        ..start
-                    },
-                    Value {
-                        number: first.number - 1,
-                        ..start
-                    },
-                ));
-            }
-            next = (last.number < end.number).then(|| last.number + 1);
-        }
-        if let Some(from) = next {
-            out.push((
-                Value {
-                    number: from,
-                    ..start
-                },
-                end,
-            ));
-        }
-    }
-    out
 }

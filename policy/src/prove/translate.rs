@@ -105,7 +105,7 @@ impl Translation {
     pub(crate) fn address(&mut self, field: Field, set: &AddressSet) -> NodeId {
         let covered = covered(&set.prefixes);
         let mut ranges = if set.complement {
-            complement(&covered)
+            outside(covered)
         } else {
             covered
         };
@@ -231,47 +231,19 @@ impl Walk<'_> {
     }
 }
 
-fn value(family: Family, number: u128) -> Value {
-    let kind = match family {
-        Family::V4 => Kind::V4,
-        Family::V6 => Kind::V6,
-    };
-    Value { kind, number }
-}
-
 /// The addresses in prefixes, as ranges; they may overlap.
 fn covered(prefixes: &[Prefix]) -> Vec<Range> {
     prefixes
         .iter()
-        .map(|p| (value(p.family, p.first), value(p.family, p.last())))
+        .map(|p| [p.first, p.last()].map(|number| Value::of_family(p.family, number)))
+        .map(|[first, last]| (first, last))
         .collect()
 }
 
-/// All addresses outside of ranges.
-fn complement(covered: &[Range]) -> Vec<Range> {
-    let mut covered = covered.to_vec();
+/// All addresses outside of ranges, in any order.
+fn outside(mut covered: Vec<Range>) -> Vec<Range> {
     covered.sort_unstable();
-    let mut out = Vec::new();
-    for family in Family::ALL {
-        let greatest = match family {
-            Family::V4 => u128::from(u32::MAX),
-            Family::V6 => u128::MAX,
-        };
-        let kind = value(family, 0).kind;
-        // Where the next gap may start; `None` behind the last address.
-        let mut next = Some(0);
-        for (first, last) in covered.iter().filter(|(first, _)| first.kind == kind) {
-            let Some(start) = next else { break };
-            if first.number > start {
-                out.push((value(family, start), value(family, first.number - 1)));
-            }
-            if last.number >= start {
-                next = (last.number < greatest).then(|| last.number + 1);
-            }
-        }
-        if let Some(start) = next {
-            out.push((value(family, start), value(family, greatest)));
-        }
-    }
-    out
+    let mut outside = Domain::Address.complement(&covered);
+    outside.retain(|(first, _)| first.kind != Kind::Nothing);
+    outside
 }

@@ -51,11 +51,11 @@ pub fn packets(environment: &Environment, network: &str) -> impl Strategy<Value 
                 let mut packet = Packet {
                     port: sender.number,
                     node,
-                    eth_src: mac(sender.mac),
+                    eth_src: sender.mac_number(),
                     eth_dst: if random[0] < 32 {
                         0xffff_ffff_ffff
                     } else {
-                        mac(receiver.mac)
+                        receiver.mac_number()
                     },
                     ..Packet::default()
                 };
@@ -153,9 +153,4 @@ fn elsewhere(like: IpAddr, random: u8) -> IpAddr {
         ];
         Ipv6Addr::from(pool[index % pool.len()]).into()
     }
-}
-
-fn mac(mac: [u8; 6]) -> u64 {
-    mac.iter()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Invalid;
 use crate::address::{Address, Family, Prefix};
 use crate::tables::{Digest, FlowTables};
-use crate::verify::program::{Kind, Range, Value};
+use crate::verify::program::{Range, Value};
 
 /// The addresses of every class.
 pub(super) fn by_class(tables: &FlowTables) -> Result<HashMap<Digest, Vec<Range>>, Invalid> {
@@ -36,12 +36,8 @@ pub(super) fn by_class(tables: &FlowTables) -> Result<HashMap<Digest, Vec<Range>
 
 /// Cuts prefixes, which nest, into the ranges where each is the longest.
 fn sweep(family: Family, prefixes: &[(Prefix, Digest)], out: &mut HashMap<Digest, Vec<Range>>) {
-    let kind = match family {
-        Family::V4 => Kind::V4,
-        Family::V6 => Kind::V6,
-    };
     let mut add = |first: u128, last: u128, class: Digest| {
-        let ends = [first, last].map(|number| Value { kind, number });
+        let ends = [first, last].map(|number| Value::of_family(family, number));
         out.entry(class).or_default().push((ends[0], ends[1]));
     };
     // Prefixes around the present place, outermost first, and the first address not yet given out;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sunwire_dataplane_common::flow_key::Field as TableField;
 
 use super::{Invalid, classes};
-use crate::address::Address;
+use crate::address::{Address, mac_number};
 use crate::field::{Field, OWNER};
 use crate::prove::translate::Translation;
 use crate::tables::{Copied, Digest, FlowTables, Leaf, Out, TableNode, Value};
@@ -128,8 +128,8 @@ impl Reading<'_> {
         });
         let numbers = [
             (Field::Port, port),
-            (Field::EthSource, copy.eth_src.map(mac)),
-            (Field::EthDestination, copy.eth_dst.map(mac)),
+            (Field::EthSource, copy.eth_src.map(mac_number)),
+            (Field::EthDestination, copy.eth_dst.map(mac_number)),
             (Field::Dscp, copy.dscp.map(u64::from)),
             (Field::SourcePort, copy.src_port.map(u64::from)),
             (Field::DestinationPort, copy.dst_port.map(u64::from)),
@@ -211,10 +211,4 @@ const fn policy_field(field: TableField) -> (Field, u32) {
         TableField::EthDstHigh => (Field::EthDestination, 32),
         TableField::EthDstLow => (Field::EthDestination, 0),
     }
-}
-
-fn mac(bytes: [u8; 6]) -> u64 {
-    bytes
-        .iter()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -84,29 +84,7 @@ impl Diagrams {
     /// # Errors
     /// [`Limit`].
     pub fn restrict_input(&mut self, set: Set, spp: Spp) -> Result<Spp, Limit> {
-        if set.is_empty() || spp.is_drop() {
-            return Ok(Spp::DROP);
-        }
-        if set == Set::ALL {
-            return Ok(spp);
-        }
-        if spp == Spp::ID {
-            return self.test(set);
-        }
-        if let Some(known) = self.memo.get(RESTRICT_INPUT, set.0, spp.0) {
-            return Ok(Spp(known));
-        }
-        let level = self.level(spp).min(self.sets.level(set));
-        let ([s0, s1], [a, b, c, d]) = (self.sets.split(set, level), self.split(spp, level));
-        let next = [
-            self.restrict_input(s0, a)?,
-            self.restrict_input(s0, b)?,
-            self.restrict_input(s1, c)?,
-            self.restrict_input(s1, d)?,
-        ];
-        let result = self.node(level, next)?;
-        self.remember(RESTRICT_INPUT, set.0, spp.0, result.0)?;
-        Ok(result)
+        self.restrict(RESTRICT_INPUT, set, spp)
     }
 
     /// Of what comes out, only the packets of a set.
@@ -114,6 +92,11 @@ impl Diagrams {
     /// # Errors
     /// [`Limit`].
     pub fn restrict_output(&mut self, spp: Spp, set: Set) -> Result<Spp, Limit> {
+        self.restrict(RESTRICT_OUTPUT, set, spp)
+    }
+
+    /// The program on one side only for packets of a set.
+    fn restrict(&mut self, side: u32, set: Set, spp: Spp) -> Result<Spp, Limit> {
         if set.is_empty() || spp.is_drop() {
             return Ok(Spp::DROP);
         }
@@ -123,19 +106,24 @@ impl Diagrams {
         if spp == Spp::ID {
             return self.test(set);
         }
-        if let Some(known) = self.memo.get(RESTRICT_OUTPUT, set.0, spp.0) {
+        if let Some(known) = self.memo.get(side, set.0, spp.0) {
             return Ok(Spp(known));
         }
         let level = self.level(spp).min(self.sets.level(set));
         let ([s0, s1], [a, b, c, d]) = (self.sets.split(set, level), self.split(spp, level));
+        // The bit that goes in changes last, the one that comes out first.
+        let [low, high] = match side {
+            RESTRICT_INPUT => [[s0, s0], [s1, s1]],
+            _ => [[s0, s1], [s0, s1]],
+        };
         let next = [
-            self.restrict_output(a, s0)?,
-            self.restrict_output(b, s1)?,
-            self.restrict_output(c, s0)?,
-            self.restrict_output(d, s1)?,
+            self.restrict(side, low[0], a)?,
+            self.restrict(side, low[1], b)?,
+            self.restrict(side, high[0], c)?,
+            self.restrict(side, high[1], d)?,
         ];
         let result = self.node(level, next)?;
-        self.remember(RESTRICT_OUTPUT, set.0, spp.0, result.0)?;
+        self.remember(side, set.0, spp.0, result.0)?;
         Ok(result)
     }
 

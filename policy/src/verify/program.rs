@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::address::Address;
+use crate::address::{Address, Family};
 
 /// Index of a field of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +142,16 @@ impl Value {
         }
     }
 
+    /// The address of a family with this number.
+    #[must_use]
+    pub const fn of_family(family: Family, number: u128) -> Self {
+        let kind = match family {
+            Family::V4 => Kind::V4,
+            Family::V6 => Kind::V6,
+        };
+        Value { kind, number }
+    }
+
     /// An address, or none.
     #[must_use]
     pub const fn address(address: Address) -> Self {
@@ -210,6 +220,28 @@ impl Domain {
                 ))
             })
             .collect()
+    }
+
+    /// Every value outside of ranges, in order; the ranges are in order, and may overlap.
+    #[must_use]
+    pub fn complement(self, ranges: &[Range]) -> Vec<Range> {
+        let mut out = Vec::new();
+        for (start, end) in self.all() {
+            let at = |number| Value { number, ..start };
+            // Where the next gap may start; `None` behind the last value.
+            let mut next = Some(start.number);
+            for (first, last) in ranges.iter().filter(|(first, _)| first.kind == start.kind) {
+                let Some(from) = next else { break };
+                if first.number > from {
+                    out.push((at(from), at(first.number - 1)));
+                }
+                if last.number >= from {
+                    next = (last.number < end.number).then(|| last.number + 1);
+                }
+            }
+            out.extend(next.map(|from| (at(from), end)));
+        }
+        out
     }
 
     /// Ranges as people write them, a single value as such.
