@@ -12,6 +12,7 @@
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
 //! - [`entries`]: keys and values of every other map.
 //! - [`vxlan`]: the outer header of a tunnelled packet (RFC 7348).
+//! - [`event`]: what became of one packet, for whoever listens.
 //! - [`drop_reason`]: why a packet was not delivered.
 //!
 //! # Example
@@ -34,6 +35,7 @@ pub mod bytes;
 pub mod capacity;
 pub mod drop_reason;
 pub mod entries;
+pub mod event;
 pub mod flow_key;
 pub mod headers;
 pub mod tables;

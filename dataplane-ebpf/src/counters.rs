@@ -4,7 +4,7 @@ use aya_ebpf::maps::PerCpuArray;
 use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter};
 
 use crate::{
-    frame::Skb,
+    frame::{Skb, note},
     maps::{DROP_COUNTERS, LABEL_COUNTERS},
 };
 
@@ -16,7 +16,8 @@ pub(crate) fn dropped(skb: &Skb, reason: DropReason) {
 
 /// Counts a packet under the label of the rule that decided.
 #[inline(always)]
-pub(crate) fn labelled(skb: &Skb, label: u32) {
+pub(crate) fn labelled(skb: &mut Skb, label: u32) {
+    skb.set_note::<{ note::LABEL }>(label + 1);
     count(&LABEL_COUNTERS, label, skb);
 }
 

@@ -9,7 +9,7 @@ use sunwire_dataplane_common::{
 
 use crate::{
     Handled,
-    frame::Skb,
+    frame::{Skb, note},
     maps::{LOCATIONS, OWNERS},
     tunnel,
 };
@@ -37,6 +37,7 @@ pub(crate) fn copy(
         OUT_ENDPOINT => copied.endpoint,
         _ => return Err(DropReason::NotForwarded),
     };
+    skb.set_note::<{ note::DESTINATION }>(number);
     let location = location(number, network).ok_or(DropReason::NoOwner)?;
     if copied.set & set::ETH_DST == 0 {
         skb.window_mut::<6>(0)?.set_mac::<0>(location.mac);

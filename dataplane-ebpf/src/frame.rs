@@ -4,7 +4,7 @@
 //! wants to see. Helpers that may move or change the packet take the buffer exclusively, so the
 //! borrow checker ends every earlier window on it.
 
-use core::{arch::asm, ffi::c_void, marker::PhantomData};
+use core::{arch::asm, ffi::c_void, marker::PhantomData, mem::offset_of};
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -23,6 +23,22 @@ use sunwire_dataplane_common::{
 
 /// Bytes that are pulled into the linear part when a header is not in it.
 const PULL_BYTES: u32 = 128;
+
+/// Words of a packet's control block, which nobody else uses while our program has the packet.
+pub(crate) mod note {
+    /// Slot of the label that decided, plus 1.
+    pub(crate) const LABEL: usize = 0;
+    /// Number of the endpoint that the packet goes to.
+    pub(crate) const DESTINATION: usize = 1;
+    /// Number of the node that it is sent to.
+    pub(crate) const NODE: usize = 2;
+    /// VNI of its network, where the device does not say it.
+    pub(crate) const NETWORK: usize = 3;
+    /// What `event` keeps, and [`OUTER`].
+    pub(crate) const FLAGS: usize = 4;
+    /// In [`FLAGS`]: the frame begins with the headers of a tunnel.
+    pub(crate) const OUTER: u32 = 1 << 29;
+}
 
 /// A socket buffer.
 pub(crate) struct Skb {
@@ -209,6 +225,66 @@ impl Skb {
         unsafe { (*self.raw).mark = mark }
     }
 
+    // The verifier wants every access to the context at a constant offset from its own pointer, so
+    // those to the control block are written out: the compiler would add the offset first.
+
+    /// Forgets all notes: an earlier user of the control block may have left anything in it.
+    #[inline(always)]
+    pub(crate) fn clear_notes(&mut self) {
+        // SAFETY: as for `context`; a TC program may write the control block, these 20 bytes.
+        unsafe {
+            asm!(
+                "*(u64 *)({context} + {at}) = {zero}",
+                "*(u64 *)({context} + {at} + 8) = {zero}",
+                "*(u32 *)({context} + {at} + 16) = {zero}",
+                context = in(reg) self.raw,
+                zero = in(reg) 0u64,
+                at = const offset_of!(__sk_buff, cb),
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Notes a value in one of the words of [`note`], for `event`.
+    #[inline(always)]
+    pub(crate) fn set_note<const WORD: usize>(&mut self, value: u32) {
+        const { assert!(WORD < 5) };
+        // SAFETY: as for `clear_notes`.
+        unsafe {
+            asm!(
+                "*(u32 *)({context} + {at}) = {value}",
+                context = in(reg) self.raw,
+                value = in(reg) u64::from(value),
+                at = const offset_of!(__sk_buff, cb) + 4 * WORD,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// What was noted.
+    #[inline(always)]
+    pub(crate) fn note<const WORD: usize>(&self) -> u32 {
+        const { assert!(WORD < 5) };
+        let value: u64;
+        // SAFETY: as for `clear_notes`.
+        unsafe {
+            asm!(
+                "{value} = *(u32 *)({context} + {at})",
+                value = out(reg) value,
+                context = in(reg) self.raw,
+                at = const offset_of!(__sk_buff, cb) + 4 * WORD,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        value as u32
+    }
+
+    /// Adds bits to the flags of [`note`].
+    #[inline(always)]
+    pub(crate) fn flag(&mut self, bits: u32) {
+        self.set_note::<{ note::FLAGS }>(self.note::<{ note::FLAGS }>() | bits);
+    }
+
     /// EtherType as the kernel sees it, host order.
     #[inline(always)]
     pub(crate) fn protocol(&self) -> u16 {
@@ -287,6 +363,27 @@ impl Skb {
             )
         };
         (status == 0).then_some(words)
+    }
+
+    /// Copies bytes from the start, as many as both `wanted` and `into` have; returns how many.
+    #[inline(always)]
+    pub(crate) fn load_into<const N: usize>(&self, into: &mut [u8; N], wanted: u32) -> u32 {
+        const { assert!(N.is_power_of_two()) };
+        let mut length = wanted;
+        if length > N as u32 {
+            length = N as u32;
+        }
+        // Twice the bound as a mask, and no zero: what the verifier wants to see of a length.
+        length &= 2 * N as u32 - 1;
+        if length == 0 || length > N as u32 {
+            return 0;
+        }
+        let to: *mut c_void = into.as_mut_ptr().cast();
+        // SAFETY: the context is valid, and at most `N` bytes are written.
+        match unsafe { bpf_skb_load_bytes(self.raw.cast(), 0, to, length) } {
+            0 => length,
+            _ => 0,
+        }
     }
 
     /// Writes bytes at an offset, copied by a helper.

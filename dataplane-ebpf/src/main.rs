@@ -22,6 +22,7 @@ mod classify;
 mod counters;
 mod deliver;
 mod endpoint;
+mod event;
 mod frame;
 mod maps;
 mod neighbour;
@@ -34,7 +35,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use sunwire_dataplane_common::drop_reason::DropReason;
+use sunwire_dataplane_common::{drop_reason::DropReason, event::program};
 
 use crate::frame::Skb;
 
@@ -51,19 +52,22 @@ enum Handled {
 #[classifier]
 fn endpoint_ingress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
+    event::begin(&mut skb);
     let outcome = endpoint::ingress(&mut skb);
-    finish(&skb, outcome)
+    finish(&skb, outcome, program::ENDPOINT)
 }
 
 #[classifier]
 fn underlay_ingress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
+    event::begin(&mut skb);
     let outcome = underlay::ingress(&mut skb);
-    finish(&skb, outcome)
+    finish(&skb, outcome, program::UNDERLAY)
 }
 
 #[inline(always)]
-fn finish(skb: &Skb, outcome: Result<Handled, DropReason>) -> i32 {
+fn finish(skb: &Skb, outcome: Result<Handled, DropReason>, program: u32) -> i32 {
+    event::end(skb, &outcome, program);
     match outcome {
         Ok(Handled::Redirect(action)) => action,
         Ok(Handled::Pass) => TC_ACT_OK,

@@ -5,7 +5,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use sunwire_dataplane_common::{
     address::Address,
@@ -14,6 +14,7 @@ use sunwire_dataplane_common::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
         LocationEntry, NetworkEntry, PeerEntry,
     },
+    event::{EventLosses, EventRecord, EventSettings},
     tables::{EdgeKey, Next, RootKey, Verdict},
 };
 
@@ -64,6 +65,17 @@ pub(crate) static STAGED_ROOTS: HashMap<RootKey, StagedRoot> = HashMap::with_max
 #[map]
 pub(crate) static AUDIT: PerCpuHashMap<AuditKey, Counter> =
     PerCpuHashMap::with_max_entries(1024, 0);
+// What became of packets, for whoever listens: see `event`.
+#[map]
+pub(crate) static EVENT_SETTINGS: Array<EventSettings> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static EVENT_LOSSES: PerCpuArray<EventLosses> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static EVENT_RECORDS: PerCpuArray<EventRecord> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[map]
+pub(crate) static CAPTURED: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 // The two maps below are the agent's own memory: the programs never read them. They are pinned with
 // the others, so that a restarted agent gives out the same numbers.
 #[map]

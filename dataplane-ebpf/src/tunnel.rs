@@ -11,7 +11,7 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
-    frame::{PacketWindowMut, Skb},
+    frame::{PacketWindowMut, Skb, note},
     maps::PEERS,
 };
 
@@ -49,11 +49,13 @@ impl Ethernet {
 /// Wraps the packet for a node and sends it out of the underlay device.
 #[inline(always)]
 pub(crate) fn encapsulate(skb: &mut Skb, node: u32, network: u32) -> Result<i32, DropReason> {
+    skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node)?;
     // The inner flow spreads over the underlay's paths by the outer source port (RFC 7348, 5).
     let port = SOURCE_PORT_BASE | (skb.hash() & SOURCE_PORT_MASK) as u16;
     let inner = Ethernet::read(skb, 0)?;
     skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
+    skb.flag(note::OUTER);
 
     let length = skb.len();
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
@@ -82,6 +84,7 @@ pub(crate) fn encapsulate(skb: &mut Skb, node: u32, network: u32) -> Result<i32,
 /// Sends a tunnelled packet on to another node, as it is but for the outer addresses.
 #[inline(always)]
 pub(crate) fn forward(skb: &mut Skb, node: u32, header: Vxlan) -> Result<i32, DropReason> {
+    skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node)?;
     let length = skb.len();
     let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;

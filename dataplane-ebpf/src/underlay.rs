@@ -11,7 +11,7 @@ use sunwire_dataplane_common::{
 
 use crate::{
     Handled, deliver,
-    frame::Skb,
+    frame::{Skb, note},
     maps::{CONTROL, NETWORKS, PEER_ADDRESSES},
     tunnel,
 };
@@ -51,6 +51,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     }
     let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
+    skb.set_note::<{ note::NETWORK }>(header.vni);
 
     let address = Address([source, 0, 0, 0]);
     // SAFETY: values are plain numbers, replaced whole.
@@ -65,6 +66,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     // where a policy sends a packet to another endpoint than the owner of its address.
     let number =
         deliver::owner(&AddressKey::mac(header.vni, inner.eth_dst)).ok_or(DropReason::NotHere)?;
+    skb.set_note::<{ note::DESTINATION }>(number);
     let location = deliver::location(number, header.vni).ok_or(DropReason::NotHere)?;
     check_source(&inner, header, peer, location)?;
 

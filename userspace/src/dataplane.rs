@@ -7,7 +7,11 @@
 //! Order matters to packets in flight: what others point to is written before the pointers, and
 //! deleted after them.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use sunwire_dataplane_common::{
     address::{Address, Mac},
@@ -17,13 +21,14 @@ use sunwire_dataplane_common::{
 
 use crate::{
     audit::{self, StagedTotals},
-    counters::Totals,
+    counters::{Totals, label_text},
     flow_map::{FlowMap, InstallError},
     maps::{Capacity, Maps},
     netlink::{Device, Route},
     programs::{Programs, ProgramsError},
     shadow::ShadowError,
     state::{Desired, Endpoint, kernel_address},
+    telemetry::EventMaps,
 };
 
 /// What the kernel has, beside our own maps.
@@ -189,6 +194,20 @@ impl Dataplane {
             });
         }
         Ok(totals)
+    }
+
+    /// The rings of events, to be read; `None` when somebody reads them already.
+    pub fn take_events(&mut self) -> Option<EventMaps> {
+        self.maps.events.take()
+    }
+
+    /// Labels by the slot of their counter, with the VNI of their network.
+    #[must_use]
+    pub fn label_slots(&self) -> HashMap<u32, (u32, String)> {
+        let labels = self.maps.labels.content().iter();
+        labels
+            .map(|(key, slot)| (*slot, (key.network, label_text(key))))
+            .collect()
     }
 
     /// The generation in force.

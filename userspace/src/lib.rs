@@ -12,6 +12,7 @@
 //! - [`dataplane`]: the whole desired state into the kernel, in an order that loses no packet.
 //! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
 //! - [`audit`]: what staged policies would have done.
+//! - [`telemetry`]: what became of packets, told to whoever asks.
 //!
 //! # Example
 //!
@@ -44,3 +45,4 @@ mod programs;
 mod report;
 pub mod shadow;
 pub mod state;
+pub mod telemetry;

@@ -18,6 +18,7 @@ use sunwire_dataplane_common::{
 use crate::{
     pod::Pod,
     shadow::{self, ArrayShadow, HashShadow, LpmShadow, ShadowError},
+    telemetry::EventMaps,
 };
 
 /// How many entries the maps hold; fixed when they are made.
@@ -119,6 +120,8 @@ pub(crate) struct Maps {
     /// Written by the kernel, so without a memory of its content.
     pub(crate) audit: PerCpuHashMap<MapData, Pod<AuditKey>, Pod<Counter>>,
     pub(crate) audit_capacity: usize,
+    /// Until somebody reads events.
+    pub(crate) events: Option<EventMaps>,
 }
 
 impl Maps {
@@ -155,7 +158,9 @@ impl Maps {
             Verdict::default(),
             numbered(id_kind::VERDICT),
         )?;
+        let events = Some(EventMaps::open(&mut take)?);
         Ok(Maps {
+            events,
             label_counters,
             drop_counters,
             audit,

@@ -8,6 +8,7 @@ use sunwire_dataplane_common::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
         LocationEntry, NetworkEntry, PeerEntry,
     },
+    event::{EventLosses, EventSettings},
     tables::{EdgeKey, Next, RootKey, Verdict},
 };
 
@@ -39,6 +40,8 @@ pod!(
     Counter,
     EdgeKey,
     EndpointEntry,
+    EventLosses,
+    EventSettings,
     IdKey,
     LabelKey,
     LocationEntry,

@@ -307,7 +307,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 21] = [
+const MAP_NAMES: [&str; 26] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -327,6 +327,11 @@ const MAP_NAMES: [&str; 21] = [
     "VERDICTS",
     "LABEL_COUNTERS",
     "DROP_COUNTERS",
+    "EVENT_SETTINGS",
+    "EVENT_LOSSES",
+    "EVENT_RECORDS",
+    "EVENTS",
+    "CAPTURED",
     "IDS",
     "LABELS",
 ];
