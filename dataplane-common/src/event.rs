@@ -72,6 +72,23 @@ pub mod connection {
     pub const ESTABLISHED: u32 = 2;
 }
 
+/// The notes that a program leaves in a packet's control block, five words: slot of the label plus
+/// 1, number of the destination, number of the node, VNI, and flags. A traced packet comes back
+/// with them.
+pub mod notes {
+    /// The connection's state, 2 bits of the flags.
+    pub const CONNECTION_SHIFT: u32 = 8;
+    /// The reason of a drop plus 1, 8 bits of a traced packet's flags.
+    pub const REASON_SHIFT: u32 = 16;
+    /// Copies that the verdict makes, 3 bits of a traced packet's flags; zero where no verdict was
+    /// asked for. Its mark then makes a run of the program act on another copy.
+    pub const COPIES_SHIFT: u32 = 24;
+    /// The number of a copy in the mark.
+    pub const COPY_NUMBER_SHIFT: u32 = 26;
+    /// The frame begins with the headers of a tunnel.
+    pub const OUTER: u32 = 1 << 29;
+}
+
 /// What became of one packet. Bytes of the frame follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]

@@ -26,7 +26,7 @@ pub(crate) fn count(
     control: &Control,
     decided: u32,
 ) {
-    if control.staged == 0 || decided == BAD_TABLES {
+    if control.staged == 0 || decided == BAD_TABLES || skb.is_traced() {
         return;
     }
     let staged = classify::staged(headers, endpoint, control.staged, control.node);

@@ -23,6 +23,9 @@ pub(crate) fn labelled(skb: &mut Skb, label: u32) {
 
 #[inline(always)]
 fn count(map: &PerCpuArray<Counter>, slot: u32, skb: &Skb) {
+    if skb.is_traced() {
+        return;
+    }
     if let Some(counter) = map.get_ptr_mut(slot) {
         // SAFETY: the slot is this CPU's own, and a TC program is not preempted by another one
         // that would count on the same CPU.

@@ -5,6 +5,7 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
+    event::notes,
     headers::{
         ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Headers, PROTOCOL_ICMPV6,
         PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
@@ -36,7 +37,7 @@ const HEADER_BYTES: u32 = 94;
 /// that meets another generation is dropped.
 const COPY_MARK: u32 = 0xa << 28;
 const COPY_MARK_MASK: u32 = 0xf << 28;
-const NUMBER_SHIFT: u32 = 26;
+const NUMBER_SHIFT: u32 = notes::COPY_NUMBER_SHIFT;
 const NUMBER_MASK: u32 = 0x3;
 const GENERATION_SHIFT: u32 = 20;
 const GENERATION_MASK: u32 = 0x3f;
@@ -180,6 +181,12 @@ fn fan_out(skb: &mut Skb, verdict: &Verdict, slot: u32, generation: u32) -> Resu
         return Ok(());
     }
     let mark = COPY_MARK | (generation & GENERATION_MASK) << GENERATION_SHIFT | (slot & SLOT_MASK);
+    if skb.is_traced() {
+        // Whoever asks runs the program again for each of them.
+        skb.set_mark(mark);
+        skb.flag(verdict.copies << notes::COPIES_SHIFT);
+        return Ok(());
+    }
     for number in 1..MAX_COPIES as u32 {
         if number >= verdict.copies {
             break;

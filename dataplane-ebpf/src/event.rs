@@ -16,7 +16,9 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     event::{
         EVENT_BYTES, Event, EventLosses, EventRecord, EventSettings, FRAME_BYTES_MAX, WINDOW_SHIFT,
-        connection, program, verdict, why,
+        connection,
+        notes::{CONNECTION_SHIFT, REASON_SHIFT},
+        program, verdict, why,
     },
 };
 
@@ -30,13 +32,13 @@ use crate::{
 const KEPT: u32 = 1 << 31;
 /// It was kept with the headers of a tunnel.
 const KEPT_OUTER: u32 = 1 << 30;
-/// Where the connection's state is noted.
-const CONNECTION_SHIFT: u32 = 8;
-
 /// To be called before anything is decided about a packet.
 #[inline(always)]
 pub(crate) fn begin(skb: &mut Skb) {
     skb.clear_notes();
+    if skb.is_traced() {
+        return;
+    }
     let Some(settings) = EVENT_SETTINGS.get(0) else {
         return;
     };
@@ -50,6 +52,9 @@ pub(crate) fn begin(skb: &mut Skb) {
 #[allow(dead_code, reason = "for flow entries")]
 pub(crate) fn new_flow(skb: &mut Skb) {
     skb.flag(connection::NEW << CONNECTION_SHIFT);
+    if skb.is_traced() {
+        return;
+    }
     let Some(settings) = EVENT_SETTINGS.get(0) else {
         return;
     };
@@ -67,7 +72,13 @@ pub(crate) fn established(skb: &mut Skb) {
 
 /// To be called with the outcome.
 #[inline(always)]
-pub(crate) fn end(skb: &Skb, outcome: &Result<Handled, DropReason>, program: u32) {
+pub(crate) fn end(skb: &mut Skb, outcome: &Result<Handled, DropReason>, program: u32) {
+    if skb.is_traced() {
+        if let Err(reason) = outcome {
+            skb.flag((*reason as u32 + 1) << REASON_SHIFT);
+        }
+        return;
+    }
     match outcome {
         Err(reason) => {
             let Some(settings) = EVENT_SETTINGS.get(0) else {

@@ -37,12 +37,14 @@ pub(crate) mod note {
     /// What `event` keeps, and [`OUTER`].
     pub(crate) const FLAGS: usize = 4;
     /// In [`FLAGS`]: the frame begins with the headers of a tunnel.
-    pub(crate) const OUTER: u32 = 1 << 29;
+    pub(crate) use sunwire_dataplane_common::event::notes::OUTER;
 }
 
 /// A socket buffer.
 pub(crate) struct Skb {
     raw: *mut __sk_buff,
+    /// Known when compiled: the programs that trace are compiled of the same source.
+    traced: bool,
 }
 
 /// The bytes of a socket buffer from some offset on.
@@ -162,7 +164,25 @@ impl<const N: usize> PacketWindowMut<'_, N> {
 impl Skb {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
-        Skb { raw: ctx.skb.skb }
+        Skb {
+            raw: ctx.skb.skb,
+            traced: false,
+        }
+    }
+
+    /// A packet that is asked about: whatever is decided, nothing but the packet may change.
+    #[inline(always)]
+    pub(crate) fn traced(ctx: &TcContext) -> Self {
+        Skb {
+            raw: ctx.skb.skb,
+            traced: true,
+        }
+    }
+
+    /// Whether the packet is only asked about: then nothing is counted, kept or sent.
+    #[inline(always)]
+    pub(crate) fn is_traced(&self) -> bool {
+        self.traced
     }
 
     #[inline(always)]

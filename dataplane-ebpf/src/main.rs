@@ -52,21 +52,46 @@ enum Handled {
 #[classifier]
 fn endpoint_ingress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
-    event::begin(&mut skb);
-    let outcome = endpoint::ingress(&mut skb);
-    finish(&skb, outcome, program::ENDPOINT)
+    endpoint_packet(&mut skb)
 }
 
 #[classifier]
 fn underlay_ingress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
-    event::begin(&mut skb);
-    let outcome = underlay::ingress(&mut skb);
-    finish(&skb, outcome, program::UNDERLAY)
+    underlay_packet(&mut skb)
+}
+
+// The programs that trace are attached to nothing: the agent runs them on packets that somebody
+// asks about. They are the same source, so that they can say nothing else than the others do.
+
+#[classifier]
+fn endpoint_trace(ctx: TcContext) -> i32 {
+    let mut skb = Skb::traced(&ctx);
+    endpoint_packet(&mut skb)
+}
+
+#[classifier]
+fn underlay_trace(ctx: TcContext) -> i32 {
+    let mut skb = Skb::traced(&ctx);
+    underlay_packet(&mut skb)
 }
 
 #[inline(always)]
-fn finish(skb: &Skb, outcome: Result<Handled, DropReason>, program: u32) -> i32 {
+fn endpoint_packet(skb: &mut Skb) -> i32 {
+    event::begin(skb);
+    let outcome = endpoint::ingress(skb);
+    finish(skb, outcome, program::ENDPOINT)
+}
+
+#[inline(always)]
+fn underlay_packet(skb: &mut Skb) -> i32 {
+    event::begin(skb);
+    let outcome = underlay::ingress(skb);
+    finish(skb, outcome, program::UNDERLAY)
+}
+
+#[inline(always)]
+fn finish(skb: &mut Skb, outcome: Result<Handled, DropReason>, program: u32) -> i32 {
     event::end(skb, &outcome, program);
     match outcome {
         Ok(Handled::Redirect(action)) => action,

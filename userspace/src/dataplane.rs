@@ -28,7 +28,10 @@ use crate::{
     programs::{Programs, ProgramsError},
     shadow::ShadowError,
     state::{Desired, Endpoint, kernel_address},
-    telemetry::EventMaps,
+    telemetry::{
+        EventMaps,
+        step::{self, Arrival, Step, StepError},
+    },
 };
 
 /// What the kernel has, beside our own maps.
@@ -68,6 +71,9 @@ pub enum DataplaneError {
     /// A program could not be loaded or attached.
     #[error(transparent)]
     Programs(#[from] ProgramsError),
+    /// A packet could not be traced.
+    #[error(transparent)]
+    Trace(#[from] StepError),
     /// An endpoint's network was not sent.
     #[error("network {vni} of the endpoint is not known")]
     NoNetwork {
@@ -248,6 +254,15 @@ impl Dataplane {
         &mut self,
     ) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
         Ok(self.programs.underlay_program()?)
+    }
+
+    /// What this node's programs would do with a packet: one step for each copy of it.
+    ///
+    /// # Errors
+    /// When the programs are not loaded, or the kernel does not run them on such a packet.
+    pub fn trace(&mut self, arrival: &Arrival<'_>) -> Result<Vec<Step>, DataplaneError> {
+        let program = self.programs.trace_program(arrival.underlay)?;
+        Ok(step::steps(program, arrival)?)
     }
 
     fn write_peers(

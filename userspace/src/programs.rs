@@ -94,13 +94,26 @@ pub enum ProgramsError {
 enum Kind {
     Endpoint,
     Underlay,
+    /// Like `Endpoint`, for packets that are asked about; attached to nothing.
+    EndpointTrace,
+    /// Like `Underlay`, likewise.
+    UnderlayTrace,
 }
 
 impl Kind {
+    const ALL: [Kind; 4] = [
+        Kind::Endpoint,
+        Kind::Underlay,
+        Kind::EndpointTrace,
+        Kind::UnderlayTrace,
+    ];
+
     const fn program(self) -> &'static str {
         match self {
             Kind::Endpoint => "endpoint_ingress",
             Kind::Underlay => "underlay_ingress",
+            Kind::EndpointTrace => "endpoint_trace",
+            Kind::UnderlayTrace => "underlay_trace",
         }
     }
 }
@@ -147,7 +160,7 @@ impl Programs {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|source| ProgramsError::Load(Box::new(source)))?;
-        for kind in [Kind::Endpoint, Kind::Underlay] {
+        for kind in Kind::ALL {
             let program = program(&mut ebpf, kind)?;
             program.load().map_err(|source| ProgramsError::Program {
                 name: kind.program(),
@@ -208,6 +221,19 @@ impl Programs {
     /// The underlay program, to be run on test packets.
     pub(crate) fn underlay_program(&mut self) -> Result<&mut SchedClassifier, ProgramsError> {
         program(&mut self.ebpf, Kind::Underlay)
+    }
+
+    /// The program that says what becomes of an endpoint's packet, or of one from the underlay.
+    pub(crate) fn trace_program(
+        &mut self,
+        underlay: bool,
+    ) -> Result<&mut SchedClassifier, ProgramsError> {
+        let kind = if underlay {
+            Kind::UnderlayTrace
+        } else {
+            Kind::EndpointTrace
+        };
+        program(&mut self.ebpf, kind)
     }
 
     fn endpoint_link(&self, number: u32) -> PathBuf {

@@ -4,5 +4,6 @@
 //! it or a ring was full, is counted.
 
 mod rings;
+pub mod step;
 
 pub use rings::{EventMaps, EventReader, EventSwitch, Losses, RingError};
