@@ -118,7 +118,16 @@ fn network(name: &Name, record: &NetworkRecord) -> agent::Network {
         gateway_v4,
         gateway_v6,
         gateway_mac: GATEWAY_MAC.0.to_vec(),
+        prefix_v4: prefix(record, IpAddr::is_ipv4),
+        prefix_v6: prefix(record, IpAddr::is_ipv6),
     }
+}
+
+/// Length of the prefix of a network's subnet of one family; 0 where there is none.
+fn prefix(record: &NetworkRecord, is_of: fn(&IpAddr) -> bool) -> u32 {
+    let mut subnets = record.subnets.iter();
+    let subnet = subnets.find(|subnet| is_of(&subnet.address()));
+    subnet.map_or(0, |subnet| u32::from(subnet.prefix()))
 }
 
 fn endpoint(state: &State, name: &Name, record: &EndpointRecord) -> agent::Endpoint {

@@ -22,6 +22,8 @@ async fn an_agent_gets_everything_and_then_every_change_in_order() {
     assert_eq!(snapshot.revision, 2);
     assert_eq!(state.networks.len(), 1);
     assert_eq!(state.networks[0].gateway_v4, [10, 20, 0, 1]);
+    assert_eq!(state.networks[0].prefix_v4, 16);
+    assert_eq!(state.networks[0].prefix_v6, 64);
     assert_eq!(state.networks[0].gateway_mac, [0x02, 0x53, 0x57, 0, 0, 1]);
     assert_eq!(state.networks[0].mtu, 1300);
     assert_eq!(state.nodes[0].underlay_address, [198, 18, 0, 1]);

@@ -82,6 +82,12 @@ drop_reasons! {
     Unsolicited = 23, "unsolicited";
     /// A further copy of a packet was under way while the policy changed.
     Superseded = 24, "superseded";
+    /// A question to the node (DHCP, DNS) was one too many of its endpoint.
+    PuntLimited = 25, "punt_limited";
+    /// A question to the node found the agent's buffer full.
+    PuntFull = 26, "punt_full";
+    /// A question to the node (DHCP, DNS) makes no sense.
+    PuntMalformed = 27, "punt_malformed";
 }
 
 #[cfg(test)]

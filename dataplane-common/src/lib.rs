@@ -11,6 +11,7 @@
 //! - [`flow_key`]: the headers as the values that flow tables test.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
 //! - [`entries`]: keys and values of every other map.
+//! - [`punt`]: what workloads ask of the node itself.
 //! - [`vxlan`]: the outer header of a tunnelled packet (RFC 7348).
 //! - [`event`]: what became of one packet, for whoever listens.
 //! - [`drop_reason`]: why a packet was not delivered.
@@ -38,5 +39,6 @@ pub mod entries;
 pub mod event;
 pub mod flow_key;
 pub mod headers;
+pub mod punt;
 pub mod tables;
 pub mod vxlan;

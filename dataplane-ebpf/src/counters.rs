@@ -1,11 +1,11 @@
 //! Per-CPU counters by drop reason and by label.
 
 use aya_ebpf::maps::PerCpuArray;
-use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter};
+use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter, punt::Kind};
 
 use crate::{
     frame::{Skb, note},
-    maps::{DROP_COUNTERS, LABEL_COUNTERS},
+    maps::{DROP_COUNTERS, LABEL_COUNTERS, PUNT_COUNTERS},
 };
 
 /// Counts a packet that was dropped.
@@ -19,6 +19,12 @@ pub(crate) fn dropped(skb: &Skb, reason: DropReason) {
 pub(crate) fn labelled(skb: &mut Skb, label: u32) {
     skb.set_note::<{ note::LABEL }>(label + 1);
     count(&LABEL_COUNTERS, label, skb);
+}
+
+/// Counts a packet that asks something of the node.
+#[inline(always)]
+pub(crate) fn asked(skb: &Skb, kind: Kind) {
+    count(&PUNT_COUNTERS, kind as u32, skb);
 }
 
 #[inline(always)]

@@ -17,7 +17,7 @@ use crate::{
     Handled, audit, classify, counters, deliver,
     frame::Skb,
     maps::{CONTROL, ENDPOINTS, VERDICTS},
-    neighbour, rewrite,
+    neighbour, punt, rewrite,
 };
 
 /// Bytes that hold every header this program reads: Ethernet, IPv4 with options or IPv6, and the
@@ -63,6 +63,9 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
 
     if headers.eth_src != endpoint.mac {
         return Err(DropReason::SpoofedSource);
+    }
+    if let Some(served) = punt::serve(skb, &parsed, endpoint) {
+        return served;
     }
     match headers.family {
         Family::V4 => {

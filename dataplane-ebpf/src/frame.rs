@@ -10,15 +10,17 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_clone_redirect, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
-        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
-        bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_redirect_peer, bpf_ringbuf_output, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
+    maps::RingBuf,
     programs::TcContext,
 };
 use sunwire_dataplane_common::{
     address::Mac,
     bytes::{Bytes, Window},
     drop_reason::DropReason,
+    punt::{FRAME_BYTES, HEADER_BYTES, PuntHeader, PuntRecord},
 };
 
 /// Bytes that are pulled into the linear part when a header is not in it.
@@ -403,6 +405,41 @@ impl Skb {
         match unsafe { bpf_skb_load_bytes(self.raw.cast(), 0, to, length) } {
             0 => length,
             _ => 0,
+        }
+    }
+
+    /// Appends the packet, behind a header, to a ring buffer; `scratch` is where the two are put
+    /// together.
+    #[inline(always)]
+    pub(crate) fn output(
+        &self,
+        ring: &RingBuf,
+        scratch: *mut PuntRecord,
+        header: PuntHeader,
+    ) -> Result<(), DropReason> {
+        let length = u64::from(header.length);
+        if length == 0 || length > FRAME_BYTES as u64 {
+            return Err(DropReason::TooBig);
+        }
+        // SAFETY: the scratch record is a map's, this processor's own, and no other program of ours
+        // runs on it meanwhile; the length was bounded by the frame's.
+        let status = unsafe {
+            (*scratch).header = header;
+            let frame = (&raw mut (*scratch).frame).cast();
+            bpf_skb_load_bytes(self.raw.cast(), 0, frame, length as u32)
+        };
+        if status != 0 {
+            return Err(DropReason::Malformed);
+        }
+        // SAFETY: as before; what is appended was written above.
+        let status = unsafe {
+            let map = (&raw const *ring).cast_mut().cast();
+            bpf_ringbuf_output(map, scratch.cast(), HEADER_BYTES as u64 + length, 0)
+        };
+        if status == 0 {
+            Ok(())
+        } else {
+            Err(DropReason::PuntFull)
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! endpoint_ingress, on the host-side device of every endpoint
-//!     parse -> anti-spoof -> ARP and ND answered here -> classes -> walk of the flow tables
+//!     parse -> asked of the node -> anti-spoof -> ARP and ND answered here -> classes -> walk of the flow tables
 //!           -> rewrite -> owner -> location -> local: redirect_peer | remote: encap, redirect
 //!
 //! underlay_ingress, on the underlay device
@@ -26,6 +26,7 @@ mod event;
 mod frame;
 mod maps;
 mod neighbour;
+mod punt;
 mod rewrite;
 mod tunnel;
 mod underlay;

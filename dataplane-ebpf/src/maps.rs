@@ -15,6 +15,7 @@ use sunwire_dataplane_common::{
         LocationEntry, NetworkEntry, PeerEntry,
     },
     event::{EventLosses, EventRecord, EventSettings},
+    punt::PuntRecord,
     tables::{EdgeKey, Next, RootKey, Verdict},
 };
 
@@ -76,6 +77,15 @@ pub(crate) static EVENT_RECORDS: PerCpuArray<EventRecord> = PerCpuArray::with_ma
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub(crate) static CAPTURED: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+// What is asked of the node: see `punt`.
+#[map]
+pub(crate) static PUNTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub(crate) static PUNT_BUCKETS: Array<u64> = Array::with_max_entries(4096, 0);
+#[map]
+pub(crate) static PUNT_SCRATCH: PerCpuArray<PuntRecord> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PUNT_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(32, 0);
 // The two maps below are the agent's own memory: the programs never read them. They are pinned with
 // the others, so that a restarted agent gives out the same numbers.
 #[map]

@@ -9,6 +9,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{AddressKey, EndpointEntry},
     headers::{ETHERNET_BYTES, Headers, IPV6_BYTES, PROTOCOL_ICMPV6},
+    punt::link_local,
     vxlan::fold_checksum,
 };
 
@@ -198,6 +199,11 @@ fn mac_of(key: &AddressKey, network: u32) -> Option<Mac> {
     } else {
         entry.gateway_v6
     };
-    let is_gateway = key.address == gateway && gateway != Address::ZERO;
+    if gateway == Address::ZERO {
+        return None;
+    }
+    // Routers are known by their link-local address (RFC 4861, 6.1.2).
+    let is_gateway =
+        key.address == gateway || (key.family == 6 && key.address == link_local(entry.gateway_mac));
     is_gateway.then_some(entry.gateway_mac)
 }

@@ -26,6 +26,7 @@ use sunwire_api::agent::{
     self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
     controller_message, endpoint_report,
 };
+use sunwire_dataplane_common::drop_reason::DropReason;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
@@ -39,6 +40,7 @@ use crate::{
     maps::Capacity,
     netlink::{self, NetlinkError, Route},
     report,
+    services::{Services, ServicesError},
     state::Desired,
 };
 
@@ -78,6 +80,9 @@ pub enum AgentError {
     /// The kernel refuses the programs.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
+    /// Workloads cannot be answered.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
     /// The local socket cannot be bound.
     #[error("cannot listen in {}", directory.display())]
     Socket {
@@ -154,6 +159,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::spawn(control::serve(listener, asked_sender));
 
     let mut dataplane = Dataplane::load(&config.bpf_directory, config.capacity)?;
+    let punts = dataplane.take_punts().expect("nobody took it before");
+    let services = Services::start(punts)?;
     dataplane.attach_underlay(&config.underlay)?;
     let transport = Transport::from_shared(config.controller.clone())
         .map_err(|_| AgentError::Url {
@@ -184,6 +191,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         attachments: BTreeMap::new(),
         stream: None,
         headroom,
+        services,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -211,6 +219,8 @@ struct Agent {
     stream: Option<mpsc::Sender<AgentMessage>>,
     /// ifindex of the bridge that gives headroom.
     headroom: Option<u32>,
+    /// What workloads ask of this node.
+    services: Services,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -338,6 +348,7 @@ impl Agent {
             Ok(attachments) => {
                 self.attachments = attachments;
                 self.set_devices_up().await;
+                self.publish();
                 self.report().await;
                 None
             }
@@ -347,6 +358,17 @@ impl Agent {
                 Some(text)
             }
         }
+    }
+
+    /// Lets workloads be answered by the desired state.
+    fn publish(&self) {
+        let Some(desired) = &self.desired else { return };
+        let here = self.attachments.iter();
+        let here = here.filter_map(|(number, attachment)| match attachment {
+            Attachment::Attached { ifindex } => Some((*ifindex, *number)),
+            _ => None,
+        });
+        self.services.publish(desired, here.collect());
     }
 
     /// A release ends with the move it was for, or when the device has gone.
@@ -514,6 +536,7 @@ impl Agent {
         self.released.insert(number, epoch);
         self.attachments.remove(&number);
         self.reported.remove(&number);
+        self.publish();
         Ok(())
     }
 
@@ -521,7 +544,11 @@ impl Agent {
         if self.stream.is_none() {
             return;
         }
-        let read = self.dataplane.totals().and_then(|totals| {
+        let refused = self.services.refused();
+        let read = self.dataplane.totals().and_then(|mut totals| {
+            if refused.packets > 0 {
+                totals.drops.push((DropReason::PuntMalformed, refused));
+            }
             let staged = self.dataplane.audit()?;
             Ok(report::counters(totals, staged))
         });

@@ -4,6 +4,7 @@ use aya::maps::{MapError, PerCpuValues};
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Counter, LabelKey},
+    punt::Kind,
 };
 
 use crate::{maps::Maps, pod::Pod};
@@ -26,6 +27,8 @@ pub struct Totals {
     pub labels: Vec<LabelTotal>,
     /// By drop reason; only reasons that occurred.
     pub drops: Vec<(DropReason, Counter)>,
+    /// What was asked of the node; only kinds that occurred.
+    pub asked: Vec<(Kind, Counter)>,
 }
 
 impl Totals {
@@ -46,6 +49,12 @@ impl Totals {
             let total = sum(&maps.drop_counters.get(&(*reason as u32), 0)?);
             if total.packets > 0 {
                 totals.drops.push((*reason, total));
+            }
+        }
+        for kind in Kind::ALL {
+            let total = sum(&maps.punt_counters.get(&(*kind as u32), 0)?);
+            if total.packets > 0 {
+                totals.asked.push((*kind, total));
             }
         }
         Ok(totals)

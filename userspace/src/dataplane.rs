@@ -26,6 +26,7 @@ use crate::{
     maps::{Capacity, Maps},
     netlink::{Device, Route},
     programs::{Programs, ProgramsError},
+    services::Punts,
     shadow::ShadowError,
     state::{Desired, Endpoint, kernel_address},
     telemetry::{
@@ -214,6 +215,12 @@ impl Dataplane {
         labels
             .map(|(key, slot)| (*slot, (key.network, label_text(key))))
             .collect()
+    }
+
+    /// What the programs hand over, for one listener; `None` when it was taken before.
+    #[must_use]
+    pub fn take_punts(&mut self) -> Option<Punts> {
+        self.maps.punts.take().map(Punts::new)
     }
 
     /// The generation in force.

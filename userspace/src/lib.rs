@@ -11,6 +11,7 @@
 //! - [`state`]: the controller's messages, parsed once.
 //! - [`dataplane`]: the whole desired state into the kernel, in an order that loses no packet.
 //! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
+//! - [`services`]: what workloads ask of the node: addresses, names, routers.
 //! - [`audit`]: what staged policies would have done.
 //! - [`telemetry`]: what became of packets, told to whoever asks.
 //!
@@ -43,6 +44,7 @@ pub mod object;
 pub mod pod;
 mod programs;
 mod report;
+pub mod services;
 pub mod shadow;
 pub mod state;
 pub mod telemetry;

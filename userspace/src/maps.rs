@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf},
 };
 use sunwire_dataplane_common::{
     address::Address,
@@ -42,6 +42,8 @@ pub struct Capacity {
     pub labels: u32,
     /// Pairs of a rule in force and a staged one that packets are counted under.
     pub audited: u32,
+    /// Bytes of the buffer for what is asked of the node: a power of 2, and a multiple of 4096.
+    pub punt_bytes: u32,
 }
 
 impl Default for Capacity {
@@ -56,13 +58,14 @@ impl Default for Capacity {
             verdicts: capacity::VERDICTS,
             labels: capacity::LABELS,
             audited: capacity::AUDITED,
+            punt_bytes: 1 << 20,
         }
     }
 }
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 19] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 21] {
         [
             ("ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
@@ -79,6 +82,8 @@ impl Capacity {
             ("ROOTS", self.networks.saturating_mul(2)),
             ("STAGED_ROOTS", self.networks.saturating_mul(2)),
             ("AUDIT", self.audited),
+            ("PUNTS", self.punt_bytes),
+            ("PUNT_BUCKETS", self.endpoints),
             ("EDGES", self.edges),
             ("NODES", self.table_nodes),
             ("VERDICTS", self.verdicts),
@@ -122,6 +127,9 @@ pub(crate) struct Maps {
     pub(crate) audit_capacity: usize,
     /// Until somebody reads events.
     pub(crate) events: Option<EventMaps>,
+    /// Until somebody listens.
+    pub(crate) punts: Option<RingBuf<MapData>>,
+    pub(crate) punt_counters: PerCpuArray<MapData, Pod<Counter>>,
 }
 
 impl Maps {
@@ -133,6 +141,11 @@ impl Maps {
         };
         let (label_counters, drop_counters) =
             (counters("LABEL_COUNTERS")?, counters("DROP_COUNTERS")?);
+        let punt_counters = counters("PUNT_COUNTERS")?;
+        let punts = RingBuf::try_from(take("PUNTS")?).map_err(|source| ShadowError::Layout {
+            map: "PUNTS",
+            source,
+        })?;
         let audit = take("AUDIT")?;
         let audit_capacity = shadow::capacity(&audit);
         let audit = PerCpuHashMap::try_from(audit).map_err(|source| ShadowError::Layout {
@@ -165,6 +178,8 @@ impl Maps {
             drop_counters,
             audit,
             audit_capacity,
+            punts: Some(punts),
+            punt_counters,
             control: ArrayShadow::open(take("CONTROL")?, "CONTROL", Control::default())?,
             endpoints: ArrayShadow::open(
                 take("ENDPOINTS")?,

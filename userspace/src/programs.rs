@@ -333,7 +333,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 26] = [
+const MAP_NAMES: [&str; 30] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -360,4 +360,8 @@ const MAP_NAMES: [&str; 26] = [
     "CAPTURED",
     "IDS",
     "LABELS",
+    "PUNTS",
+    "PUNT_BUCKETS",
+    "PUNT_SCRATCH",
+    "PUNT_COUNTERS",
 ];

@@ -48,6 +48,10 @@ pub struct Network {
     pub gateway_v6: Address,
     /// MAC address of the gateway.
     pub gateway_mac: Mac,
+    /// Length of the IPv4 subnet's prefix, in bits; the gateway is in the subnet.
+    pub prefix_v4: u8,
+    /// Length of the IPv6 subnet's prefix, in bits.
+    pub prefix_v6: u8,
 }
 
 /// An endpoint.
@@ -214,6 +218,8 @@ impl Desired {
                 gateway_v4: parse::address_v4(&network.gateway_v4).ok_or(bad("gateway_v4"))?,
                 gateway_v6: parse::address_v6(&network.gateway_v6).ok_or(bad("gateway_v6"))?,
                 gateway_mac: parse::mac(&network.gateway_mac).ok_or(bad("gateway_mac"))?,
+                prefix_v4: parse::prefix(network.prefix_v4, 32).ok_or(bad("prefix_v4"))?,
+                prefix_v6: parse::prefix(network.prefix_v6, 128).ok_or(bad("prefix_v6"))?,
             };
             self.networks.insert(vni.ok_or(bad("vni"))?, parsed);
         }

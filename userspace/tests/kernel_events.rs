@@ -153,7 +153,7 @@ fn a_sampled_packet_is_told_as_it_came_and_with_where_it_went() {
             Expect::Pass => 0,
             Expect::Out(out) => out.len(),
             Expect::OutAndDrop(out, _) => out.len() + 1,
-            Expect::Drop(_) | Expect::Consumed => 1,
+            Expect::Drop(_) | Expect::Consumed | Expect::Asks(_) => 1,
         };
         let events = listening.run(&case);
         assert_eq!(events.len(), copies, "{}: {events:?}", case.name);

@@ -153,6 +153,7 @@ fn nothing_of_a_policy_stays_after_the_next() {
         verdicts: 8,
         labels: 4,
         audited: 8,
+        punt_bytes: 4096,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_policy_stays", 2, capacity) else {
         return;
@@ -285,6 +286,7 @@ fn a_policy_that_does_not_fit_is_refused_and_the_old_one_decides() {
         verdicts: 64,
         labels: 64,
         audited: 64,
+        punt_bytes: 4096,
     };
     // Seven nodes in a row, eight leaves with labels and prefixes of their own.
     let large = |desired: &mut Desired| {

@@ -17,13 +17,24 @@ use fixture::{
 };
 use packets::{Case, Expect, world};
 use sunwire_dataplane_common::{
-    drop_reason::DropReason, headers::ETHERNET_BYTES, tables::MAX_COPIES, vxlan::OUTER_BYTES,
+    drop_reason::DropReason, headers::ETHERNET_BYTES, punt::Kind, tables::MAX_COPIES,
+    vxlan::OUTER_BYTES,
 };
 
 /// MTU of the devices.
 const DEVICE_MTU: usize = 1500;
-/// Reasons that no packet can be dropped for, each with why.
-const UNREACHABLE: &[(DropReason, &str)] = &[];
+/// Reasons that no single packet is dropped for here, each with why or where it is tested.
+const UNREACHABLE: &[(DropReason, &str)] = &[
+    (
+        DropReason::PuntLimited,
+        "an_endpoint_can_ask_so_much_and_no_more",
+    ),
+    (
+        DropReason::PuntFull,
+        "what_finds_the_buffer_full_is_counted",
+    ),
+    (DropReason::PuntMalformed, "the agent counts it"),
+];
 
 #[test]
 fn every_packet_has_its_fate_by_test_run() {
@@ -34,7 +45,7 @@ fn every_packet_has_its_fate_by_test_run() {
         let ran = node.test_run_with(case.device, &case.frame, case.metadata.unwrap_or_default());
         let name = case.name;
         let (action, first, others) = match &case.expect {
-            Expect::Drop(_) | Expect::Consumed => (Action::Shot, None, &[][..]),
+            Expect::Drop(_) | Expect::Consumed | Expect::Asks(_) => (Action::Shot, None, &[][..]),
             Expect::Pass => (Action::Pass, Some(&case.frame), &[][..]),
             Expect::Out(out) | Expect::OutAndDrop(out, _) => {
                 (Action::Redirect, Some(&out[0].1), &out[1..])
@@ -46,6 +57,7 @@ fn every_packet_has_its_fate_by_test_run() {
             assert_eq!(hex(&ran.frame), hex(&expected), "{name}");
         }
         check_counters(&case, &ran.fate);
+        check_asked(&case, &ran.fate);
         assert_same_frames(name, &ran.fate, others);
     }
 }
@@ -62,8 +74,9 @@ fn every_packet_comes_out_of_its_device() {
         }
         let fate = node.send(case.device, &case.frame);
         check_counters(&case, &fate);
+        check_asked(&case, &fate);
         let expected = match &case.expect {
-            Expect::Drop(_) | Expect::Consumed | Expect::Pass => &[][..],
+            Expect::Drop(_) | Expect::Consumed | Expect::Asks(_) | Expect::Pass => &[][..],
             Expect::Out(out) | Expect::OutAndDrop(out, _) => &out[..],
         };
         assert_same_frames(case.name, &fate, expected);
@@ -252,6 +265,15 @@ fn check_counters(case: &Case, fate: &Fate) {
         let labels: Vec<_> = fate.labels.iter().collect();
         assert_eq!(labels, [(&(vni, label.to_owned()), &1)], "{name}");
     }
+}
+
+/// What was handed to the agent is the frame itself, from its endpoint, under its kind.
+fn check_asked(case: &Case, fate: &Fate) {
+    let expected: Vec<(Kind, String, Vec<u8>)> = match case.expect {
+        Expect::Asks(kind) => vec![(kind, case.device.to_owned(), case.frame.clone())],
+        _ => vec![],
+    };
+    assert_eq!(fate.asked, expected, "{}", case.name);
 }
 
 /// How many packets a case is on a wire: a super-packet counts as its segments.

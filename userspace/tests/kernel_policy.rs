@@ -413,6 +413,7 @@ fn check(
     let sent = node.send(&device, &input);
     let wanted = Fate {
         out: out(expected),
+        asked: sent.asked.clone(),
         drops: drops(expected),
         labels: if is_decided(expected) {
             BTreeMap::from([((VNI, leaf.label.clone()), 1)])
@@ -428,6 +429,7 @@ fn check(
     // By test run the first copy is the packet itself.
     let by_test_run = Fate {
         out: out(&expected[1..]),
+        asked: ran.fate.asked.clone(),
         ..wanted
     };
     let (action, first) = match &expected[0] {

@@ -353,6 +353,7 @@ fn nothing_of_a_candidate_stays_after_the_next_and_networks_count_apart() {
         verdicts: 24,
         labels: 12,
         audited: 12,
+        punt_bytes: 4096,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_candidate_stays", 4, capacity) else {
         return;
@@ -413,6 +414,7 @@ fn pairs_beyond_the_capacity_are_counted_together() {
     let capacity = Capacity {
         // Two of them are for what cannot be counted apart.
         audited: 4,
+        punt_bytes: 4096,
         ..Capacity::default()
     };
     let Some(mut node) = TestNode::new("pairs_beyond_the_capacity", 2, capacity) else {
@@ -470,6 +472,7 @@ fn a_candidate_that_does_not_fit_is_refused_alone_and_makes_way_for_a_policy_in_
         verdicts: 64,
         labels: 64,
         audited: 64,
+        punt_bytes: 4096,
     };
     let cases = [
         (

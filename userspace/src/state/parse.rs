@@ -60,6 +60,11 @@ pub(super) fn program(program: wire::Program) -> Result<WithTables, BadMessage> 
     Ok((program.vni, parsed, nodes, leaves))
 }
 
+/// A prefix length in bits.
+pub(super) fn prefix(length: u32, bits: u8) -> Option<u8> {
+    u8::try_from(length).ok().filter(|length| *length <= bits)
+}
+
 /// An endpoint with its number.
 pub(super) fn endpoint(endpoint: wire::Endpoint) -> Result<(u32, Endpoint), BadMessage> {
     let bad = |field| BadMessage {

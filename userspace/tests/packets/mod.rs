@@ -3,10 +3,11 @@
 pub(crate) mod actions;
 pub(crate) mod endpoint;
 pub(crate) mod neighbour;
+pub(crate) mod service;
 pub(crate) mod underlay;
 pub(crate) mod world;
 
-use sunwire_dataplane_common::drop_reason::DropReason;
+use sunwire_dataplane_common::{drop_reason::DropReason, punt::Kind};
 
 use crate::fixture::test_run::Metadata;
 
@@ -32,6 +33,8 @@ pub(crate) enum Expect {
     Drop(DropReason),
     /// It ends here and is no loss.
     Consumed,
+    /// It is handed to the agent.
+    Asks(Kind),
     /// The kernel goes on with it.
     Pass,
     /// These frames come out of these devices. A test run shows the first one itself and the
@@ -60,6 +63,16 @@ impl Case {
         out: Vec<(&'static str, Vec<u8>)>,
     ) -> Self {
         Case::new(name, device, frame, Expect::Out(out))
+    }
+
+    /// A packet that must be handed to the agent.
+    pub(crate) fn asks(
+        name: &'static str,
+        device: &'static str,
+        frame: Vec<u8>,
+        kind: Kind,
+    ) -> Self {
+        Case::new(name, device, frame, Expect::Asks(kind))
     }
 
     pub(crate) fn new(
@@ -102,6 +115,7 @@ pub(crate) fn all() -> Vec<Case> {
     let tables = [
         endpoint::cases(),
         neighbour::cases(),
+        service::cases(),
         actions::cases(),
         underlay::cases(),
     ];

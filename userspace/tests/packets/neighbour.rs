@@ -6,6 +6,7 @@ use sunwire_dataplane_common::drop_reason::DropReason;
 
 use super::{
     Case, Expect,
+    service::GATEWAY_LOCAL,
     world::{AWAY_3, DB_2, GATEWAY, GATEWAY_MAC, NOBODY_99, OTHER_MAC, TWIN_WEB, WEB, WEB_1, Who},
 };
 use crate::fixture::wire::{Arp, Neighbour};
@@ -262,6 +263,20 @@ fn neighbour_discovery() -> Vec<Case> {
             WEB,
             solicits(GATEWAY).bytes(),
             back(advertises(GATEWAY, GATEWAY_MAC)),
+        ),
+        Case::comes_out(
+            "a solicitation for the gateway's link-local address is answered",
+            WEB,
+            Neighbour {
+                target: GATEWAY_LOCAL,
+                ..solicits(GATEWAY)
+            }
+            .bytes(),
+            back(Neighbour {
+                src: GATEWAY_LOCAL,
+                target: GATEWAY_LOCAL,
+                ..advertises(GATEWAY, GATEWAY_MAC)
+            }),
         ),
         Case::comes_out(
             "a solicitation without the sender's address in an option is answered",

@@ -129,6 +129,8 @@ fn desired(case: Case) -> Result<Desired> {
         gateway_v4: Address::v4([10, 20, 255, 254]),
         gateway_v6: Address::ZERO,
         gateway_mac: Mac::new([2, 0, 0, 20, 255, 254]),
+        prefix_v4: 8,
+        prefix_v6: 0,
     };
     desired.networks.insert(VNI, network);
     for endpoint in &endpoints {
