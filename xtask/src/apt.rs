@@ -72,7 +72,8 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
     )
 }
 
-fn is_offered(name: &str) -> bool {
+/// Whether the package sources of this system have it, as far as their lists are known.
+pub(crate) fn is_offered(name: &str) -> bool {
     let mut show = process::without_toolchain("apt-cache");
     show.args(["show", "--no-all-versions", name]);
     process::output(&mut show).is_ok_and(|text| !text.trim().is_empty())

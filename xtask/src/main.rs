@@ -23,6 +23,7 @@ mod test_output;
 mod tidy;
 mod tiers;
 mod toolchain;
+mod vmtest;
 mod workspace;
 
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ enum Task {
         /// Install nothing; exit 1 when something is missing
         #[arg(long)]
         check: bool,
+        /// Also what `vmtest` needs: QEMU and a few small packages
+        #[arg(long)]
+        vm: bool,
     },
     /// Build the kernel programs and place the object where the agent's build finds it
     BuildEbpf,
@@ -65,6 +69,8 @@ enum Task {
     },
     /// Measure Sunwire beside its peers
     Bench(show::BenchOptions),
+    /// Run the tests of the kernel programs under Linux 6.1 and 6.12, in virtual machines
+    Vmtest(vmtest::Options),
     /// Feed everything that reads policies with made-up inputs, guided by coverage
     Fuzz(fuzz::Options),
     /// What continuous integration runs: test, then lint
@@ -74,13 +80,14 @@ enum Task {
 fn main() -> ExitCode {
     let success = |()| ExitCode::SUCCESS;
     let outcome = match Arguments::parse().command {
-        Task::Setup { check } => setup::run(check),
+        Task::Setup { check, vm } => setup::run(check, vm),
         Task::BuildEbpf => build_ebpf::run(),
         Task::Test { quick } => Ok(test::run(quick)),
         Task::Lint => lint::run().map(success),
         Task::Tidy => tidy::run().map(success),
         Task::Demo { name } => show::demo(&name).map(|never| match never {}),
         Task::Bench(options) => show::bench(&options).map(|never| match never {}),
+        Task::Vmtest(options) => vmtest::run(&options),
         Task::Fuzz(options) => fuzz::run(&options).map(success),
         Task::Ci => Ok(ci::run()),
     };

@@ -12,17 +12,17 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::apt::{self, Package};
 use crate::toolchain::{self, Recipe, Toolchain, llvm_major};
-use crate::{process, progress, workspace};
+use crate::{process, progress, vmtest, workspace};
 
 /// The line of bpf-linker releases that builds with the Rust version of this workspace.
 const BPF_LINKER_VERSION: &str = "^0.13";
 
 /// Runs the subcommand. With `check` nothing is installed, and the exit code is 1 when something is
-/// missing.
+/// missing; with `vm`, what virtual machines need is looked for too.
 ///
 /// # Errors
 /// When something cannot be installed.
-pub(crate) fn run(check: bool) -> Result<ExitCode> {
+pub(crate) fn run(check: bool, vm: bool) -> Result<ExitCode> {
     progress::step(if check {
         "setup --check: what is here and what is missing"
     } else {
@@ -41,6 +41,9 @@ pub(crate) fn run(check: bool) -> Result<ExitCode> {
     };
     setup.host_components()?;
     setup.ebpf_toolchain()?;
+    if vm {
+        setup.packages(&vmtest::packages())?;
+    }
     if setup.missing.is_empty() {
         progress::step("setup: complete");
         return Ok(ExitCode::SUCCESS);
@@ -60,7 +63,7 @@ pub(crate) fn ensure() -> Result<Toolchain> {
     if let Some(toolchain) = Toolchain::remembered() {
         return Ok(toolchain);
     }
-    run(false)?;
+    run(false, false)?;
     Toolchain::remembered().context("setup ended without a toolchain for the kernel programs")
 }
 
@@ -242,7 +245,8 @@ impl Setup {
         if !apt::is_here() {
             let names: Vec<&str> = packages.iter().map(|p| p.name.as_str()).collect();
             bail!(
-                "this system has no apt to install {}; `cargo binstall bpf-linker` may help",
+                "this system has no apt to install {}: install what it has of them by its own means \
+                 (`cargo binstall bpf-linker` brings that linker)",
                 names.join(" ")
             );
         }

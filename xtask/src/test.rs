@@ -18,7 +18,8 @@ use crate::test_output::{Reader, Tally};
 use crate::tiers::{self, Tier};
 use crate::{build_ebpf, process, progress, setup, workspace};
 
-const TABLE: &str = include_str!("../tiers.json");
+/// The tiers; see [`tiers`].
+pub(crate) const TABLE: &str = include_str!("../tiers.json");
 
 /// How long a process that a test has killed may take to go away.
 const LINGER: Duration = Duration::from_secs(10);
