@@ -20,6 +20,7 @@ mod cidr;
 #[cfg(feature = "client")]
 pub mod client;
 mod endpoint;
+mod flow;
 mod location;
 mod mac;
 mod name;
@@ -40,6 +41,10 @@ pub use cidr::{Cidr, CidrError};
 pub use endpoint::{
     Endpoint, EndpointCreate, EndpointPatch, EndpointSpec, EndpointState, EndpointStatus, Labels,
     MoveRequest,
+};
+pub use flow::{
+    Flow, FlowCause, FlowConnection, FlowEnd, FlowEntry, FlowFilter, FlowFilterError, FlowItem,
+    FlowLosses, FlowVerdict, protocol_name, tcp_flag_letters,
 };
 pub use location::{LocationError, NodeLocation};
 pub use mac::{MacAddress, MacError};

@@ -145,6 +145,9 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             eprintln!("error: the agent refused: {reason}");
             Ok(Outcome::Negative)
         }
+        Answer::Flow { .. } | Answer::Packet(_) | Answer::PacketsLost { .. } => {
+            anyhow::bail!("the agent answers out of turn: {answer:?}")
+        }
         Answer::Released => {
             output::tell(format, answer, |_| "released".to_owned())?;
             Ok(Outcome::Done)

@@ -5,6 +5,7 @@
 //!         --> controller.rs          runs sunwire-controller
 //!         --> agent.rs               runs sunwire-userspace's agent, talks to a running one
 //!         --> rest/, policy/         ask the controller; policies also without one
+//!         --> flows.rs               what becomes of packets
 //!         --> lab/                   labs, with controller and agents inside
 //!         --> output.rs              answers as tables or JSON
 //!         --> exit.rs                what the shell learns
@@ -15,6 +16,7 @@
 mod agent;
 mod controller;
 mod exit;
+mod flows;
 mod lab;
 mod logging;
 mod output;
@@ -57,6 +59,7 @@ enum Command {
     Policy(policy::Args),
     Status(rest::status::Args),
     Counters(rest::counters::Args),
+    Flows(flows::Args),
     Lab(lab::Args),
 }
 
@@ -80,6 +83,7 @@ impl Command {
             Command::Policy(args) => policy::run(args, format),
             Command::Status(args) => rest::status::run(args, format),
             Command::Counters(args) => rest::counters::run(args, format),
+            Command::Flows(args) => flows::run(args, format),
             Command::Lab(args) => lab::run(args, format),
         }
     }

@@ -17,6 +17,7 @@ use std::{
     io,
     net::Ipv4Addr,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -42,6 +43,7 @@ use crate::{
     report,
     services::{Services, ServicesError},
     state::Desired,
+    telemetry::{hub::Hub, names::Names},
 };
 
 /// How an agent is set up.
@@ -83,6 +85,9 @@ pub enum AgentError {
     /// Workloads cannot be answered.
     #[error(transparent)]
     Services(#[from] ServicesError),
+    /// The kernel's rings of events cannot be read.
+    #[error("cannot read what the programs tell of packets")]
+    Events(#[source] io::Error),
     /// The local socket cannot be bound.
     #[error("cannot listen in {}", directory.display())]
     Socket {
@@ -155,12 +160,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     std::fs::create_dir_all(&config.state_directory).map_err(socket)?;
     let listener = control::bind(&config.state_directory).map_err(socket)?;
-    let (asked_sender, asked) = mpsc::channel(QUEUE);
-    tokio::spawn(control::serve(listener, asked_sender));
-
     let mut dataplane = Dataplane::load(&config.bpf_directory, config.capacity)?;
     let punts = dataplane.take_punts().expect("nobody took it before");
     let services = Services::start(punts)?;
+    let rings = dataplane.take_events().expect("nobody has taken them");
+    let hub = Hub::start(rings).map_err(AgentError::Events)?;
+    let (asked_sender, asked) = mpsc::channel(QUEUE);
+    tokio::spawn(control::serve(listener, asked_sender, Arc::clone(&hub)));
     dataplane.attach_underlay(&config.underlay)?;
     let transport = Transport::from_shared(config.controller.clone())
         .map_err(|_| AgentError::Url {
@@ -192,6 +198,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         stream: None,
         headroom,
         services,
+        hub,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -221,6 +228,8 @@ struct Agent {
     headroom: Option<u32>,
     /// What workloads ask of this node.
     services: Services,
+    /// Tells what becomes of packets.
+    hub: Arc<Hub>,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -344,6 +353,9 @@ impl Agent {
             }
         }
         let outcome = self.dataplane.apply(desired, own, self.vtep, &around);
+        let labels = self.dataplane.label_slots();
+        self.hub
+            .rename(Names::new(&self.config.node, desired, labels));
         match outcome {
             Ok(attachments) => {
                 self.attachments = attachments;
@@ -496,6 +508,10 @@ impl Agent {
             Request::Release { endpoint } => match self.release(&endpoint) {
                 Ok(()) => Answer::Released,
                 Err(reason) => Answer::Refused { reason },
+            },
+            // Answered without this loop.
+            Request::Flows(_) | Request::Capture(_) => Answer::Refused {
+                reason: "this is told, not asked".to_owned(),
             },
         }
     }

@@ -1,22 +1,30 @@
 //! The agent's local socket: one JSON object a line, for programs on the same node.
 //!
+//! A request has one answer; [`Request::Flows`] and [`Request::Capture`] have a line for each thing
+//! that they tell, until the caller hangs up.
+//!
 //! Whoever moves an endpoint's device to another node asks for [`Request::Release`] first, on the
 //! spot, so that the packets of the move need not wait for the controller's round trip.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use sunwire_api::FlowItem;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
 };
 
+use crate::telemetry::hub::{CaptureItem, CaptureQuery, FlowQuery, Hub};
+
 /// Name of the socket in the agent's state directory.
 pub const SOCKET: &str = "agent.sock";
 
 /// Bytes of a request; a longer one is refused.
-const REQUEST_BYTES: u64 = 4096;
+const REQUEST_BYTES: u64 = 16_384;
+/// Things told that may wait for a slow caller; what does not fit is lost, counted and told.
+const TOLD: usize = 1024;
 
 /// What a local program can ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,10 +38,14 @@ pub enum Request {
         /// Name of the endpoint.
         endpoint: String,
     },
+    /// Tell what becomes of packets.
+    Flows(FlowQuery),
+    /// Tell of packets whole.
+    Capture(CaptureQuery),
 }
 
 /// What the agent answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     /// To [`Request::Status`].
@@ -51,11 +63,34 @@ pub enum Answer {
     },
     /// To [`Request::Release`]: the device may be moved.
     Released,
+    /// To [`Request::Flows`].
+    Flow {
+        /// What there is to tell.
+        item: FlowItem,
+    },
+    /// To [`Request::Capture`]: a packet.
+    Packet(Box<Packet>),
+    /// To [`Request::Capture`]: packets are missing.
+    PacketsLost {
+        /// How many since the capture began.
+        count: u64,
+    },
     /// The request was not carried out.
     Refused {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// A captured packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Packet {
+    /// What became of it.
+    pub flow: sunwire_api::Flow,
+    /// Its first bytes, in hexadecimal.
+    pub frame: String,
+    /// Its length in bytes.
+    pub length: u32,
 }
 
 /// A request with the way back for its answer.
@@ -73,13 +108,13 @@ pub(crate) fn bind(directory: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves callers until the agent ends.
-pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Asked>) {
+pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Asked>, hub: Arc<Hub>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let requests = requests.clone();
+                let (requests, hub) = (requests.clone(), Arc::clone(&hub));
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, requests).await {
+                    if let Err(error) = converse(stream, requests, hub).await {
                         tracing::debug!(%error, "a local caller went away");
                     }
                 });
@@ -92,7 +127,11 @@ pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Asked>)
     }
 }
 
-async fn converse(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    requests: mpsc::Sender<Asked>,
+    hub: Arc<Hub>,
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -101,20 +140,115 @@ async fn converse(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Resu
         if length == 0 {
             return Ok(());
         }
-        let answer = match serde_json::from_str::<Request>(&line) {
-            Ok(request) => ask(&requests, request).await,
-            Err(error) => Answer::Refused {
+        let mut answers = match serde_json::from_str::<Request>(&line) {
+            Ok(request) => answers(&requests, &hub, request).await,
+            Err(error) => just(Answer::Refused {
                 reason: format!("the request is not understood: {error}"),
-            },
+            }),
         };
-        let mut text = serde_json::to_string(&answer).unwrap_or_default();
-        text.push('\n');
-        write.write_all(text.as_bytes()).await?;
+        let mut unread = [0; 1];
+        loop {
+            let answer = tokio::select! {
+                answer = answers.recv() => answer,
+                // Who hangs up wants no more; what comes meanwhile is out of turn.
+                _ = read.read(&mut unread), if !answers.is_closed() => return Ok(()),
+            };
+            let Some(answer) = answer else { break };
+            write_line(&mut write, &answer).await?;
+        }
         if length as u64 == REQUEST_BYTES {
             // The rest of an overlong line would be read as requests of its own.
             return Ok(());
         }
     }
+}
+
+async fn write_line(
+    write: &mut (impl tokio::io::AsyncWrite + Unpin),
+    answer: &Answer,
+) -> io::Result<()> {
+    let mut text = serde_json::to_string(answer)?;
+    text.push('\n');
+    write.write_all(text.as_bytes()).await
+}
+
+fn just(answer: Answer) -> mpsc::Receiver<Answer> {
+    let (sender, receiver) = mpsc::channel(1);
+    sender.try_send(answer).expect("it is empty");
+    receiver
+}
+
+/// All answers to a request, which end with the channel; to drop it ends them, too.
+pub(crate) async fn answers(
+    requests: &mpsc::Sender<Asked>,
+    hub: &Arc<Hub>,
+    request: Request,
+) -> mpsc::Receiver<Answer> {
+    match request {
+        Request::Flows(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).tell(query, items);
+            relay(telling, told, |item| Answer::Flow { item })
+        }
+        Request::Capture(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).capture(query, items);
+            relay(telling, told, captured)
+        }
+        request => just(ask(requests, request).await),
+    }
+}
+
+/// Passes on what `telling` sends, then why it ended, if it did not end well.
+fn relay<T: Send + 'static>(
+    telling: impl Future<Output = Result<(), crate::telemetry::hub::HubError>> + Send + 'static,
+    mut told: mpsc::Receiver<T>,
+    answer: fn(T) -> Answer,
+) -> mpsc::Receiver<Answer> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let pass = async {
+            while let Some(item) = told.recv().await {
+                if sender.send(answer(item)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::pin!(telling, pass);
+        let ended = tokio::select! {
+            ended = &mut telling => ended,
+            () = &mut pass => return,
+            () = sender.closed() => return,
+        };
+        // What was told before the end is still under way.
+        pass.await;
+        if let Err(error) = ended {
+            let reason = error.to_string();
+            let _ = sender.send(Answer::Refused { reason }).await;
+        }
+    });
+    receiver
+}
+
+fn captured(item: CaptureItem) -> Answer {
+    match item {
+        CaptureItem::Packet(packet) => Answer::Packet(Box::new(Packet {
+            flow: packet.flow.clone(),
+            frame: hex(&packet.frame),
+            length: packet.length,
+        })),
+        CaptureItem::Lost(count) => Answer::PacketsLost { count },
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 async fn ask(requests: &mpsc::Sender<Asked>, request: Request) -> Answer {
@@ -133,12 +267,26 @@ async fn ask(requests: &mpsc::Sender<Asked>, request: Request) -> Answer {
 /// # Errors
 /// When no agent listens in `directory`, or it goes away.
 pub fn call(directory: &Path, request: &Request) -> io::Result<Answer> {
+    let mut answers = listen(directory, request)?;
+    answers
+        .next()
+        .unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
+}
+
+/// Asks a running agent something that has many answers. They end when the agent has no more, or
+/// goes away.
+///
+/// # Errors
+/// When no agent listens in `directory`.
+pub fn listen(
+    directory: &Path,
+    request: &Request,
+) -> io::Result<impl Iterator<Item = io::Result<Answer>> + use<>> {
     use std::io::{BufRead as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(directory.join(SOCKET))?;
     let mut text = serde_json::to_string(request)?;
     text.push('\n');
     stream.write_all(text.as_bytes())?;
-    let mut line = String::new();
-    std::io::BufReader::new(stream).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
+    let lines = std::io::BufReader::new(stream).lines();
+    Ok(lines.map(|line| Ok(serde_json::from_str(&line?)?)))
 }

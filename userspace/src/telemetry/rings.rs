@@ -7,6 +7,9 @@ use sunwire_dataplane_common::event::{Event, EventLosses, EventSettings};
 
 use crate::{pod::Pod, shadow::ShadowError};
 
+/// Events handed out at once: a flood must not keep their reader from everything else.
+const DRAINED: usize = 16_384;
+
 /// A ring or its switch cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} map {map}")]
@@ -109,10 +112,13 @@ impl EventSwitch {
 }
 
 impl EventReader {
-    /// Hands out what waits in the ring, oldest first; returns how many were handed out.
+    /// Hands out what waits in the ring, oldest first and a bounded number of them; returns
+    /// how many.
     pub fn drain(&mut self, mut each: impl FnMut(Event, &[u8])) -> usize {
         let mut count = 0;
-        while let Some(record) = self.ring.next() {
+        while count < DRAINED
+            && let Some(record) = self.ring.next()
+        {
             // The programs write nothing else into it.
             if let Some((event, frame)) = Event::read(&record) {
                 each(event, frame);
@@ -127,11 +133,5 @@ impl AsFd for EventReader {
     /// Readable when something waits.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for EventReader {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.ring.as_fd().as_raw_fd()
     }
 }
