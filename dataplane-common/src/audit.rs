@@ -8,7 +8,7 @@
 //! The number in `Control::staged` is 1 or 2 by turns: an agent writes the roots and classes of the
 //! number that no packet reads, then flips the word, like the generation.
 
-use crate::tables::Next;
+use crate::tables::RootEntry;
 
 /// Root of a network's staged policy, in `STAGED_ROOTS` by network and the number in
 /// `Control::staged`.
@@ -17,8 +17,8 @@ use crate::tables::Next;
 pub struct StagedRoot {
     /// Revision of the candidate: what is counted is counted of this one.
     pub revision: u64,
-    /// Where the walk starts.
-    pub root: Next,
+    /// Its root.
+    pub root: RootEntry,
     /// Keeps the size a multiple of the alignment; zero.
     pub padding: u32,
 }
@@ -82,5 +82,5 @@ impl AuditKey {
     }
 }
 
-const _: () = assert!(size_of::<StagedRoot>() == 24);
+const _: () = assert!(size_of::<StagedRoot>() == 32);
 const _: () = assert!(size_of::<AuditKey>() == 24);

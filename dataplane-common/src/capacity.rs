@@ -15,3 +15,7 @@ pub const PREFIXES: u32 = 1 << 17;
 pub const LABELS: u32 = 1 << 12;
 /// Pairs of a rule in force and a staged one that packets are counted under.
 pub const AUDITED: u32 = 1 << 12;
+/// Flows, per address family.
+pub const FLOWS: u32 = 1 << 17;
+/// Flows that are remembered beside them while there is no room, per address family.
+pub const OVERFLOW: u32 = 1 << 14;

@@ -88,6 +88,11 @@ drop_reasons! {
     PuntFull = 26, "punt_full";
     /// A question to the node (DHCP, DNS) makes no sense.
     PuntMalformed = 27, "punt_malformed";
+    /// The policy in force no longer admits a connection that an earlier one had admitted; its entry
+    /// is gone.
+    Revoked = 28, "revoked";
+    /// The reply to a translated flow would be taken for another flow of the same endpoint.
+    TranslationTaken = 29, "translation_taken";
 }
 
 #[cfg(test)]

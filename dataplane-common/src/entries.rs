@@ -87,6 +87,16 @@ pub struct LocationEntry {
     pub epoch: u32,
     /// MAC address.
     pub mac: Mac,
+    /// MTU of the network, in bytes from the IP header on.
+    pub mtu: u32,
+    /// Bits of [`location`].
+    pub flags: u32,
+}
+
+/// Bits of [`LocationEntry::flags`].
+pub mod location {
+    /// The host-side device is a TAP: it has no peer in another namespace.
+    pub const TAP: u32 = 1 << 0;
 }
 
 /// How a node is reached, in `PEERS` by its number.
@@ -95,6 +105,8 @@ pub struct LocationEntry {
 pub struct PeerEntry {
     /// ifindex of the underlay device; zero while the next hop is not resolved.
     pub ifindex: u32,
+    /// The node's underlay address, memory order.
+    pub address: u32,
     /// Ones' complement sum of the template's IPv4 header with length and checksum zero.
     pub checksum: u32,
     /// Outer Ethernet, IPv4, UDP and VXLAN headers, complete but for lengths, IPv4 checksum, UDP
@@ -185,8 +197,8 @@ const _: () = assert!(size_of::<Control>() == 28);
 const _: () = assert!(size_of::<SourceClasses>() == 24);
 const _: () = assert!(size_of::<EndpointEntry>() == 100);
 const _: () = assert!(size_of::<AddressKey>() == 24);
-const _: () = assert!(size_of::<LocationEntry>() == 28);
-const _: () = assert!(size_of::<PeerEntry>() == 60);
+const _: () = assert!(size_of::<LocationEntry>() == 36);
+const _: () = assert!(size_of::<PeerEntry>() == 64);
 const _: () = assert!(size_of::<NetworkEntry>() == 44);
 const _: () = assert!(size_of::<ClassKeyV4>() == 8);
 const _: () = assert!(size_of::<ClassKeyV6>() == 20);

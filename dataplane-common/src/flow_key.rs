@@ -5,7 +5,7 @@
 
 use crate::headers::Headers;
 
-/// A field that a node of the flow tables can test; the value is its slot in the [`FlowKey`].
+/// A field that a node of the flow tables can test. See [`Field::place`] for where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Field {
@@ -39,11 +39,50 @@ pub enum Field {
     EthDstHigh = 13,
     /// Last 4 bytes of the destination MAC address.
     EthDstLow = 14,
+    /// State of the connection, a [`Connection`], 2 bits.
+    Connection = 15,
+    /// 1 when the rate of `limit` admits the packet, 1 bit.
+    Token = 16,
+    /// Hash of what `balance` tells clients apart by, 16 bits.
+    Bucket = 17,
+}
+
+/// Slot of the fields that are set before the policy and stand in no header: they share it, each at
+/// bits of its own.
+pub const STATE_SLOT: usize = 15;
+
+/// Bits of the slot [`STATE_SLOT`].
+pub mod state {
+    /// Shift of the connection's state, a [`Connection`](super::Connection).
+    pub const CONNECTION_SHIFT: u8 = 0;
+    /// Width of the connection's state.
+    pub const CONNECTION_WIDTH: u8 = 2;
+    /// Shift of the token: 1 when the rate of `limit` admits the packet.
+    pub const TOKEN_SHIFT: u8 = 2;
+    /// Width of the token.
+    pub const TOKEN_WIDTH: u8 = 1;
+    /// Shift of the bucket: hash of what `balance` tells clients apart by.
+    pub const BUCKET_SHIFT: u8 = 16;
+    /// Width of the bucket.
+    pub const BUCKET_WIDTH: u8 = 16;
+}
+
+/// State of the connection that a packet belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u32)]
+pub enum Connection {
+    /// The packet may begin a connection, or belongs to none.
+    #[default]
+    New = 0,
+    /// It belongs to a connection of which a packet of the other side was delivered.
+    Established = 1,
+    /// It speaks of such a connection, such as an ICMP error.
+    Related = 2,
 }
 
 impl Field {
     /// Every field, in slot order.
-    pub const ALL: [Field; 15] = [
+    pub const ALL: [Field; 18] = [
         Field::SourceClass,
         Field::DestinationClass,
         Field::Endpoint,
@@ -59,15 +98,32 @@ impl Field {
         Field::EthSrcLow,
         Field::EthDstHigh,
         Field::EthDstLow,
+        Field::Connection,
+        Field::Token,
+        Field::Bucket,
     ];
 
-    /// The field in a slot, or `None` when there is none.
+    /// The field with this number, or `None` when there is none.
     #[must_use]
-    pub const fn from_slot(slot: u8) -> Option<Field> {
-        if (slot as usize) < Self::ALL.len() {
-            Some(Self::ALL[slot as usize])
+    pub const fn from_number(number: u8) -> Option<Field> {
+        if (number as usize) < Self::ALL.len() {
+            Some(Self::ALL[number as usize])
         } else {
             None
+        }
+    }
+
+    /// Where the field is in a [`FlowKey`]: its slot in the lower 4 bits, and the bits that it is
+    /// shifted left by. The lower 5 bits are different for all fields but the bucket, which a flow
+    /// keeps: by them a walk notes what it has looked at.
+    #[must_use]
+    pub const fn place(self) -> (u8, u8) {
+        const SLOT: u8 = STATE_SLOT as u8;
+        match self {
+            Field::Connection => (SLOT, state::CONNECTION_SHIFT),
+            Field::Token => (SLOT | 1 << 4, state::TOKEN_SHIFT),
+            Field::Bucket => (SLOT | 2 << 4, state::BUCKET_SHIFT),
+            field => (field as u8, 0),
         }
     }
 
@@ -100,6 +156,8 @@ pub struct Context {
     pub endpoint: u32,
     /// Number of the node where the packet entered.
     pub node: u32,
+    /// Value of the slot [`STATE_SLOT`].
+    pub state: u32,
 }
 
 impl FlowKey {
@@ -125,6 +183,7 @@ impl FlowKey {
         let (high, low) = headers.eth_dst.split();
         slots[Field::EthDstHigh as usize] = high;
         slots[Field::EthDstLow as usize] = low;
+        slots[STATE_SLOT] = context.state;
         FlowKey { slots }
     }
 }
@@ -134,12 +193,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_dense_and_fit_the_key() {
-        for (slot, field) in Field::ALL.iter().enumerate() {
-            assert_eq!(*field as usize, slot);
-            assert_eq!(Field::from_slot(slot as u8), Some(*field));
-            assert!(slot < FLOW_KEY_SLOTS);
+    fn numbers_are_dense_and_places_are_apart() {
+        let mut taken = [0u32; FLOW_KEY_SLOTS];
+        for (number, field) in Field::ALL.iter().enumerate() {
+            assert_eq!(*field as usize, number);
+            assert_eq!(Field::from_number(number as u8), Some(*field));
+            let (place, shift) = field.place();
+            let slot = place & 0xf;
+            let width = match field {
+                Field::Connection => state::CONNECTION_WIDTH,
+                Field::Token => state::TOKEN_WIDTH,
+                Field::Bucket => state::BUCKET_WIDTH,
+                _ => 32,
+            };
+            let bits = (u64::from(u32::MAX) >> (32 - width) << shift) as u32;
+            assert_eq!(taken[usize::from(slot)] & bits, 0, "{field:?}");
+            taken[usize::from(slot)] |= bits;
         }
-        assert_eq!(Field::from_slot(Field::ALL.len() as u8), None);
+        assert_eq!(Field::from_number(Field::ALL.len() as u8), None);
     }
 }

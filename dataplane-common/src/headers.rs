@@ -23,6 +23,13 @@ pub const IPV6_BYTES: usize = 40;
 /// Length of an IPv4 header without options, in bytes.
 pub const IPV4_BYTES: usize = 20;
 
+/// Length of a TCP header without options, in bytes.
+pub const TCP_BYTES: usize = 20;
+/// Length of a UDP header in bytes.
+pub const UDP_BYTES: usize = 8;
+/// Length of the part of an ICMP header that all messages have, in bytes.
+pub const ICMP_BYTES: usize = 8;
+
 /// EtherType of IPv4.
 pub const ETHER_IPV4: u16 = 0x0800;
 /// EtherType of ARP.
@@ -87,12 +94,16 @@ pub struct Headers {
     pub icmp_type: u8,
     /// Code of ICMP or ICMPv6.
     pub icmp_code: u8,
+    /// Identifier of an ICMP or ICMPv6 echo, request or reply.
+    pub icmp_id: u16,
+    /// Flags of TCP (RFC 9293, 3.1).
+    pub tcp_flags: u8,
     /// Address family.
     pub family: Family,
 }
 
 /// What parsing found: the headers and where the transport header starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Parsed {
     /// The headers.
     pub headers: Headers,
@@ -139,6 +150,14 @@ impl Headers {
 }
 
 impl Parsed {
+    /// Where the transport header starts, visibly within the first 256 bytes: the verifier knows
+    /// nothing of a number that comes from memory. The longest IP header ends before.
+    #[inline(always)]
+    #[must_use]
+    pub const fn transport_offset(&self) -> usize {
+        (self.transport & 0xff) as usize
+    }
+
     #[inline(always)]
     fn ipv4<B: Bytes>(&mut self, frame: &B) -> Result<(), Malformed> {
         let ip = frame
@@ -202,15 +221,31 @@ impl Parsed {
         }
         let headers = &mut self.headers;
         match (headers.protocol, headers.family) {
-            (PROTOCOL_TCP | PROTOCOL_UDP, _) => {
-                let ports = frame.window::<4>(offset as usize).ok_or(Malformed)?;
-                headers.src_port = u16::from_be(ports.half::<0>());
-                headers.dst_port = u16::from_be(ports.half::<2>());
+            (PROTOCOL_TCP, _) => {
+                let tcp = frame
+                    .window::<TCP_BYTES>(offset as usize)
+                    .ok_or(Malformed)?;
+                headers.src_port = u16::from_be(tcp.half::<0>());
+                headers.dst_port = u16::from_be(tcp.half::<2>());
+                headers.tcp_flags = tcp.byte::<13>();
+            }
+            (PROTOCOL_UDP, _) => {
+                let udp = frame
+                    .window::<UDP_BYTES>(offset as usize)
+                    .ok_or(Malformed)?;
+                headers.src_port = u16::from_be(udp.half::<0>());
+                headers.dst_port = u16::from_be(udp.half::<2>());
             }
             (PROTOCOL_ICMP, Family::V4) | (PROTOCOL_ICMPV6, Family::V6) => {
-                let icmp = frame.window::<2>(offset as usize).ok_or(Malformed)?;
+                let icmp = frame
+                    .window::<ICMP_BYTES>(offset as usize)
+                    .ok_or(Malformed)?;
                 headers.icmp_type = icmp.byte::<0>();
                 headers.icmp_code = icmp.byte::<1>();
+                // Echo reply and echo (RFC 792); echo request and reply (RFC 4443, 4).
+                if matches!(headers.icmp_type, 0 | 8 | 128 | 129) {
+                    headers.icmp_id = u16::from_be(icmp.half::<4>());
+                }
             }
             _ => {}
         }
@@ -222,8 +257,8 @@ impl Parsed {
 mod tests {
     use super::*;
 
-    fn udp_v4(options: usize) -> ([u8; 80], usize) {
-        let mut frame = [0u8; 80];
+    fn udp_v4(options: usize) -> ([u8; 88], usize) {
+        let mut frame = [0u8; 88];
         frame[12..14].copy_from_slice(&ETHER_IPV4.to_be_bytes());
         frame[14] = 0x45 + (options / 4) as u8;
         frame[15] = 46 << 2;
@@ -252,14 +287,14 @@ mod tests {
     #[test]
     fn every_truncation_is_malformed_or_parses_without_the_missing_part() {
         let (frame, transport) = udp_v4(0);
-        for length in 0..transport + 4 {
+        for length in 0..transport + UDP_BYTES {
             assert_eq!(
                 Headers::parse(&&frame[..length]),
                 Err(Malformed),
                 "{length}"
             );
         }
-        assert!(Headers::parse(&&frame[..transport + 4]).is_ok());
+        assert!(Headers::parse(&&frame[..transport + UDP_BYTES]).is_ok());
     }
 
     #[test]

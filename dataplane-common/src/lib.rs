@@ -9,6 +9,7 @@
 //! - [`capacity`]: how much a node's maps hold.
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
+//! - [`flow`]: one entry per flow: its connection and the verdict on it.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
 //! - [`entries`]: keys and values of every other map.
 //! - [`punt`]: what workloads ask of the node itself.
@@ -37,6 +38,7 @@ pub mod capacity;
 pub mod drop_reason;
 pub mod entries;
 pub mod event;
+pub mod flow;
 pub mod flow_key;
 pub mod headers;
 pub mod punt;

@@ -12,12 +12,14 @@
 //! Ids are dense and never reused while a generation in force may reach them.
 
 use crate::{
-    address::Mac,
-    flow_key::{FLOW_KEY_SLOTS, FlowKey},
+    address::{Address, Mac},
+    flow_key::{FLOW_KEY_SLOTS, Field, FlowKey},
 };
 
 /// Nodes on the longest path that a table may have; a compiler refuses deeper ones.
 pub const MAX_DEPTH: usize = 24;
+/// Counters by name that one verdict may count under; a compiler refuses more.
+pub const MAX_COUNTS: usize = 4;
 /// Copies that one verdict may emit; a compiler refuses more.
 pub const MAX_COPIES: usize = 4;
 
@@ -36,7 +38,7 @@ pub struct Next {
     pub node: u32,
     /// For a node, the slot in `NODES` of its default; for a leaf, the slot in `VERDICTS`.
     pub default: u32,
-    /// Slot of the tested field in the [`FlowKey`].
+    /// Place of the tested field: see [`Field::place`].
     pub field: u8,
     /// Bits that the value is shifted right by before it is compared.
     pub shift: u8,
@@ -66,6 +68,60 @@ pub struct RootKey {
     pub generation: u32,
 }
 
+/// Root of a network's policy, in `ROOTS`: where the walk starts and what is set before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct RootEntry {
+    /// Where the walk starts.
+    pub next: Next,
+    /// What the bucket of `balance` is a hash of, bits of [`key`]; zero when there is no bucket.
+    pub bucket: u32,
+    /// Slot in `LIMITS` of the rate of `limit`, plus one; zero when there is no limit.
+    pub limit: u32,
+}
+
+/// Fields of a packet that clients or senders are told apart by.
+pub mod key {
+    /// Source address.
+    pub const SRC: u32 = 1 << 0;
+    /// Destination address.
+    pub const DST: u32 = 1 << 1;
+    /// Source port.
+    pub const SRC_PORT: u32 = 1 << 2;
+    /// Destination port.
+    pub const DST_PORT: u32 = 1 << 3;
+    /// IP protocol.
+    pub const PROTOCOL: u32 = 1 << 4;
+    /// Number of the endpoint that sent it.
+    pub const ENDPOINT: u32 = 1 << 5;
+}
+
+/// What a walk has looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Reads(pub u32);
+
+impl Reads {
+    /// The DSCP.
+    pub const DSCP: u32 = 1 << Field::Dscp as u32;
+    /// The ICMP type.
+    pub const ICMP_TYPE: u32 = 1 << Field::IcmpType as u32;
+    /// The ICMP code.
+    pub const ICMP_CODE: u32 = 1 << Field::IcmpCode as u32;
+    /// The destination MAC address.
+    pub const ETH_DST: u32 = 1 << Field::EthDstHigh as u32 | 1 << Field::EthDstLow as u32;
+    /// The state of the connection, or the bucket of `balance`, which a flow keeps.
+    pub const CONNECTION: u32 = 1 << (Field::Connection.place().0 & 31);
+    /// The token of `limit`.
+    pub const TOKEN: u32 = 1 << (Field::Token.place().0 & 31);
+
+    /// Notes what a node looks at. Without a branch: the verifier would follow both ways at every
+    /// node of a path.
+    #[inline(always)]
+    fn note(&mut self, node: &Next) {
+        self.0 |= 1 << (node.field & 31);
+    }
+}
+
 /// The packet is not sent anywhere by this copy.
 pub const OUT_NONE: u8 = 0;
 /// The copy goes to the owner of its destination address, after rewriting.
@@ -89,6 +145,13 @@ pub mod set {
     pub const IP4_SRC: u16 = 1 << 5;
     /// Rewrites the IPv4 destination address.
     pub const IP4_DST: u16 = 1 << 6;
+    /// Rewrites the IPv6 source address.
+    pub const IP6_SRC: u16 = 1 << 7;
+    /// Rewrites the IPv6 destination address.
+    pub const IP6_DST: u16 = 1 << 8;
+    /// Rewrites nothing by itself: the rewriting is remembered for the flow, and undone in what
+    /// comes back (`dnat`, `balance`).
+    pub const TRANSLATE: u16 = 1 << 15;
 }
 
 /// One copy of the packet that a verdict emits: what is rewritten and where it goes.
@@ -115,6 +178,16 @@ pub struct Copied {
     pub dscp: u8,
     /// [`OUT_NONE`], [`OUT_OWNER`] or [`OUT_ENDPOINT`].
     pub out: u8,
+    /// New IPv6 source address.
+    pub ip6_src: Address,
+    /// New IPv6 destination address.
+    pub ip6_dst: Address,
+}
+
+/// Bits of [`Verdict::annotations`].
+pub mod annotation {
+    /// `log`: every new flow is told of.
+    pub const LOG: u32 = 1 << 0;
 }
 
 /// What happens to a packet: dropped when there are no copies.
@@ -125,6 +198,10 @@ pub struct Verdict {
     pub label: u32,
     /// Number of copies in use.
     pub copies: u32,
+    /// Bits of [`annotation`].
+    pub annotations: u32,
+    /// Slots of the counters that `count` names in the label counters, plus one; zero for none.
+    pub counts: [u32; MAX_COUNTS],
     /// The copies.
     pub copied: [Copied; MAX_COPIES],
 }
@@ -132,8 +209,9 @@ pub struct Verdict {
 const _: () = assert!(size_of::<Next>() == 12);
 const _: () = assert!(size_of::<EdgeKey>() == 8);
 const _: () = assert!(size_of::<RootKey>() == 8);
-const _: () = assert!(size_of::<Copied>() == 36);
-const _: () = assert!(size_of::<Verdict>() == 8 + 36 * MAX_COPIES);
+const _: () = assert!(size_of::<RootEntry>() == 20);
+const _: () = assert!(size_of::<Copied>() == 68);
+const _: () = assert!(size_of::<Verdict>() == 12 + 4 * MAX_COUNTS + 68 * MAX_COPIES);
 
 impl Next {
     /// A pointer to a verdict.
@@ -162,6 +240,16 @@ impl Next {
     }
 }
 
+/// What a walk is about, in `QUESTION`, memory of each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Question {
+    /// Where it starts.
+    pub root: Next,
+    /// The packet.
+    pub key: FlowKey,
+}
+
 /// Where the walk finds its edges and defaults.
 pub trait Tables {
     /// The exact edge, or `None`.
@@ -174,6 +262,17 @@ pub trait Tables {
 /// deeper than [`MAX_DEPTH`].
 #[inline(always)]
 pub fn walk<T: Tables>(tables: &T, root: Next, key: &FlowKey) -> Option<u32> {
+    walk_noting(tables, root, key, &mut Reads::default())
+}
+
+/// As [`walk`], and notes what was looked at.
+#[inline(always)]
+pub fn walk_noting<T: Tables>(
+    tables: &T,
+    root: Next,
+    key: &FlowKey,
+    reads: &mut Reads,
+) -> Option<u32> {
     let mut next = root;
     for _ in 0..MAX_DEPTH {
         if next.kind == KIND_LEAF {
@@ -182,6 +281,7 @@ pub fn walk<T: Tables>(tables: &T, root: Next, key: &FlowKey) -> Option<u32> {
         if next.kind != KIND_NODE {
             return None;
         }
+        reads.note(&next);
         let value = next.project(key.slots[next.field as usize & (FLOW_KEY_SLOTS - 1)]);
         next = match tables.edge(&EdgeKey {
             node: next.node,
@@ -198,7 +298,6 @@ pub fn walk<T: Tables>(tables: &T, root: Next, key: &FlowKey) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow_key::Field;
 
     struct Chain;
 

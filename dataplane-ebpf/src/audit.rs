@@ -5,6 +5,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use sunwire_dataplane_common::{
     audit::{AuditKey, AuditLoss, NO_LABEL, allowed},
     entries::{Control, Counter, EndpointEntry},
+    flow_key::Connection,
     headers::Headers,
     tables::RootKey,
 };
@@ -24,13 +25,14 @@ pub(crate) fn count(
     headers: &Headers,
     endpoint: &EndpointEntry,
     control: &Control,
+    connection: Connection,
     decided: u32,
 ) {
     if control.staged == 0 || decided == BAD_TABLES || skb.is_traced() {
         return;
     }
-    let staged = classify::staged(headers, endpoint, control.staged, control.node);
-    compare(skb, endpoint.network, control.staged, decided, staged);
+    let staged = classify::staged(headers, endpoint, control.staged, control.node, connection);
+    compare(skb, endpoint.network, control.staged, decided, staged.slot);
 }
 
 /// Counts a packet under two verdicts, slots of `VERDICTS`.

@@ -3,13 +3,13 @@
 use aya_ebpf::maps::{LpmTrie, lpm_trie::Key};
 use sunwire_dataplane_common::{
     entries::{ClassKeyV4, ClassKeyV6, EndpointEntry, SourceClasses},
-    flow_key::{Context, FlowKey},
+    flow_key::{Connection, Context, FlowKey, state},
     headers::{Family, Headers},
-    tables::{EdgeKey, Next, RootKey, Tables, walk},
+    tables::{EdgeKey, Next, Question, Reads, RootEntry, RootKey, Tables, walk_noting},
 };
 
 use crate::maps::{
-    CLASSES_V4, CLASSES_V6, EDGES, NODES, ROOTS, STAGED_ROOTS, STAGED_V4, STAGED_V6,
+    CLASSES_V4, CLASSES_V6, EDGES, NODES, QUESTION, ROOTS, STAGED_ROOTS, STAGED_V4, STAGED_V6,
 };
 
 /// The tables that policies in force and staged ones share.
@@ -33,35 +33,108 @@ pub(crate) const NO_POLICY: u32 = u32::MAX;
 /// The tables are incomplete.
 pub(crate) const BAD_TABLES: u32 = u32::MAX - 1;
 
-/// The slot in `VERDICTS` of the policy in force on a packet that entered at `endpoint`, or
-/// [`NO_POLICY`] or [`BAD_TABLES`].
-///
-/// A function of its own, as is [`staged`]: one after the other they use the same stack, of which
-/// there are 512 bytes in all. For the same reason an outcome is a number: it fits a register.
-#[inline(never)]
+/// What a policy says of a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Decided {
+    /// Slot in `VERDICTS`, or [`NO_POLICY`] or [`BAD_TABLES`].
+    pub(crate) slot: u32,
+    /// What the walk has looked at.
+    pub(crate) reads: Reads,
+}
+
+impl Decided {
+    #[inline(always)]
+    const fn nothing(slot: u32) -> Self {
+        Decided {
+            slot,
+            reads: Reads(0),
+        }
+    }
+
+    /// Both in one number: a function of the kernel's returns no more.
+    #[inline(always)]
+    const fn pack(self) -> u64 {
+        (self.reads.0 as u64) << 32 | self.slot as u64
+    }
+
+    #[inline(always)]
+    const fn unpack(word: u64) -> Self {
+        Decided {
+            slot: word as u32,
+            reads: Reads((word >> 32) as u32),
+        }
+    }
+}
+
+/// What the policy in force says of a packet that entered at `endpoint` and belongs to a connection
+/// in this state.
+#[inline(always)]
 pub(crate) fn in_force(
     headers: &Headers,
     endpoint: &EndpointEntry,
     generation: u32,
     node: u32,
-) -> u32 {
+    connection: Connection,
+) -> Decided {
+    match ask_policy(headers, endpoint, generation, node, preset(connection)) {
+        true => Decided::unpack(walk_tables()),
+        false => Decided::nothing(NO_POLICY),
+    }
+}
+
+/// What the staged policy says; `number` is `Control::staged`.
+#[inline(always)]
+pub(crate) fn staged(
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    number: u32,
+    node: u32,
+    connection: Connection,
+) -> Decided {
+    match ask_candidate(headers, endpoint, number, node, preset(connection)) {
+        true => Decided::unpack(walk_tables()),
+        false => Decided::nothing(NO_POLICY),
+    }
+}
+
+/// `Field::State` but for what the root asks for.
+#[inline(always)]
+fn preset(connection: Connection) -> u32 {
+    (connection as u32) << state::CONNECTION_SHIFT
+}
+
+// Functions of their own: one after the other they use the same stack, of which there are 512 bytes
+// in all.
+#[inline(never)]
+fn ask_policy(
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    generation: u32,
+    node: u32,
+    state: u32,
+) -> bool {
     let own = &endpoint.classes;
     let find = |key| {
         // SAFETY: a root is replaced whole and freed only after a grace period.
         unsafe { ROOTS.get(key) }.copied()
     };
     let classes = (&CLASSES_V4, &CLASSES_V6, own);
-    decide(headers, endpoint, classes, generation, node, find)
+    ask(headers, endpoint, classes, (generation, node, state), find)
 }
 
-/// The slot in `VERDICTS` of the staged policy, as [`in_force`]; `number` is `Control::staged`.
 #[inline(never)]
-pub(crate) fn staged(headers: &Headers, endpoint: &EndpointEntry, number: u32, node: u32) -> u32 {
+fn ask_candidate(
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    number: u32,
+    node: u32,
+    state: u32,
+) -> bool {
     let own = &endpoint.staged_classes;
     // SAFETY: as for the policy in force.
     let find = |key| unsafe { STAGED_ROOTS.get(key) }.map(|staged| staged.root);
     let classes = (&STAGED_V4, &STAGED_V6, own);
-    decide(headers, endpoint, classes, number, node, find)
+    ask(headers, endpoint, classes, (number, node, state), find)
 }
 
 /// The class maps of a policy, and the classes of the endpoint itself.
@@ -71,15 +144,15 @@ type Classes<'a> = (
     &'a SourceClasses,
 );
 
+/// Puts the question into `QUESTION`; tells whether there is a policy to answer it.
 #[inline(always)]
-fn decide(
+fn ask(
     headers: &Headers,
     endpoint: &EndpointEntry,
     (classes_v4, classes_v6, own): Classes<'_>,
-    generation: u32,
-    node: u32,
-    find_root: impl FnOnce(RootKey) -> Option<Next>,
-) -> u32 {
+    (generation, node, preset): (u32, u32, u32),
+    find_root: impl FnOnce(RootKey) -> Option<RootEntry>,
+) -> bool {
     let parity = (generation & 1) as usize;
     let network = endpoint.network.to_be();
     // The source is the endpoint's own address, so its class needs no look-up.
@@ -88,7 +161,7 @@ fn decide(
             let address = headers.dst.0[0];
             let classes = classes_v4.get(Key::new(64, ClassKeyV4 { network, address }));
             let Some(classes) = classes else {
-                return NO_POLICY;
+                return false;
             };
             (own.v4[parity], classes[parity])
         }
@@ -96,27 +169,56 @@ fn decide(
             let address = headers.dst;
             let classes = classes_v6.get(Key::new(160, ClassKeyV6 { network, address }));
             let Some(classes) = classes else {
-                return NO_POLICY;
+                return false;
             };
             (own.v6[parity], classes[parity])
         }
         Family::None => (own.none[parity], own.none[parity]),
     };
-    let key = FlowKey::new(
+    let root = find_root(RootKey {
+        network: endpoint.network,
+        generation,
+    });
+    let Some(root) = root else {
+        return false;
+    };
+    let Some(question) = question() else {
+        return false;
+    };
+    question.root = root.next;
+    question.key = FlowKey::new(
         headers,
         Context {
             source_class,
             destination_class,
             endpoint: endpoint.number,
             node,
+            state: preset,
         },
     );
-    let root = find_root(RootKey {
-        network: endpoint.network,
-        generation,
-    });
-    match root {
-        Some(root) => walk(&KernelTables, root, &key).unwrap_or(BAD_TABLES),
-        None => NO_POLICY,
-    }
+    true
+}
+
+/// Memory of this CPU for the question that is being asked.
+#[inline(always)]
+fn question() -> Option<&'static mut Question> {
+    let question = QUESTION.get_ptr_mut(0)?;
+    // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
+    Some(unsafe { &mut *question })
+}
+
+/// The walk: what is in `QUESTION` to a [`Decided`], packed.
+///
+/// A global function of its own with nothing handed over: the verifier looks at it once, and not
+/// anew for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_tables() -> u64 {
+    let Some(question) = question() else {
+        return Decided::nothing(BAD_TABLES).pack();
+    };
+    let mut reads = Reads::default();
+    let slot = walk_noting(&KernelTables, question.root, &question.key, &mut reads);
+    let slot = slot.unwrap_or(BAD_TABLES);
+    Decided { slot, reads }.pack()
 }

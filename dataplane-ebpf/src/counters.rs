@@ -5,7 +5,7 @@ use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter, punt::
 
 use crate::{
     frame::{Skb, note},
-    maps::{DROP_COUNTERS, LABEL_COUNTERS, PUNT_COUNTERS},
+    maps::{DROP_COUNTERS, LABEL_COUNTERS, OVERFLOW_COUNTER, PUNT_COUNTERS},
 };
 
 /// Counts a packet that was dropped.
@@ -25,6 +25,15 @@ pub(crate) fn labelled(skb: &mut Skb, label: u32) {
 #[inline(always)]
 pub(crate) fn asked(skb: &Skb, kind: Kind) {
     count(&PUNT_COUNTERS, kind as u32, skb);
+}
+
+/// Counts a flow for which there was no room.
+#[inline(always)]
+pub(crate) fn overflowed() {
+    if let Some(counter) = OVERFLOW_COUNTER.get_ptr_mut(0) {
+        // SAFETY: the value is this CPU's own, as in `count`.
+        unsafe { *counter += 1 };
+    }
 }
 
 #[inline(always)]

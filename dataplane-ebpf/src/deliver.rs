@@ -1,55 +1,84 @@
 //! From a verdict to the destination: owner, location, and the way there.
 
 use sunwire_dataplane_common::{
+    address::Address,
     drop_reason::DropReason,
-    entries::{AddressKey, LocationEntry},
+    entries::{AddressKey, LocationEntry, location as flags},
+    flow::{Direction, has_flow, kind},
     headers::{Family, Headers, Parsed},
     tables::{Copied, OUT_ENDPOINT, OUT_OWNER, set},
 };
 
 use crate::{
-    Handled,
+    Handled, flow,
     frame::{Skb, note},
     maps::{LOCATIONS, OWNERS},
-    tunnel,
+    rewrite, tunnel,
 };
 
-/// Sends one copy of a packet, already rewritten, to where the verdict says.
+/// Number of the endpoint that a copy goes to: a packet with these headers, before it is rewritten.
 #[inline(always)]
-pub(crate) fn copy(
-    skb: &mut Skb,
-    parsed: &Parsed,
-    copied: &Copied,
-    network: u32,
-    own_node: u32,
-) -> Result<Handled, DropReason> {
-    let number = match copied.out {
-        OUT_OWNER => {
-            let mut key = destination(&parsed.headers, network);
-            if copied.set & set::IP4_DST != 0 && key.family == 4 {
-                key.address.0[0] = copied.ip4_dst;
-            }
-            if copied.set & set::ETH_DST != 0 && key.family == 0 {
-                key = AddressKey::mac(network, copied.eth_dst);
-            }
-            owner(&key).ok_or(DropReason::NoOwner)?
-        }
-        OUT_ENDPOINT => copied.endpoint,
-        _ => return Err(DropReason::NotForwarded),
-    };
-    skb.set_note::<{ note::DESTINATION }>(number);
-    let location = location(number, network).ok_or(DropReason::NoOwner)?;
-    if copied.set & set::ETH_DST == 0 {
+pub(crate) fn number(copied: &Copied, headers: &Headers, network: u32) -> Result<u32, DropReason> {
+    match copied.out {
+        OUT_OWNER => match owner_of_destination(copied, headers, network) {
+            0 => Err(DropReason::NoOwner),
+            number => Ok(number),
+        },
+        OUT_ENDPOINT => Ok(copied.endpoint),
+        _ => Err(DropReason::NotForwarded),
+    }
+}
+
+/// Number of the endpoint that owns the destination of a copy, or zero.
+// A function of its own: the key is large, and most packets need none.
+#[inline(never)]
+fn owner_of_destination(copied: &Copied, headers: &Headers, network: u32) -> u32 {
+    let mut key = destination(headers, network);
+    if copied.set & set::IP4_DST != 0 && key.family == 4 {
+        key.address.0[0] = copied.ip4_dst;
+    }
+    if copied.set & set::IP6_DST != 0 && key.family == 6 {
+        key.address = copied.ip6_dst;
+    }
+    if copied.set & set::ETH_DST != 0 && key.family == 0 {
+        key = AddressKey::mac(network, copied.eth_dst);
+    }
+    owner(&key).unwrap_or(0)
+}
+
+/// Where a packet is on its way to, and from whom.
+pub(crate) struct Way {
+    /// VXLAN network identifier.
+    pub(crate) network: u32,
+    /// Number of the endpoint that sent it.
+    pub(crate) from: u32,
+    /// Number of the endpoint that gets it.
+    pub(crate) to: u32,
+    /// Number of this node.
+    pub(crate) own_node: u32,
+    /// Outer source port, network order.
+    pub(crate) tunnel_port: u16,
+    /// The verdict has written the destination MAC address.
+    pub(crate) keeps_mac: bool,
+}
+
+/// Sends a packet, already rewritten, to an endpoint.
+#[inline(always)]
+pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Handled, DropReason> {
+    skb.set_note::<{ note::DESTINATION }>(way.to);
+    let location = location(way.to, way.network).ok_or(DropReason::NoOwner)?;
+    if !way.keeps_mac {
         skb.window_mut::<6>(0)?.set_mac::<0>(location.mac);
     }
     if location.ifindex != 0 {
+        receive(skb, parsed, way.network, way.to, way.from)?;
         return Ok(Handled::Redirect(to_device(
             skb,
             parsed.headers.family,
-            location.ifindex,
+            location,
         )));
     }
-    let node = if location.node != own_node {
+    let node = if location.node != way.own_node {
         location.node
     } else if location.other != 0 {
         // Released here and on its way: what is sent now waits at the other end, if anywhere.
@@ -57,16 +86,67 @@ pub(crate) fn copy(
     } else {
         return Err(DropReason::NotAttached);
     };
-    tunnel::encapsulate(skb, node, network).map(Handled::Redirect)
+    tunnel::encapsulate(skb, node, way.network, way.tunnel_port).map(Handled::Redirect)
+}
+
+/// Notes in the flow of the endpoint that gets a packet that it came, and gives it back the
+/// addresses that its receiver knows the other side by.
+// A function of its own: it is called in two places, and has keys of two families on its stack.
+#[inline(never)]
+pub(crate) fn receive(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    network: u32,
+    to: u32,
+    from: u32,
+) -> Result<(), DropReason> {
+    let headers = &parsed.headers;
+    if !has_flow(headers) {
+        return Ok(());
+    }
+    match flow::find(network, headers, Direction::Received) {
+        Some(entry) if entry.local == to => {
+            if entry.remote != from && !skb.is_traced() {
+                entry.remote = from;
+            }
+            return receive_in(skb, parsed, network, entry);
+        }
+        // A copy for another endpoint than the address's owner is no connection of the owner's.
+        Some(_) => {}
+        None => {
+            if !skb.is_traced() && owner(&destination(headers, network)) == Some(to) {
+                flow::remember_received(headers, network, to, from);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As [`receive`], for a flow that was found.
+#[inline(always)]
+pub(crate) fn receive_in(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    network: u32,
+    entry: flow::Entry,
+) -> Result<(), DropReason> {
+    if !skb.is_traced() {
+        flow::note_received(entry, &parsed.headers);
+    }
+    if entry.kind == kind::ALIAS {
+        return rewrite::restore(skb, parsed, network, entry);
+    }
+    Ok(())
 }
 
 /// Hands the packet to the endpoint behind a host-side device.
 #[inline(always)]
-pub(crate) fn to_device(skb: &Skb, family: Family, ifindex: u32) -> i32 {
-    match family {
-        // redirect_peer keeps skb->protocol, which is right only for IP.
-        Family::None => skb.redirect(ifindex),
-        _ => skb.redirect_peer(ifindex),
+pub(crate) fn to_device(skb: &Skb, family: Family, location: &LocationEntry) -> i32 {
+    // redirect_peer keeps skb->protocol, which is right only for IP; a TAP has no peer.
+    if family == Family::None || location.flags & flags::TAP != 0 {
+        skb.redirect(location.ifindex)
+    } else {
+        skb.redirect_peer(location.ifindex)
     }
 }
 
@@ -88,12 +168,19 @@ pub(crate) fn location(number: u32, network: u32) -> Option<&'static LocationEnt
 /// The key of the destination's owner: by address, or by MAC address for a packet without.
 #[inline(always)]
 pub(crate) fn destination(headers: &Headers, network: u32) -> AddressKey {
-    match headers.family {
-        Family::None => AddressKey::mac(network, headers.eth_dst),
-        family => AddressKey {
+    by_address(headers.family, headers.dst, network)
+        .unwrap_or(AddressKey::mac(network, headers.eth_dst))
+}
+
+/// The key of an address's owner; `None` for a packet without addresses.
+#[inline(always)]
+pub(crate) fn by_address(family: Family, address: Address, network: u32) -> Option<AddressKey> {
+    match family {
+        Family::None => None,
+        family => Some(AddressKey {
             network,
             family: family as u32,
-            address: headers.dst,
-        },
+            address,
+        }),
     }
 }

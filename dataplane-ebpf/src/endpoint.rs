@@ -6,23 +6,23 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
     event::notes,
+    flow::{Direction, events, has_flow, kind, mask, seen, shape, signature},
+    flow_key::Connection,
     headers::{
         ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Headers, PROTOCOL_ICMPV6,
         PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
-    tables::{MAX_COPIES, Verdict},
+    tables::{Copied, MAX_COPIES, Verdict, set},
 };
 
 use crate::{
-    Handled, audit, classify, counters, deliver,
-    frame::Skb,
+    Handled, audit, classify, counters,
+    deliver::{self, Way},
+    event, flow,
+    frame::{self, Skb},
     maps::{CONTROL, ENDPOINTS, VERDICTS},
-    neighbour, punt, rewrite,
+    neighbour, punt, rewrite, tunnel,
 };
-
-/// Bytes that hold every header this program reads: Ethernet, IPv4 with options or IPv6, and the
-/// fixed part of TCP.
-const HEADER_BYTES: u32 = 94;
 
 /// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
 /// number are left to act on. A workload cannot forge it: the mark is cleared when a packet crosses
@@ -53,12 +53,13 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if endpoint.network == 0 {
         return Err(DropReason::NotAttached);
     }
-    let control = *CONTROL.get(0).ok_or(DropReason::BadTables)?;
+    let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
     if skb.is_tagged() {
         return Err(DropReason::Vlan);
     }
-    skb.ensure_linear(HEADER_BYTES);
-    let parsed = Headers::parse(&skb.view(0)).map_err(|_| DropReason::Malformed)?;
+    skb.ensure_headers(0);
+    let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
+    *parsed = Headers::parse(&skb.view(0)).map_err(|_| DropReason::Malformed)?;
     let headers = &parsed.headers;
 
     if headers.eth_src != endpoint.mac {
@@ -102,8 +103,8 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if headers.eth_dst.is_group() {
         return Err(DropReason::Multicast);
     }
-    check_size(skb, &parsed, endpoint)?;
-    decide(skb, &parsed, endpoint, control)
+    check_size(skb, parsed, endpoint)?;
+    decide(skb, parsed, endpoint, control)
 }
 
 #[inline(always)]
@@ -127,7 +128,7 @@ fn transport_bytes(skb: &Skb, parsed: &Parsed) -> Result<u32, DropReason> {
     match parsed.headers.protocol {
         PROTOCOL_TCP => {
             let tcp = skb
-                .window::<13>(parsed.transport as usize)
+                .window::<13>(parsed.transport_offset())
                 .ok_or(DropReason::Malformed)?;
             // The data offset is in the upper 4 bits, in words (RFC 9293, 3.1).
             Ok(u32::from(tcp.byte::<12>() >> 4) * 4)
@@ -140,41 +141,248 @@ fn transport_bytes(skb: &Skb, parsed: &Parsed) -> Result<u32, DropReason> {
 #[inline(always)]
 fn decide(
     skb: &mut Skb,
-    parsed: &Parsed,
+    parsed: &mut Parsed,
     endpoint: &EndpointEntry,
-    control: Control,
+    control: &Control,
 ) -> Result<Handled, DropReason> {
-    let mark = skb.mark();
-    let (verdict, number) = if mark & COPY_MARK_MASK == COPY_MARK {
-        skb.set_mark(0);
-        let verdict = VERDICTS
-            .get(mark & SLOT_MASK)
-            .ok_or(DropReason::BadTables)?;
-        if mark >> GENERATION_SHIFT & GENERATION_MASK != control.generation & GENERATION_MASK {
-            return Err(DropReason::Superseded);
-        }
-        (verdict, mark >> NUMBER_SHIFT & NUMBER_MASK)
-    } else {
-        let headers = &parsed.headers;
-        let slot = classify::in_force(headers, endpoint, control.generation, control.node);
-        audit::count(skb, headers, endpoint, &control, slot);
-        if slot == classify::NO_POLICY {
-            return Err(DropReason::NoPolicy);
-        }
-        let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
-        counters::labelled(skb, verdict.label);
-        if verdict.copies == 0 {
-            return Err(DropReason::Policy);
-        }
-        fan_out(skb, verdict, slot, control.generation)?;
-        (verdict, 0)
+    let mut way = Way {
+        network: endpoint.network,
+        from: endpoint.number,
+        to: 0,
+        own_node: control.node,
+        tunnel_port: 0,
+        keeps_mac: false,
     };
-    let copied = verdict
+    let copied = match skb.mark() {
+        mark if mark & COPY_MARK_MASK == COPY_MARK => {
+            skb.set_mark(0);
+            Some(further_copy(mark, control.generation)?)
+        }
+        _ => first_copy(skb, &parsed.headers, endpoint, control, &mut way)?,
+    };
+    if let Some(copied) = copied {
+        way.keeps_mac = copied.set & set::ETH_DST != 0;
+        rewrite::apply(skb, parsed, copied)?;
+        if way.to == 0 {
+            way.to = deliver::number(copied, &parsed.headers, endpoint.network)?;
+            way.tunnel_port = tunnel::source_port(skb);
+        }
+    }
+    deliver::send(skb, parsed, &way)
+}
+
+/// Decides, and sends the copies after the first on a way of their own. Returns what is to be
+/// written into the first one, unless it goes as it is.
+#[inline(always)]
+fn first_copy(
+    skb: &mut Skb,
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    control: &Control,
+    way: &mut Way,
+) -> Result<Option<&'static Copied>, DropReason> {
+    let flow = match remembered(headers, endpoint, control, skb.is_traced()) {
+        Some(flow) => {
+            event::established(skb);
+            counters::labelled(skb, flow.label);
+            if control.staged != 0 {
+                audit::count(
+                    skb,
+                    headers,
+                    endpoint,
+                    control,
+                    flow.connection(headers),
+                    flow.verdict,
+                );
+            }
+            flow
+        }
+        None => {
+            if decided(decide_anew(skb, headers, endpoint, control))? {
+                event::new_flow(skb);
+            }
+            flow::scratch().ok_or(DropReason::BadTables)?
+        }
+    };
+    way.to = flow.location;
+    way.tunnel_port = flow.tunnel_port;
+    if flow.shape == shape::PLAIN {
+        return Ok(None);
+    }
+    let slot = flow.verdict;
+    let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
+    fan_out(skb, verdict, slot, control.generation)?;
+    Ok(Some(&verdict.copied[0]))
+}
+
+/// What is to be written into a copy after the first, which entered again.
+#[inline(always)]
+fn further_copy(mark: u32, generation: u32) -> Result<&'static Copied, DropReason> {
+    let verdict = VERDICTS
+        .get(mark & SLOT_MASK)
+        .ok_or(DropReason::BadTables)?;
+    if mark >> GENERATION_SHIFT & GENERATION_MASK != generation & GENERATION_MASK {
+        return Err(DropReason::Superseded);
+    }
+    let number = mark >> NUMBER_SHIFT & NUMBER_MASK;
+    verdict
         .copied
         .get(number as usize % MAX_COPIES)
-        .ok_or(DropReason::BadTables)?;
-    rewrite::apply(skb, parsed, copied)?;
-    deliver::copy(skb, parsed, copied, endpoint.network, control.node)
+        .ok_or(DropReason::BadTables)
+}
+
+/// The flow of a packet, if what is remembered of it decides about this packet too.
+#[inline(always)]
+fn remembered(
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    control: &Control,
+    is_traced: bool,
+) -> Option<flow::Entry> {
+    if !has_flow(headers) {
+        return None;
+    }
+    let flow = flow::find(endpoint.network, headers, Direction::Sent)?;
+    let differs = flow.signature ^ signature(headers, flow.connection(headers));
+    let holds = flow.generation == control.generation
+        && flow.local == endpoint.number
+        && differs & flow.mask == 0
+        && !flow.begins_anew(headers);
+    if !holds {
+        return None;
+    }
+    if !is_traced {
+        flow::note_sent(flow, headers);
+    }
+    Some(flow)
+}
+
+/// What [`decide_anew`] returns, as a result: whether the packet is the first of its flow.
+#[inline(always)]
+fn decided(code: u32) -> Result<bool, DropReason> {
+    if code >= DECIDED {
+        return Ok(code == DECIDED_NEW);
+    }
+    // Each of the reasons that it gives, one by one: the code is a number of the kernel's.
+    Err(match code {
+        code if code == DropReason::NoPolicy as u32 => DropReason::NoPolicy,
+        code if code == DropReason::Policy as u32 => DropReason::Policy,
+        code if code == DropReason::Revoked as u32 => DropReason::Revoked,
+        code if code == DropReason::TranslationTaken as u32 => DropReason::TranslationTaken,
+        _ => DropReason::BadTables,
+    })
+}
+
+/// The packet goes on by what is in the scratch entry.
+const DECIDED: u32 = u32::MAX - 1;
+/// The same, and it is the first of its flow.
+const DECIDED_NEW: u32 = u32::MAX;
+
+/// Asks the policy, counts the verdict under its label, and remembers it. Returns [`DECIDED`],
+/// [`DECIDED_NEW`] or the number of a drop reason: a function of the kernel's returns a number.
+#[inline(never)]
+fn decide_anew(
+    skb: &mut Skb,
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    control: &Control,
+) -> u32 {
+    match ask(skb, headers, endpoint, control) {
+        Ok(true) => DECIDED_NEW,
+        Ok(false) => DECIDED,
+        Err(reason) => reason as u32,
+    }
+}
+
+#[inline(always)]
+fn ask(
+    skb: &mut Skb,
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    control: &Control,
+) -> Result<bool, DropReason> {
+    let network = endpoint.network;
+    let mut known = None;
+    if has_flow(headers) {
+        known = flow::find(network, headers, Direction::Sent);
+    }
+    let is_own = known
+        .as_ref()
+        .is_some_and(|flow| flow.local == endpoint.number);
+    let connection = match &known {
+        Some(flow) if is_own => flow.connection(headers),
+        _ => Connection::New,
+    };
+    let decided = classify::in_force(
+        headers,
+        endpoint,
+        control.generation,
+        control.node,
+        connection,
+    );
+    audit::count(skb, headers, endpoint, control, connection, decided.slot);
+    if decided.slot == classify::NO_POLICY {
+        return Err(DropReason::NoPolicy);
+    }
+    let verdict = VERDICTS.get(decided.slot).ok_or(DropReason::BadTables)?;
+    counters::labelled(skb, verdict.label);
+    if verdict.copies == 0 {
+        if let Some(flow) = known
+            && is_own
+            && flow.sent & seen::PACKET != 0
+            && flow.generation != control.generation
+        {
+            if !skb.is_traced() {
+                flow::forget(network, headers, Direction::Sent);
+            }
+            return Err(DropReason::Revoked);
+        }
+        return Err(DropReason::Policy);
+    }
+    let copied = &verdict.copied[0];
+    // Nowhere: said when the copy is made, after what else may be wrong with it.
+    let location = deliver::number(copied, headers, network).unwrap_or(0);
+    let mask = mask(decided.reads);
+    let is_plain =
+        verdict.copies == 1 && copied.set == 0 && verdict.counts[0] == 0 && location != 0;
+    let fresh = flow::scratch().ok_or(DropReason::BadTables)?;
+    // Field by field: a whole value would be written by a loop over its bytes.
+    fresh.generation = control.generation;
+    fresh.signature = signature(headers, connection);
+    fresh.mask = mask.unwrap_or(0);
+    fresh.verdict = decided.slot;
+    fresh.label = verdict.label;
+    fresh.location = location;
+    fresh.local = endpoint.number;
+    fresh.remote = 0;
+    fresh.seen = flow::now();
+    fresh.tunnel_port = tunnel::source_port(skb);
+    fresh.kind = kind::FLOW;
+    fresh.shape = if is_plain { shape::PLAIN } else { shape::WHOLE };
+    fresh.sent = events(headers);
+    fresh.received = 0;
+    if !has_flow(headers) || (location == 0 && verdict.copies == 1) {
+        return Ok(false);
+    }
+    if skb.is_traced() {
+        return Ok(known.is_none());
+    }
+    if mask.is_none() {
+        // For this packet only.
+        fresh.generation = 0;
+    }
+    match known {
+        Some(flow) if is_own => {
+            flow::remember_verdict(flow, headers, fresh);
+            Ok(false)
+        }
+        // Another endpoint of this node got copies of packets to this one's address.
+        Some(_) => Ok(false),
+        None => {
+            flow::remember(network, headers, Direction::Sent, fresh);
+            Ok(true)
+        }
+    }
 }
 
 /// Lets a copy enter again for each copy of the verdict after the first.

@@ -49,7 +49,6 @@ pub(crate) fn begin(skb: &mut Skb) {
 
 /// A packet that no flow entry was found for, admitted and about to be sent on.
 #[inline(always)]
-#[allow(dead_code, reason = "for flow entries")]
 pub(crate) fn new_flow(skb: &mut Skb) {
     skb.flag(connection::NEW << CONNECTION_SHIFT);
     if skb.is_traced() {
@@ -65,7 +64,6 @@ pub(crate) fn new_flow(skb: &mut Skb) {
 
 /// A packet of a flow that has an entry.
 #[inline(always)]
-#[allow(dead_code, reason = "for flow entries")]
 pub(crate) fn established(skb: &mut Skb) {
     skb.flag(connection::ESTABLISHED << CONNECTION_SHIFT);
 }

@@ -20,11 +20,19 @@ use sunwire_dataplane_common::{
     address::Mac,
     bytes::{Bytes, Window},
     drop_reason::DropReason,
+    headers::{
+        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, IPV6_BYTES, PROTOCOL_TCP, Parsed, TCP_BYTES,
+        UDP_BYTES,
+    },
     punt::{FRAME_BYTES, HEADER_BYTES, PuntHeader, PuntRecord},
 };
 
+use crate::maps::PACKET;
+
 /// Bytes that are pulled into the linear part when a header is not in it.
 const PULL_BYTES: u32 = 128;
+/// Bytes of the longest headers that are read: Ethernet, IPv4 with all options, and TCP without.
+const LONGEST_HEADERS: u32 = 14 + 60 + 20;
 
 /// Words of a packet's control block, which nobody else uses while our program has the packet.
 pub(crate) mod note {
@@ -66,6 +74,15 @@ pub(crate) struct PacketWindow<'a, const N: usize> {
 pub(crate) struct PacketWindowMut<'a, const N: usize> {
     start: *mut u8,
     borrow: PhantomData<&'a mut Skb>,
+}
+
+/// Memory of this CPU for the headers of the packet at hand: the stack is short.
+#[inline(always)]
+pub(crate) fn parsed() -> Option<&'static mut Parsed> {
+    let parsed = PACKET.get_ptr_mut(0)?;
+    // SAFETY: a program runs to its end on one CPU before another one of ours starts there, and
+    // calls this once.
+    Some(unsafe { &mut *parsed })
 }
 
 impl Bytes for View<'_> {
@@ -320,11 +337,20 @@ impl Skb {
         unsafe { bpf_get_hash_recalc(self.raw) }
     }
 
-    /// Makes sure that `bytes` from the start can be read directly, as far as the packet has them.
+    /// Makes sure that the headers of the frame that starts at `offset` can be read directly, as far
+    /// as the packet has them.
+    ///
+    /// Nothing beyond them is asked for: a TCP packet that a workload sends has its headers in the
+    /// linear part and its payload outside of it, and moving payload would copy the packet's head.
     #[inline(always)]
-    pub(crate) fn ensure_linear(&mut self, bytes: u32) {
+    pub(crate) fn ensure_headers(&mut self, offset: usize) {
         let context = self.context();
-        if context.data as usize + bytes as usize <= context.data_end as usize {
+        let linear = context.data_end - context.data;
+        if linear == context.len || linear >= offset as u32 + LONGEST_HEADERS {
+            return;
+        }
+        let needed = self.header_bytes(offset);
+        if linear >= needed {
             return;
         }
         let wanted = if self.len() < PULL_BYTES {
@@ -335,6 +361,24 @@ impl Skb {
         // SAFETY: the context is valid. A failure leaves the packet as it is, and the reads that
         // follow find it too short.
         unsafe { bpf_skb_pull_data(self.raw, wanted) };
+    }
+
+    /// Bytes until the end of the transport header, as far as what is linear tells.
+    #[inline(always)]
+    fn header_bytes(&self, offset: usize) -> u32 {
+        let Some(start) = self.window::<34>(offset) else {
+            return u32::MAX;
+        };
+        let (ip, protocol) = match u16::from_be(start.half::<12>()) {
+            ETHER_IPV4 => (u32::from(start.byte::<14>() & 0xf) * 4, start.byte::<23>()),
+            ETHER_IPV6 => (IPV6_BYTES as u32, start.byte::<20>()),
+            _ => return u32::MAX,
+        };
+        let transport = match protocol {
+            PROTOCOL_TCP => TCP_BYTES,
+            _ => UDP_BYTES,
+        };
+        (offset + ETHERNET_BYTES + transport) as u32 + ip
     }
 
     /// The `N` bytes at an offset, or `None` when the linear part ends before them.

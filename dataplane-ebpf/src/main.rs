@@ -23,6 +23,7 @@ mod counters;
 mod deliver;
 mod endpoint;
 mod event;
+mod flow;
 mod frame;
 mod maps;
 mod neighbour;

@@ -5,7 +5,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use sunwire_dataplane_common::{
     address::Address,
@@ -15,8 +15,10 @@ use sunwire_dataplane_common::{
         LocationEntry, NetworkEntry, PeerEntry,
     },
     event::{EventLosses, EventRecord, EventSettings},
+    flow::{FlowEntry, TupleV4, TupleV6},
+    headers::Parsed,
     punt::PuntRecord,
-    tables::{EdgeKey, Next, RootKey, Verdict},
+    tables::{EdgeKey, Next, Question, RootEntry, RootKey, Verdict},
 };
 
 #[map]
@@ -40,7 +42,7 @@ pub(crate) static CLASSES_V4: LpmTrie<ClassKeyV4, [u32; 2]> =
 pub(crate) static CLASSES_V6: LpmTrie<ClassKeyV6, [u32; 2]> =
     LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static ROOTS: HashMap<RootKey, Next> = HashMap::with_max_entries(512, 0);
+pub(crate) static ROOTS: HashMap<RootKey, RootEntry> = HashMap::with_max_entries(512, 0);
 // Not preallocated: room for the largest policy costs nothing until there is one.
 #[map]
 pub(crate) static EDGES: HashMap<EdgeKey, Next> =
@@ -53,6 +55,30 @@ pub(crate) static VERDICTS: Array<Verdict> = Array::with_max_entries(1024, 0);
 pub(crate) static LABEL_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1024, 0);
 #[map]
 pub(crate) static DROP_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(64, 0);
+// What is remembered of flows: see `flow`.
+#[map]
+pub(crate) static FLOWS_V4: HashMap<TupleV4, FlowEntry> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub(crate) static FLOWS_V6: HashMap<TupleV6, FlowEntry> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub(crate) static OVERFLOW_V4: LruHashMap<TupleV4, FlowEntry> =
+    LruHashMap::with_max_entries(1024, 0);
+#[map]
+pub(crate) static OVERFLOW_V6: LruHashMap<TupleV6, FlowEntry> =
+    LruHashMap::with_max_entries(1024, 0);
+// Not zero from when there was no room on, until the agent sees that there is.
+#[map]
+pub(crate) static OVERFLOWED: Array<u32> = Array::with_max_entries(1, 0);
+// Flows for which there was no room.
+#[map]
+pub(crate) static OVERFLOW_COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+// Memory that a program uses while it runs.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PACKET: PerCpuArray<Parsed> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
 // What a staged policy has beside the tables, and what is counted of it: see `audit`.
 #[map]
 pub(crate) static STAGED_V4: LpmTrie<ClassKeyV4, [u32; 2]> =

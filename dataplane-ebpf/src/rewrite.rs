@@ -1,60 +1,122 @@
 //! What a verdict changes in a packet, with checksums kept right.
 
 use sunwire_dataplane_common::{
+    address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    headers::{ETHERNET_BYTES, Family, PROTOCOL_TCP, PROTOCOL_UDP, Parsed},
+    flow::{Direction, FlowEntry},
+    headers::{ETHERNET_BYTES, Family, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed},
     tables::{Copied, set},
     vxlan::fold_checksum,
 };
 
-use crate::frame::Skb;
+use crate::{flow, frame::Skb};
 
 const IPV4_CHECKSUM: usize = ETHERNET_BYTES + 10;
 const IPV4_SRC: usize = ETHERNET_BYTES + 12;
 const IPV4_DST: usize = ETHERNET_BYTES + 16;
+const IPV6_SRC: usize = ETHERNET_BYTES + 8;
+const IPV6_DST: usize = ETHERNET_BYTES + 24;
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
+const ICMPV6_CHECKSUM: usize = 2;
 
 /// `bpf_l4_csum_replace`: the field is part of the pseudo header.
 const BPF_F_PSEUDO_HDR: u64 = 1 << 4;
 /// `bpf_l4_csum_replace`: a zero checksum means none and stays none (UDP over IPv4).
 const BPF_F_MARK_MANGLED_0: u64 = 1 << 5;
 
-/// Rewrites the packet as one copy of the verdict asks.
+/// Rewrites the packet as one copy of the verdict asks; `parsed` says afterwards what it is now.
 ///
 /// A field that the packet does not have reads as zero, so writing zero to it changes nothing.
 ///
 /// # Errors
 /// [`DropReason::NotRewritable`] when the packet has no such field and the value is not zero.
-#[inline(always)]
-pub(crate) fn apply(skb: &mut Skb, parsed: &Parsed, copied: &Copied) -> Result<(), DropReason> {
+// A function of its own: it is called in two places, and most packets are not rewritten.
+#[inline(never)]
+pub(crate) fn apply(skb: &mut Skb, parsed: &mut Parsed, copied: &Copied) -> Result<(), DropReason> {
     let set = copied.set;
-    if set == 0 {
-        return Ok(());
-    }
     if set & set::ETH_SRC != 0 {
         skb.window_mut::<6>(6)?.set_mac::<0>(copied.eth_src);
     }
     if set & set::ETH_DST != 0 {
         skb.window_mut::<6>(0)?.set_mac::<0>(copied.eth_dst);
+        parsed.headers.eth_dst = copied.eth_dst;
     }
     if set & set::DSCP != 0 {
         dscp(skb, parsed.headers.family, copied.dscp)?;
     }
     if set & set::SRC_PORT != 0 {
         port(skb, parsed, 0, copied.src_port)?;
+        parsed.headers.src_port = copied.src_port;
     }
     if set & set::DST_PORT != 0 {
         port(skb, parsed, 2, copied.dst_port)?;
+        parsed.headers.dst_port = copied.dst_port;
     }
     if set & set::IP4_SRC != 0 {
-        address(skb, parsed, IPV4_SRC, copied.ip4_src)?;
+        address_v4(skb, parsed, IPV4_SRC, copied.ip4_src)?;
+        parsed.headers.src = v4_or(parsed, parsed.headers.src, copied.ip4_src);
     }
     if set & set::IP4_DST != 0 {
-        address(skb, parsed, IPV4_DST, copied.ip4_dst)?;
+        address_v4(skb, parsed, IPV4_DST, copied.ip4_dst)?;
+        parsed.headers.dst = v4_or(parsed, parsed.headers.dst, copied.ip4_dst);
+    }
+    if set & set::IP6_SRC != 0 {
+        address_v6(skb, parsed, IPV6_SRC, &copied.ip6_src)?;
+        parsed.headers.src = v6_or(parsed, parsed.headers.src, copied.ip6_src);
+    }
+    if set & set::IP6_DST != 0 {
+        address_v6(skb, parsed, IPV6_DST, &copied.ip6_dst)?;
+        parsed.headers.dst = v6_or(parsed, parsed.headers.dst, copied.ip6_dst);
     }
     Ok(())
+}
+
+/// Gives a packet that comes back for a translated flow the address and port that its receiver
+/// knows the other side by, and notes it in the flow that the receiver knows.
+///
+/// # Errors
+/// [`DropReason::Malformed`] when the packet ends before what is to be written.
+#[inline(never)]
+pub(crate) fn restore(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    network: u32,
+    alias: &FlowEntry,
+) -> Result<(), DropReason> {
+    if transport_checksum(parsed).is_some_and(|_| has_ports(parsed)) {
+        port(skb, parsed, 0, alias.original_port)?;
+        parsed.headers.src_port = alias.original_port;
+    }
+    match parsed.headers.family {
+        Family::V4 => address_v4(skb, parsed, IPV4_SRC, alias.original.0[0])?,
+        Family::V6 => address_v6(skb, parsed, IPV6_SRC, &alias.original)?,
+        Family::None => {}
+    }
+    parsed.headers.src = alias.original;
+    if !skb.is_traced()
+        && let Some(entry) = flow::find(network, &parsed.headers, Direction::Received)
+    {
+        flow::note_received(entry, &parsed.headers);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn v4_or(parsed: &Parsed, old: Address, word: u32) -> Address {
+    match parsed.headers.family {
+        Family::V4 => Address([word, 0, 0, 0]),
+        _ => old,
+    }
+}
+
+#[inline(always)]
+fn v6_or(parsed: &Parsed, old: Address, new: Address) -> Address {
+    match parsed.headers.family {
+        Family::V6 => new,
+        _ => old,
+    }
 }
 
 /// Writing to a field that is not there.
@@ -102,25 +164,31 @@ fn correct_ipv4_checksum(skb: &mut Skb, old: u16, new: u16) -> Result<(), DropRe
     Ok(())
 }
 
-/// Where the checksum of the transport header is, and how it is corrected.
+#[inline(always)]
+fn has_ports(parsed: &Parsed) -> bool {
+    matches!(parsed.headers.protocol, PROTOCOL_TCP | PROTOCOL_UDP)
+}
+
+/// Where the checksum of the transport header is that covers the addresses, and how it is
+/// corrected.
 #[inline(always)]
 fn transport_checksum(parsed: &Parsed) -> Option<(usize, u64)> {
-    match parsed.headers.protocol {
-        PROTOCOL_TCP => Some((parsed.transport as usize + TCP_CHECKSUM, 0)),
-        PROTOCOL_UDP => Some((
-            parsed.transport as usize + UDP_CHECKSUM,
-            BPF_F_MARK_MANGLED_0,
-        )),
+    let transport = parsed.transport_offset();
+    match (parsed.headers.protocol, parsed.headers.family) {
+        (PROTOCOL_TCP, _) => Some((transport + TCP_CHECKSUM, 0)),
+        (PROTOCOL_UDP, _) => Some((transport + UDP_CHECKSUM, BPF_F_MARK_MANGLED_0)),
+        // RFC 4443, 2.3; ICMP of IPv4 covers no addresses.
+        (PROTOCOL_ICMPV6, Family::V6) => Some((transport + ICMPV6_CHECKSUM, 0)),
         _ => None,
     }
 }
 
 #[inline(always)]
 fn port(skb: &mut Skb, parsed: &Parsed, offset: usize, port: u16) -> Result<(), DropReason> {
-    let Some((checksum, flags)) = transport_checksum(parsed) else {
+    let Some((checksum, flags)) = transport_checksum(parsed).filter(|_| has_ports(parsed)) else {
         return absent(u32::from(port));
     };
-    let offset = parsed.transport as usize + offset;
+    let offset = parsed.transport_offset() + offset;
     let old = skb
         .window::<2>(offset)
         .ok_or(DropReason::Malformed)?
@@ -132,7 +200,7 @@ fn port(skb: &mut Skb, parsed: &Parsed, offset: usize, port: u16) -> Result<(), 
 }
 
 #[inline(always)]
-fn address(skb: &mut Skb, parsed: &Parsed, offset: usize, new: u32) -> Result<(), DropReason> {
+fn address_v4(skb: &mut Skb, parsed: &Parsed, offset: usize, new: u32) -> Result<(), DropReason> {
     if parsed.headers.family != Family::V4 {
         return absent(new);
     }
@@ -147,4 +215,28 @@ fn address(skb: &mut Skb, parsed: &Parsed, offset: usize, new: u32) -> Result<()
     let (old, new) = (u32::from_be(old), u32::from_be(new));
     correct_ipv4_checksum(skb, (old >> 16) as u16, (new >> 16) as u16)?;
     correct_ipv4_checksum(skb, old as u16, new as u16)
+}
+
+#[inline(always)]
+fn address_v6(
+    skb: &mut Skb,
+    parsed: &Parsed,
+    offset: usize,
+    new: &Address,
+) -> Result<(), DropReason> {
+    if parsed.headers.family != Family::V6 {
+        return absent(new.0[0] | new.0[1] | new.0[2] | new.0[3]);
+    }
+    for (index, new) in new.0.into_iter().enumerate() {
+        let offset = offset + index * 4;
+        let old = skb
+            .window::<4>(offset)
+            .ok_or(DropReason::Malformed)?
+            .word::<0>();
+        if let Some((checksum, flags)) = transport_checksum(parsed) {
+            skb.correct_transport_checksum(checksum, old, new, flags | BPF_F_PSEUDO_HDR | 4)?;
+        }
+        skb.window_mut::<4>(offset)?.set_word::<0>(new);
+    }
+    Ok(())
 }

@@ -4,10 +4,7 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::PeerEntry,
-    vxlan::{
-        self, IPV4_OFFSET, OUTER_BYTES, SOURCE_PORT_BASE, SOURCE_PORT_MASK, UDP_OFFSET,
-        VXLAN_OFFSET, Vxlan, fold_checksum,
-    },
+    vxlan::{self, IPV4_OFFSET, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan, fold_checksum},
 };
 
 use crate::{
@@ -46,13 +43,25 @@ impl Ethernet {
     }
 }
 
-/// Wraps the packet for a node and sends it out of the underlay device.
+/// The outer source port of a packet, in network order.
 #[inline(always)]
-pub(crate) fn encapsulate(skb: &mut Skb, node: u32, network: u32) -> Result<i32, DropReason> {
+pub(crate) fn source_port(skb: &Skb) -> u16 {
+    (vxlan::SOURCE_PORT_BASE | (skb.hash() & vxlan::SOURCE_PORT_MASK) as u16).to_be()
+}
+
+/// Wraps the packet for a node and sends it out of the underlay device.
+///
+/// The inner flow spreads over the underlay's paths by the outer source port (RFC 7348, 5), in
+/// network order.
+#[inline(always)]
+pub(crate) fn encapsulate(
+    skb: &mut Skb,
+    node: u32,
+    network: u32,
+    port: u16,
+) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node)?;
-    // The inner flow spreads over the underlay's paths by the outer source port (RFC 7348, 5).
-    let port = SOURCE_PORT_BASE | (skb.hash() & SOURCE_PORT_MASK) as u16;
     let inner = Ethernet::read(skb, 0)?;
     skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
     skb.flag(note::OUTER);
@@ -61,7 +70,7 @@ pub(crate) fn encapsulate(skb: &mut Skb, node: u32, network: u32) -> Result<i32,
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
     write_until_udp(&mut outer, peer, length);
     let udp_bytes = (length - UDP_OFFSET as u32) as u16;
-    outer.set_half::<UDP_OFFSET>(port.to_be());
+    outer.set_half::<UDP_OFFSET>(port);
     outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
     outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
     // No checksum: the inner packet has its own (RFC 7348, 5).

@@ -5,19 +5,17 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::{AddressKey, LocationEntry},
+    flow::{Direction, has_flow},
     headers::{ETHER_IPV4, ETHERNET_BYTES, Family, Headers, PROTOCOL_UDP},
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
 };
 
 use crate::{
-    Handled, deliver,
-    frame::{Skb, note},
-    maps::{CONTROL, NETWORKS, PEER_ADDRESSES},
+    Handled, deliver, flow,
+    frame::{self, Skb, note},
+    maps::{CONTROL, NETWORKS, PEER_ADDRESSES, PEERS},
     tunnel,
 };
-
-/// Bytes that hold the outer headers and every inner header this program reads.
-const HEADER_BYTES: u32 = OUTER_BYTES as u32 + 62;
 
 /// A packet that comes in on the underlay device.
 #[inline(always)]
@@ -25,7 +23,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if skb.protocol() != ETHER_IPV4 {
         return Ok(Handled::Pass);
     }
-    skb.ensure_linear(HEADER_BYTES);
+    skb.ensure_headers(0);
     let Some(ip) = skb.window::<20>(IPV4_OFFSET) else {
         return Ok(Handled::Pass);
     };
@@ -49,38 +47,42 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if u16::from_be(udp.half::<2>()) != vxlan::PORT {
         return Ok(Handled::Pass);
     }
+    skb.ensure_headers(OUTER_BYTES);
     let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
     skb.set_note::<{ note::NETWORK }>(header.vni);
 
-    let address = Address([source, 0, 0, 0]);
-    // SAFETY: values are plain numbers, replaced whole.
-    let peer = *unsafe { PEER_ADDRESSES.get(address) }.ok_or(DropReason::UnknownPeer)?;
-    // SAFETY: a network is replaced whole and freed only after a grace period.
-    let network = unsafe { NETWORKS.get(header.vni) }.ok_or(DropReason::UnknownNetwork)?;
-    let inner = Headers::parse(&skb.view(OUTER_BYTES))
-        .map_err(|_| DropReason::Malformed)?
-        .headers;
-
-    // The entry node decided and put the destination's MAC address; deliver to whom it says, even
-    // where a policy sends a packet to another endpoint than the owner of its address.
-    let number =
-        deliver::owner(&AddressKey::mac(header.vni, inner.eth_dst)).ok_or(DropReason::NotHere)?;
-    skb.set_note::<{ note::DESTINATION }>(number);
-    let location = deliver::location(number, header.vni).ok_or(DropReason::NotHere)?;
-    check_source(&inner, header, peer, location)?;
-
+    let inner = frame::parsed().ok_or(DropReason::BadTables)?;
+    *inner = Headers::parse(&skb.view(OUTER_BYTES)).map_err(|_| DropReason::Malformed)?;
+    let known = known(&inner.headers, header, source);
+    let (from, to) = match &known {
+        Some(flow) => (flow.remote, flow.local),
+        None => {
+            let found = identify(&inner.headers, header.vni, header.hops, source);
+            let (from, to) = (found as u32, (found >> 32) as u32);
+            if to == 0 {
+                return Err(unidentified(from));
+            }
+            (from, to)
+        }
+    };
+    skb.set_note::<{ note::DESTINATION }>(to);
+    let location = deliver::location(to, header.vni).ok_or(DropReason::NotHere)?;
     if location.ifindex != 0 {
         let bytes = skb.len() - (OUTER_BYTES + ETHERNET_BYTES) as u32;
-        if skb.gso_size() == 0 && bytes > network.mtu {
+        if skb.gso_size() == 0 && bytes > location.mtu {
             // redirect_peer would drop it without a word.
             return Err(DropReason::TooBig);
         }
-        tunnel::decapsulate(skb, inner.family == Family::V6)?;
+        tunnel::decapsulate(skb, inner.headers.family == Family::V6)?;
+        match known {
+            Some(flow) => deliver::receive_in(skb, inner, header.vni, flow)?,
+            None => deliver::receive(skb, inner, header.vni, to, from)?,
+        }
         return Ok(Handled::Redirect(deliver::to_device(
             skb,
-            inner.family,
-            location.ifindex,
+            inner.headers.family,
+            location,
         )));
     }
     let node = next_home(location, control.node, header.hops)?;
@@ -98,36 +100,79 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     .map(Handled::Redirect)
 }
 
-/// The inner source lives at the peer (or is moving to or from it), or the peer forwards for a
-/// destination that lived there.
+/// The flow of a packet, if what an earlier one has shown of who sends to whom still holds: the
+/// source lives at the node that the packet comes from, and the destination here.
 #[inline(always)]
-fn check_source(
-    inner: &Headers,
-    header: Vxlan,
-    peer: u32,
-    destination: &LocationEntry,
-) -> Result<(), DropReason> {
-    if header.hops > 0 && lives_at(destination, peer) {
-        return Ok(());
+fn known(inner: &Headers, header: Vxlan, address: u32) -> Option<flow::Entry> {
+    if !has_flow(inner) || header.hops != 0 {
+        return None;
     }
-    let by_address = match inner.family {
-        Family::None => None,
-        family => deliver::owner(&AddressKey {
-            network: header.vni,
-            family: family as u32,
-            address: inner.src,
-        }),
-    };
-    // A policy may rewrite the source address to one that nobody owns; the MAC address is left.
-    let number = match by_address {
+    let flow = flow::find(header.vni, inner, Direction::Received)?;
+    let from = deliver::location(flow.remote, header.vni)?;
+    let peer = PEERS.get(from.node)?;
+    let to = deliver::location(flow.local, header.vni)?;
+    let holds = peer.address == address
+        && from.mac == inner.eth_src
+        && to.ifindex != 0
+        && to.mac == inner.eth_dst;
+    holds.then_some(flow)
+}
+
+/// Finds out who sends to whom: their numbers, the destination's in the upper half. With an upper
+/// half of zero, the lower one is the number of a drop reason.
+#[inline(never)]
+fn identify(inner: &Headers, vni: u32, hops: u8, address: u32) -> u64 {
+    match look_up(inner, vni, hops, address) {
+        Ok((from, to)) => u64::from(to) << 32 | u64::from(from),
+        Err(reason) => u64::from(reason as u32),
+    }
+}
+
+/// The reasons that [`identify`] gives.
+#[inline(always)]
+fn unidentified(code: u32) -> DropReason {
+    match code {
+        code if code == DropReason::UnknownPeer as u32 => DropReason::UnknownPeer,
+        code if code == DropReason::UnknownNetwork as u32 => DropReason::UnknownNetwork,
+        code if code == DropReason::NotHere as u32 => DropReason::NotHere,
+        _ => DropReason::SourceNotThere,
+    }
+}
+
+#[inline(always)]
+fn look_up(inner: &Headers, vni: u32, hops: u8, address: u32) -> Result<(u32, u32), DropReason> {
+    let address = Address([address, 0, 0, 0]);
+    // SAFETY: values are plain numbers, replaced whole.
+    let peer = *unsafe { PEER_ADDRESSES.get(address) }.ok_or(DropReason::UnknownPeer)?;
+    // SAFETY: a network is replaced whole and freed only after a grace period.
+    unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
+    // The entry node decided and put the destination's MAC address; deliver to whom it says, even
+    // where a policy sends a packet to another endpoint than the owner of its address.
+    let to = deliver::owner(&AddressKey::mac(vni, inner.eth_dst)).ok_or(DropReason::NotHere)?;
+    let location = deliver::location(to, vni).ok_or(DropReason::NotHere)?;
+    let from = source(inner, vni);
+    // The inner source lives at the peer (or is moving to or from it), or the peer forwards for a
+    // destination that lived there.
+    let lives_there = from
+        .and_then(|from| deliver::location(from, vni))
+        .is_some_and(|source| lives_at(source, peer));
+    if lives_there || (hops > 0 && lives_at(location, peer)) {
+        Ok((from.unwrap_or(0), to))
+    } else {
+        Err(DropReason::SourceNotThere)
+    }
+}
+
+/// Number of the endpoint that sent a packet.
+#[inline(always)]
+fn source(inner: &Headers, vni: u32) -> Option<u32> {
+    let owner =
+        deliver::by_address(inner.family, inner.src, vni).and_then(|key| deliver::owner(&key));
+    match owner {
         Some(number) => Some(number),
-        None => deliver::owner(&AddressKey::mac(header.vni, inner.eth_src)),
-    };
-    number
-        .and_then(|number| deliver::location(number, header.vni))
-        .filter(|source| lives_at(source, peer))
-        .map(|_| ())
-        .ok_or(DropReason::SourceNotThere)
+        // A policy may rewrite the source address to one that nobody owns; the MAC address is left.
+        None => deliver::owner(&AddressKey::mac(vni, inner.eth_src)),
+    }
 }
 
 #[inline(always)]

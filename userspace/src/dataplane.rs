@@ -303,7 +303,7 @@ impl Dataplane {
             };
             self.maps
                 .locations
-                .set(*number, location_entry(endpoint, ifindex))?;
+                .set(*number, location_entry(desired, endpoint, ifindex))?;
             for key in owner_keys(endpoint) {
                 self.maps.owners.set(key, *number)?;
             }
@@ -362,7 +362,7 @@ impl Dataplane {
         }
         self.maps
             .locations
-            .set(number, location_entry(endpoint, device.ifindex))?;
+            .set(number, location_entry(desired, endpoint, device.ifindex))?;
         Ok(())
     }
 
@@ -473,7 +473,7 @@ fn expected(endpoint: &Endpoint, own: u32) -> bool {
     endpoint.node == own || (endpoint.moving && endpoint.other == own)
 }
 
-fn location_entry(endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
+fn location_entry(desired: &Desired, endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
     LocationEntry {
         network: endpoint.vni,
         node: endpoint.node,
@@ -481,6 +481,12 @@ fn location_entry(endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
         ifindex,
         epoch: endpoint.epoch,
         mac: endpoint.mac,
+        // A network that was not sent: its endpoints are not attached either.
+        mtu: desired
+            .networks
+            .get(&endpoint.vni)
+            .map_or(0, |network| network.mtu),
+        flags: 0,
     }
 }
 
@@ -514,6 +520,7 @@ fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Optio
     );
     Some(PeerEntry {
         ifindex: route.ifindex,
+        address: u32::from_ne_bytes(address.octets()),
         checksum,
         template,
     })

@@ -12,7 +12,7 @@ use sunwire_dataplane_common::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
         LocationEntry, NetworkEntry, PeerEntry, id_kind,
     },
-    tables::{EdgeKey, Next, RootKey, Verdict},
+    tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
 
 use crate::{
@@ -44,6 +44,10 @@ pub struct Capacity {
     pub audited: u32,
     /// Bytes of the buffer for what is asked of the node: a power of 2, and a multiple of 4096.
     pub punt_bytes: u32,
+    /// Flows that are remembered, per address family.
+    pub flows: u32,
+    /// Flows that are remembered while there is no room, per address family.
+    pub overflow: u32,
 }
 
 impl Default for Capacity {
@@ -59,13 +63,15 @@ impl Default for Capacity {
             labels: capacity::LABELS,
             audited: capacity::AUDITED,
             punt_bytes: 1 << 20,
+            flows: capacity::FLOWS,
+            overflow: capacity::OVERFLOW,
         }
     }
 }
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 21] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 25] {
         [
             ("ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
@@ -84,6 +90,10 @@ impl Capacity {
             ("AUDIT", self.audited),
             ("PUNTS", self.punt_bytes),
             ("PUNT_BUCKETS", self.endpoints),
+            ("FLOWS_V4", self.flows),
+            ("FLOWS_V6", self.flows),
+            ("OVERFLOW_V4", self.overflow),
+            ("OVERFLOW_V6", self.overflow),
             ("EDGES", self.edges),
             ("NODES", self.table_nodes),
             ("VERDICTS", self.verdicts),
@@ -113,7 +123,7 @@ pub(crate) struct Maps {
     pub(crate) classes_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
     pub(crate) staged_v4: LpmShadow<ClassKeyV4, [u32; 2]>,
     pub(crate) staged_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
-    pub(crate) roots: HashShadow<RootKey, Next>,
+    pub(crate) roots: HashShadow<RootKey, RootEntry>,
     pub(crate) staged_roots: HashShadow<RootKey, StagedRoot>,
     pub(crate) edges: HashShadow<EdgeKey, Next>,
     pub(crate) nodes: ArrayShadow<Next>,

@@ -9,7 +9,8 @@ use sunwire_dataplane_common::{
         LocationEntry, NetworkEntry, PeerEntry,
     },
     event::{EventLosses, EventSettings},
-    tables::{EdgeKey, Next, RootKey, Verdict},
+    flow::{FlowEntry, TupleV4, TupleV6},
+    tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
 
 /// A value in its kernel layout.
@@ -30,6 +31,7 @@ macro_rules! pod {
 
 pod!(
     u32,
+    u64,
     [u32; 2],
     Address,
     AddressKey,
@@ -42,13 +44,17 @@ pod!(
     EndpointEntry,
     EventLosses,
     EventSettings,
+    FlowEntry,
     IdKey,
     LabelKey,
     LocationEntry,
     NetworkEntry,
     Next,
     PeerEntry,
+    RootEntry,
     RootKey,
     StagedRoot,
+    TupleV4,
+    TupleV6,
     Verdict,
 );

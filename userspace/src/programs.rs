@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v2";
+const LAYOUT: &str = "v3";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -333,7 +333,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 30] = [
+const MAP_NAMES: [&str; 39] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -349,6 +349,15 @@ const MAP_NAMES: [&str; 30] = [
     "STAGED_ROOTS",
     "AUDIT",
     "EDGES",
+    "FLOWS_V4",
+    "FLOWS_V6",
+    "OVERFLOW_V4",
+    "OVERFLOW_V6",
+    "OVERFLOWED",
+    "OVERFLOW_COUNTER",
+    "SCRATCH",
+    "PACKET",
+    "QUESTION",
     "NODES",
     "VERDICTS",
     "LABEL_COUNTERS",

@@ -103,8 +103,13 @@ fn is_delivered(node: &mut TestNode, port: u16) -> bool {
         assert_eq!(fate.out, [(RECEIVER.to_owned(), frame)]);
         return true;
     }
+    // The first of the two may belong to a flow that the policy before let through.
+    let by_policy = |drops: &BTreeMap<DropReason, u64>| {
+        *drops == BTreeMap::from([(DropReason::Policy, 1)])
+            || *drops == BTreeMap::from([(DropReason::Revoked, 1)])
+    };
+    assert!(by_policy(&ran.fate.drops), "{:?}", ran.fate.drops);
     assert_eq!(fate.drops, BTreeMap::from([(DropReason::Policy, 1)]));
-    assert_eq!(ran.fate.drops, fate.drops);
     assert_eq!(fate.out, []);
     false
 }
@@ -154,6 +159,8 @@ fn nothing_of_a_policy_stays_after_the_next() {
         labels: 4,
         audited: 8,
         punt_bytes: 4096,
+        flows: 256,
+        overflow: 64,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_policy_stays", 2, capacity) else {
         return;
@@ -287,6 +294,8 @@ fn a_policy_that_does_not_fit_is_refused_and_the_old_one_decides() {
         labels: 64,
         audited: 64,
         punt_bytes: 4096,
+        flows: 256,
+        overflow: 64,
     };
     // Seven nodes in a row, eight leaves with labels and prefixes of their own.
     let large = |desired: &mut Desired| {
@@ -397,7 +406,7 @@ fn tables_that_make_no_sense_are_refused_and_the_old_ones_decide() {
 
 /// Numbers of the tables as the kernel has them.
 fn edges(node: &TestNode) -> BTreeMap<EdgeKey, Next> {
-    let map = MapData::from_pin(node.pins().join("maps-v2/EDGES")).unwrap();
+    let map = MapData::from_pin(node.pins().join("maps-v3/EDGES")).unwrap();
     let map = HashMap::<_, Pod<EdgeKey>, Pod<Next>>::try_from(Map::HashMap(map)).unwrap();
     map.iter()
         .map(|entry| entry.unwrap())

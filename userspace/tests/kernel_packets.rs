@@ -34,6 +34,11 @@ const UNREACHABLE: &[(DropReason, &str)] = &[
         "what_finds_the_buffer_full_is_counted",
     ),
     (DropReason::PuntMalformed, "the agent counts it"),
+    (DropReason::Revoked, "takes two policies: see kernel_flows"),
+    (
+        DropReason::TranslationTaken,
+        "takes two flows: see kernel_flows",
+    ),
 ];
 
 #[test]

@@ -354,6 +354,8 @@ fn nothing_of_a_candidate_stays_after_the_next_and_networks_count_apart() {
         labels: 12,
         audited: 12,
         punt_bytes: 4096,
+        flows: 256,
+        overflow: 64,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_candidate_stays", 4, capacity) else {
         return;
@@ -415,6 +417,8 @@ fn pairs_beyond_the_capacity_are_counted_together() {
         // Two of them are for what cannot be counted apart.
         audited: 4,
         punt_bytes: 4096,
+        flows: 256,
+        overflow: 64,
         ..Capacity::default()
     };
     let Some(mut node) = TestNode::new("pairs_beyond_the_capacity", 2, capacity) else {
@@ -473,6 +477,8 @@ fn a_candidate_that_does_not_fit_is_refused_alone_and_makes_way_for_a_policy_in_
         labels: 64,
         audited: 64,
         punt_bytes: 4096,
+        flows: 256,
+        overflow: 64,
     };
     let cases = [
         (

@@ -210,5 +210,8 @@ const fn policy_field(field: TableField) -> (Field, u32) {
         TableField::EthSrcLow => (Field::EthSource, 0),
         TableField::EthDstHigh => (Field::EthDestination, 32),
         TableField::EthDstLow => (Field::EthDestination, 0),
+        TableField::Connection => (Field::Connection, 0),
+        TableField::Token => (Field::Token, 0),
+        TableField::Bucket => (Field::Bucket, 0),
     }
 }

@@ -247,13 +247,13 @@ impl FlowMap {
         let generation = control.generation.wrapping_add(1);
         for (vni, program) in &coming.programs {
             if let Some(root) = program.root {
-                let next = self.pointer(maps, desired, *vni, root)?;
+                let root = self.root(maps, desired, *vni, root)?;
                 maps.roots.set(
                     RootKey {
                         network: *vni,
                         generation,
                     },
-                    next,
+                    root,
                 )?;
             }
         }

@@ -95,7 +95,7 @@ impl FlowMap {
             let Some(root) = program.root else { continue };
             let staged = StagedRoot {
                 revision: program.revision,
-                root: self.pointer(maps, desired, *vni, root)?,
+                root: self.root(maps, desired, *vni, root)?,
                 padding: 0,
             };
             let key = RootKey {

@@ -1,7 +1,7 @@
 //! Nodes, edges and verdicts into the kernel, beside what is there: nothing that a root reaches is
 //! touched.
 
-use sunwire_dataplane_common::tables::{EdgeKey, KIND_NODE, MAX_COPIES, Next, Verdict};
+use sunwire_dataplane_common::tables::{EdgeKey, KIND_NODE, MAX_COPIES, Next, RootEntry, Verdict};
 
 use super::{FlowMap, InstallError, Installed, labels, reach::of_network};
 use crate::{
@@ -131,6 +131,21 @@ impl FlowMap {
         Ok(())
     }
 
+    /// The root of a network's policy.
+    pub(super) fn root(
+        &mut self,
+        maps: &mut Maps,
+        desired: &Desired,
+        vni: u32,
+        root: Digest,
+    ) -> Result<RootEntry, InstallError> {
+        Ok(RootEntry {
+            next: self.pointer(maps, desired, vni, root)?,
+            bucket: 0,
+            limit: 0,
+        })
+    }
+
     /// The pointer to a node or leaf.
     pub(super) fn pointer(
         &mut self,
@@ -142,16 +157,19 @@ impl FlowMap {
         let scoped = of_network(vni, digest);
         let number = self.tables.number(&mut maps.ids, scoped)?;
         match desired.table_nodes.get(&digest) {
-            Some(node) => Ok(Next {
-                node: number,
-                default: self
-                    .tables
-                    .number(&mut maps.ids, of_network(vni, node.default))?,
-                field: node.field as u8,
-                shift: node.shift,
-                width: node.width,
-                kind: KIND_NODE,
-            }),
+            Some(node) => {
+                let (field, shift) = node.field.place();
+                Ok(Next {
+                    node: number,
+                    default: self
+                        .tables
+                        .number(&mut maps.ids, of_network(vni, node.default))?,
+                    field,
+                    shift: node.shift + shift,
+                    width: node.width,
+                    kind: KIND_NODE,
+                })
+            }
             None => Ok(Next::leaf(self.verdicts.number(&mut maps.ids, scoped)?)),
         }
     }

@@ -100,7 +100,7 @@ fn table_node(node: wire::TableNode) -> Result<(Digest, TableNode), BadMessage> 
     };
     let field = u8::try_from(node.field)
         .ok()
-        .and_then(Field::from_slot)
+        .and_then(Field::from_number)
         .ok_or(bad("field"))?;
     if node.shift > 31 || !(1..=32).contains(&node.width) {
         return Err(bad("shift or width"));

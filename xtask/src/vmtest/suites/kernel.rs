@@ -57,7 +57,10 @@ impl Programs {
         let mut script = String::from("modprobe -a veth vxlan bridge tun sch_ingress cls_bpf\n");
         for path in &self.paths {
             let filter = filter.map(quoted_text).unwrap_or_default();
-            script.push_str(&format!("run {} --show-output --color=never {filter}\n", quoted(path)?));
+            script.push_str(&format!(
+                "run {} --show-output --color=never {filter}\n",
+                quoted(path)?
+            ));
         }
         Ok(script)
     }

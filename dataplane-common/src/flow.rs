@@ -1,0 +1,445 @@
+//! One entry per flow: what is known of a connection and the verdict on its packets, together.
+//!
+//! A flow belongs to an endpoint. Its key is oriented to that endpoint, so one entry serves both
+//! directions on a node, and goes with the endpoint when it moves:
+//!
+//! ```text
+//! local endpoint --sent-->      generation, verdict, location: how its packets are decided
+//!                <--received--  remote: who sends, and lives where the tunnel says
+//! ```
+//!
+//! The verdict is a memory of the policy's, never a decision of its own: it holds for packets that
+//! agree with it in the generation and in every field that the policy looked at
+//! ([`FlowEntry::mask`]), and everything else is decided anew. What is *not* a memory is `received`:
+//! that a packet of the other side was delivered makes the endpoint's own packets replies.
+
+use crate::{
+    address::Address,
+    flow_key::Connection,
+    headers::{Family, Headers, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP},
+    tables::Reads,
+};
+
+/// Key of an IPv4 flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct TupleV4 {
+    /// VXLAN network identifier in the upper 24 bits, IP protocol in the lower 8.
+    pub network_protocol: u32,
+    /// Address of the local endpoint, memory order.
+    pub local: u32,
+    /// Address of the other side, memory order.
+    pub remote: u32,
+    /// Port of the local endpoint in the upper 16 bits, of the other side in the lower; of an ICMP
+    /// echo, its identifier in both.
+    pub ports: u32,
+}
+
+/// Key of an IPv6 flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct TupleV6 {
+    /// As in [`TupleV4`].
+    pub network_protocol: u32,
+    /// As in [`TupleV4`].
+    pub ports: u32,
+    /// Address of the local endpoint.
+    pub local: Address,
+    /// Address of the other side.
+    pub remote: Address,
+}
+
+/// Which of a packet's two ends is the local endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Its source: the endpoint sent it.
+    Sent,
+    /// Its destination: it is delivered to the endpoint.
+    Received,
+}
+
+/// Bits of [`FlowEntry::sent`] and [`FlowEntry::received`].
+pub mod seen {
+    /// A packet was let through in this direction.
+    pub const PACKET: u8 = 1 << 0;
+    /// A TCP SYN.
+    pub const SYN: u8 = 1 << 1;
+    /// A TCP FIN.
+    pub const FIN: u8 = 1 << 2;
+    /// A TCP RST.
+    pub const RST: u8 = 1 << 3;
+}
+
+/// What an entry is: [`FlowEntry::kind`].
+pub mod kind {
+    /// A flow as the endpoint knows it.
+    pub const FLOW: u8 = 0;
+    /// A flow as the other side knows it whose packets the policy rewrote: what comes back gets the
+    /// address and port of `original` again before it is delivered.
+    pub const ALIAS: u8 = 1;
+}
+
+/// How the copies of a verdict are made: [`FlowEntry::shape`].
+pub mod shape {
+    /// By the verdict, field by field.
+    pub const WHOLE: u8 = 0;
+    /// One copy, as it is.
+    pub const PLAIN: u8 = 1;
+}
+
+/// A flow of a local endpoint; zeroed means none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct FlowEntry {
+    /// Generation of the verdict; zero when there is none.
+    pub generation: u32,
+    /// [`signature`] of the packet that was decided.
+    pub signature: u32,
+    /// Bits of the signature that the policy looked at.
+    pub mask: u32,
+    /// Slot in `VERDICTS`.
+    pub verdict: u32,
+    /// Slot of the verdict's label.
+    pub label: u32,
+    /// Number of the endpoint that the first copy goes to; zero when each packet finds it anew.
+    pub location: u32,
+    /// Number of the local endpoint.
+    pub local: u32,
+    /// Number of the endpoint whose packets come in; zero when each packet finds it anew.
+    pub remote: u32,
+    /// Jiffies when a packet was last seen; old by up to [`SEEN_EVERY`].
+    pub seen: u32,
+    /// Outer source port, network order.
+    pub tunnel_port: u16,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// One of [`shape`].
+    pub shape: u8,
+    /// What the local endpoint has sent, bits of [`seen`].
+    pub sent: u8,
+    /// What was delivered to it, bits of [`seen`].
+    pub received: u8,
+    /// For an alias, the port that the endpoint knows the other side by, host order.
+    pub original_port: u16,
+    /// For an alias, the address that the endpoint knows the other side by.
+    pub original: Address,
+    /// Value of the `balance` bucket that was decided by: later packets keep it.
+    pub bucket: u32,
+}
+
+const _: () = assert!(size_of::<TupleV4>() == 16);
+const _: () = assert!(size_of::<TupleV6>() == 40);
+const _: () = assert!(size_of::<FlowEntry>() == 64);
+
+/// Jiffies between two writes of [`FlowEntry::seen`]: a line that is only read is shared by CPUs.
+pub const SEEN_EVERY: u32 = 64;
+
+/// TCP flags (RFC 9293, 3.1).
+pub mod tcp {
+    /// No more data.
+    pub const FIN: u8 = 1 << 0;
+    /// Begins a connection.
+    pub const SYN: u8 = 1 << 1;
+    /// Ends it at once.
+    pub const RST: u8 = 1 << 2;
+    /// Acknowledges.
+    pub const ACK: u8 = 1 << 4;
+    /// The flags that move a connection from one state to another.
+    pub const STATE: u8 = FIN | SYN | RST;
+}
+
+/// What the local end of a packet is called by.
+#[inline(always)]
+fn ports(headers: &Headers, direction: Direction) -> u32 {
+    let (src, dst) = match headers.protocol {
+        PROTOCOL_ICMP | PROTOCOL_ICMPV6 => (headers.icmp_id, headers.icmp_id),
+        _ => (headers.src_port, headers.dst_port),
+    };
+    match direction {
+        Direction::Sent => u32::from(src) << 16 | u32::from(dst),
+        Direction::Received => u32::from(dst) << 16 | u32::from(src),
+    }
+}
+
+impl TupleV4 {
+    /// The key of an IPv4 packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(network: u32, headers: &Headers, direction: Direction) -> Self {
+        let (src, dst) = (headers.src.0[0], headers.dst.0[0]);
+        let (local, remote) = match direction {
+            Direction::Sent => (src, dst),
+            Direction::Received => (dst, src),
+        };
+        TupleV4 {
+            network_protocol: network << 8 | u32::from(headers.protocol),
+            local,
+            remote,
+            ports: ports(headers, direction),
+        }
+    }
+}
+
+impl TupleV6 {
+    /// The key of an IPv6 packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(network: u32, headers: &Headers, direction: Direction) -> Self {
+        let (local, remote) = match direction {
+            Direction::Sent => (headers.src, headers.dst),
+            Direction::Received => (headers.dst, headers.src),
+        };
+        TupleV6 {
+            network_protocol: network << 8 | u32::from(headers.protocol),
+            ports: ports(headers, direction),
+            local,
+            remote,
+        }
+    }
+}
+
+/// Whether packets with these headers are told apart into flows: ICMP only when it is an echo,
+/// whose identifier stands for the ports.
+#[inline(always)]
+#[must_use]
+pub fn has_flow(headers: &Headers) -> bool {
+    match (headers.family, headers.protocol) {
+        (Family::None, _) => false,
+        (Family::V4, PROTOCOL_ICMP) => matches!(headers.icmp_type, 0 | 8),
+        (Family::V6, PROTOCOL_ICMPV6) => matches!(headers.icmp_type, 128 | 129),
+        _ => true,
+    }
+}
+
+/// Bits of a [`signature`].
+pub mod sign {
+    /// DSCP.
+    pub const DSCP: u32 = 0x3f;
+    /// ICMP type.
+    pub const ICMP_TYPE: u32 = 0xff << 8;
+    /// ICMP code.
+    pub const ICMP_CODE: u32 = 0xff << 16;
+    /// State of the connection.
+    pub const CONNECTION: u32 = 0x3 << 24;
+    /// How far the state is shifted.
+    pub const CONNECTION_SHIFT: u32 = 24;
+}
+
+/// What a policy may look at in a packet of a flow beside the flow's key.
+#[inline(always)]
+#[must_use]
+pub fn signature(headers: &Headers, connection: Connection) -> u32 {
+    u32::from(headers.dscp)
+        | u32::from(headers.icmp_type) << 8
+        | u32::from(headers.icmp_code) << 16
+        | (connection as u32) << sign::CONNECTION_SHIFT
+}
+
+/// The bits of the signature that a walk looked at, or `None` when it looked at something that is in
+/// neither the flow's key nor the signature: then the verdict holds for that packet alone.
+///
+/// The source MAC address is the endpoint's own.
+#[inline(always)]
+#[must_use]
+pub fn mask(reads: Reads) -> Option<u32> {
+    if reads.0 & (Reads::ETH_DST | Reads::TOKEN) != 0 {
+        return None;
+    }
+    let mut mask = 0;
+    if reads.0 & Reads::DSCP != 0 {
+        mask |= sign::DSCP;
+    }
+    if reads.0 & Reads::ICMP_TYPE != 0 {
+        mask |= sign::ICMP_TYPE;
+    }
+    if reads.0 & Reads::ICMP_CODE != 0 {
+        mask |= sign::ICMP_CODE;
+    }
+    if reads.0 & Reads::CONNECTION != 0 {
+        mask |= sign::CONNECTION;
+    }
+    Some(mask)
+}
+
+/// The bits of [`seen`] that a packet stands for.
+#[inline(always)]
+#[must_use]
+pub fn events(headers: &Headers) -> u8 {
+    if headers.protocol != PROTOCOL_TCP || headers.tcp_flags & tcp::STATE == 0 {
+        return seen::PACKET;
+    }
+    let flags = headers.tcp_flags;
+    let mut events = seen::PACKET;
+    if flags & tcp::SYN != 0 {
+        events |= seen::SYN;
+    }
+    if flags & tcp::FIN != 0 {
+        events |= seen::FIN;
+    }
+    if flags & tcp::RST != 0 {
+        events |= seen::RST;
+    }
+    events
+}
+
+/// Whether a packet begins a connection: a SYN that acknowledges nothing.
+#[inline(always)]
+#[must_use]
+pub fn begins(headers: &Headers) -> bool {
+    headers.protocol == PROTOCOL_TCP && headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
+/// How far a flow has come, which says how long it is kept when nothing is heard of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Packets went one way only.
+    OneWay,
+    /// Both ways.
+    Established,
+    /// A TCP connection that one side has ended.
+    Closing,
+    /// A TCP connection that both sides have ended, or one at once.
+    Closed,
+}
+
+impl FlowEntry {
+    /// The state of the connection that a packet of the local endpoint belongs to.
+    #[inline(always)]
+    #[must_use]
+    pub fn connection(&self, headers: &Headers) -> Connection {
+        if self.received & seen::PACKET != 0 && !self.begins_anew(headers) {
+            Connection::Established
+        } else {
+            Connection::New
+        }
+    }
+
+    /// Whether a packet begins a connection with the ports of one that is over.
+    #[inline(always)]
+    #[must_use]
+    pub fn begins_anew(&self, headers: &Headers) -> bool {
+        begins(headers) && self.is_closed()
+    }
+
+    /// Whether a TCP connection is over, so that another one may begin with the same ports.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        (self.sent | self.received) & seen::RST != 0 || self.sent & self.received & seen::FIN != 0
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        if self.is_closed() {
+            Phase::Closed
+        } else if (self.sent | self.received) & seen::FIN != 0 {
+            Phase::Closing
+        } else if self.sent & self.received & seen::PACKET != 0 {
+            Phase::Established
+        } else {
+            Phase::OneWay
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers() -> Headers {
+        Headers {
+            family: Family::V4,
+            protocol: PROTOCOL_TCP,
+            src: Address::v4([10, 0, 0, 1]),
+            dst: Address::v4([10, 0, 0, 2]),
+            src_port: 40000,
+            dst_port: 443,
+            ..Headers::default()
+        }
+    }
+
+    fn reversed(headers: &Headers) -> Headers {
+        Headers {
+            src: headers.dst,
+            dst: headers.src,
+            src_port: headers.dst_port,
+            dst_port: headers.src_port,
+            ..*headers
+        }
+    }
+
+    #[test]
+    fn what_is_sent_and_its_reply_have_one_key_at_the_same_endpoint() {
+        let (there, back) = (headers(), reversed(&headers()));
+        let sent = TupleV4::new(7, &there, Direction::Sent);
+        assert_eq!(sent, TupleV4::new(7, &back, Direction::Received));
+        assert_ne!(sent, TupleV4::new(7, &there, Direction::Received));
+        assert_ne!(sent, TupleV4::new(8, &there, Direction::Sent));
+        let sent = TupleV6::new(7, &there, Direction::Sent);
+        assert_eq!(sent, TupleV6::new(7, &back, Direction::Received));
+    }
+
+    #[test]
+    fn an_echo_and_its_reply_are_one_flow() {
+        let echo = Headers {
+            protocol: PROTOCOL_ICMP,
+            icmp_type: 8,
+            icmp_id: 77,
+            src_port: 0,
+            dst_port: 0,
+            ..headers()
+        };
+        let reply = Headers {
+            icmp_type: 0,
+            ..reversed(&echo)
+        };
+        let sent = TupleV4::new(7, &echo, Direction::Sent);
+        assert_eq!(sent, TupleV4::new(7, &reply, Direction::Received));
+        assert!(has_flow(&echo) && has_flow(&reply));
+        let unreachable = Headers {
+            icmp_type: 3,
+            ..echo
+        };
+        assert!(!has_flow(&unreachable));
+    }
+
+    #[test]
+    fn a_connection_ends_by_two_fins_or_one_reset() {
+        let mut entry = FlowEntry {
+            sent: seen::PACKET | seen::SYN,
+            ..FlowEntry::default()
+        };
+        assert_eq!(entry.phase(), Phase::OneWay);
+        assert_eq!(entry.connection(&headers()), Connection::New);
+        entry.received = seen::PACKET | seen::SYN;
+        assert_eq!(entry.phase(), Phase::Established);
+        assert_eq!(entry.connection(&headers()), Connection::Established);
+        entry.sent |= seen::FIN;
+        assert_eq!(entry.phase(), Phase::Closing);
+        entry.received |= seen::FIN;
+        assert_eq!(entry.phase(), Phase::Closed);
+        assert_eq!(entry.connection(&headers()), Connection::Established);
+        let syn = Headers {
+            tcp_flags: tcp::SYN,
+            ..headers()
+        };
+        assert_eq!(entry.connection(&syn), Connection::New);
+        let reset = FlowEntry {
+            received: seen::RST,
+            ..FlowEntry::default()
+        };
+        assert_eq!(reset.phase(), Phase::Closed);
+    }
+
+    #[test]
+    fn a_verdict_that_looked_at_a_token_holds_for_one_packet() {
+        assert_eq!(mask(Reads(0)), Some(0));
+        assert_eq!(
+            mask(Reads(Reads::DSCP | Reads::CONNECTION)),
+            Some(sign::DSCP | sign::CONNECTION)
+        );
+        assert_eq!(mask(Reads(Reads::TOKEN)), None);
+        assert_eq!(mask(Reads(Reads::ETH_DST)), None);
+    }
+}
