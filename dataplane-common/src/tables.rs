@@ -240,16 +240,6 @@ impl Next {
     }
 }
 
-/// What a walk is about, in `QUESTION`, memory of each CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Question {
-    /// Where it starts.
-    pub root: Next,
-    /// The packet.
-    pub key: FlowKey,
-}
-
 /// Where the walk finds its edges and defaults.
 pub trait Tables {
     /// The exact edge, or `None`.

@@ -5,7 +5,7 @@ use sunwire_dataplane_common::{
     entries::{ClassKeyV4, ClassKeyV6, EndpointEntry, SourceClasses},
     flow_key::{Connection, Context, FlowKey, state},
     headers::{Family, Headers},
-    tables::{EdgeKey, Next, Question, Reads, RootEntry, RootKey, Tables, walk_noting},
+    tables::{EdgeKey, Next, Reads, RootEntry, RootKey, Tables, walk_noting},
 };
 
 use crate::maps::{
@@ -32,6 +32,21 @@ impl Tables for KernelTables {
 pub(crate) const NO_POLICY: u32 = u32::MAX;
 /// The tables are incomplete.
 pub(crate) const BAD_TABLES: u32 = u32::MAX - 1;
+
+/// What is asked of a policy, in memory of each CPU: the stack is short, and what comes from memory
+/// is one case to the verifier where what comes from the stack would be many.
+#[repr(C)]
+pub(crate) struct Question {
+    /// Where the walk starts.
+    root: Next,
+    /// The packet.
+    key: FlowKey,
+    /// The key of the root.
+    root_key: RootKey,
+    /// The destination, of whichever family it is.
+    class_v4: Key<ClassKeyV4>,
+    class_v6: Key<ClassKeyV6>,
+}
 
 /// What a policy says of a packet.
 #[derive(Clone, Copy)]
@@ -114,7 +129,7 @@ fn ask_policy(
     state: u32,
 ) -> bool {
     let own = &endpoint.classes;
-    let find = |key| {
+    let find = |key: &RootKey| {
         // SAFETY: a root is replaced whole and freed only after a grace period.
         unsafe { ROOTS.get(key) }.copied()
     };
@@ -132,7 +147,7 @@ fn ask_candidate(
 ) -> bool {
     let own = &endpoint.staged_classes;
     // SAFETY: as for the policy in force.
-    let find = |key| unsafe { STAGED_ROOTS.get(key) }.map(|staged| staged.root);
+    let find = |key: &RootKey| unsafe { STAGED_ROOTS.get(key) }.map(|staged| staged.root);
     let classes = (&STAGED_V4, &STAGED_V6, own);
     ask(headers, endpoint, classes, (number, node, state), find)
 }
@@ -151,38 +166,38 @@ fn ask(
     endpoint: &EndpointEntry,
     (classes_v4, classes_v6, own): Classes<'_>,
     (generation, node, preset): (u32, u32, u32),
-    find_root: impl FnOnce(RootKey) -> Option<RootEntry>,
+    find_root: impl FnOnce(&RootKey) -> Option<RootEntry>,
 ) -> bool {
+    let Some(question) = question() else {
+        return false;
+    };
     let parity = (generation & 1) as usize;
     let network = endpoint.network.to_be();
     // The source is the endpoint's own address, so its class needs no look-up.
     let (source_class, destination_class) = match headers.family {
         Family::V4 => {
             let address = headers.dst.0[0];
-            let classes = classes_v4.get(Key::new(64, ClassKeyV4 { network, address }));
-            let Some(classes) = classes else {
+            question.class_v4 = Key::new(64, ClassKeyV4 { network, address });
+            let Some(classes) = classes_v4.get(&question.class_v4) else {
                 return false;
             };
             (own.v4[parity], classes[parity])
         }
         Family::V6 => {
             let address = headers.dst;
-            let classes = classes_v6.get(Key::new(160, ClassKeyV6 { network, address }));
-            let Some(classes) = classes else {
+            question.class_v6 = Key::new(160, ClassKeyV6 { network, address });
+            let Some(classes) = classes_v6.get(&question.class_v6) else {
                 return false;
             };
             (own.v6[parity], classes[parity])
         }
         Family::None => (own.none[parity], own.none[parity]),
     };
-    let root = find_root(RootKey {
+    question.root_key = RootKey {
         network: endpoint.network,
         generation,
-    });
-    let Some(root) = root else {
-        return false;
     };
-    let Some(question) = question() else {
+    let Some(root) = find_root(&question.root_key) else {
         return false;
     };
     question.root = root.next;

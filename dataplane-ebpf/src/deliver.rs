@@ -134,7 +134,13 @@ pub(crate) fn receive_in(
         flow::note_received(entry, &parsed.headers);
     }
     if entry.kind == kind::ALIAS {
-        return rewrite::restore(skb, parsed, network, entry);
+        rewrite::restore(skb, parsed, entry)?;
+        // The flow as the receiver knows it.
+        if !skb.is_traced()
+            && let Some(entry) = flow::find(network, &parsed.headers, Direction::Received)
+        {
+            flow::note_received(entry, &parsed.headers);
+        }
     }
     Ok(())
 }

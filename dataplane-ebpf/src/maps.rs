@@ -18,8 +18,10 @@ use sunwire_dataplane_common::{
     flow::{FlowEntry, TupleV4, TupleV6},
     headers::Parsed,
     punt::PuntRecord,
-    tables::{EdgeKey, Next, Question, RootEntry, RootKey, Verdict},
+    tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
+
+use crate::classify::Question;
 
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);

@@ -4,13 +4,13 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    flow::{Direction, FlowEntry},
+    flow::FlowEntry,
     headers::{ETHERNET_BYTES, Family, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed},
     tables::{Copied, set},
     vxlan::fold_checksum,
 };
 
-use crate::{flow, frame::Skb};
+use crate::frame::Skb;
 
 const IPV4_CHECKSUM: usize = ETHERNET_BYTES + 10;
 const IPV4_SRC: usize = ETHERNET_BYTES + 12;
@@ -74,7 +74,7 @@ pub(crate) fn apply(skb: &mut Skb, parsed: &mut Parsed, copied: &Copied) -> Resu
 }
 
 /// Gives a packet that comes back for a translated flow the address and port that its receiver
-/// knows the other side by, and notes it in the flow that the receiver knows.
+/// knows the other side by.
 ///
 /// # Errors
 /// [`DropReason::Malformed`] when the packet ends before what is to be written.
@@ -82,7 +82,6 @@ pub(crate) fn apply(skb: &mut Skb, parsed: &mut Parsed, copied: &Copied) -> Resu
 pub(crate) fn restore(
     skb: &mut Skb,
     parsed: &mut Parsed,
-    network: u32,
     alias: &FlowEntry,
 ) -> Result<(), DropReason> {
     if transport_checksum(parsed).is_some_and(|_| has_ports(parsed)) {
@@ -95,11 +94,6 @@ pub(crate) fn restore(
         Family::None => {}
     }
     parsed.headers.src = alias.original;
-    if !skb.is_traced()
-        && let Some(entry) = flow::find(network, &parsed.headers, Direction::Received)
-    {
-        flow::note_received(entry, &parsed.headers);
-    }
     Ok(())
 }
 
