@@ -5,8 +5,8 @@
 //! caller without anything between. It finds the `sunwire` binary of the same build in
 //! `SUNWIRE_BIN` and the commit in `SUNWIRE_COMMIT`, and runs in the root of the sources.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Error, Result, bail};
@@ -16,18 +16,11 @@ use crate::{build_ebpf, process, progress, setup, workspace};
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct BenchOptions {
-    /// The benchmark: `dataplane` or `policy`
+    /// The benchmark: `dataplane`, `dataplane-scale` or `policy`
     name: String,
-    /// Print one JSON object a line to standard output
-    #[arg(long)]
-    json: bool,
-    /// Fewer rounds of the same workload
-    #[arg(long)]
-    quick: bool,
-    /// Of `dataplane`, a folder for the raw measurements; of `policy`, the folder with the networks to
-    /// ask about
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    /// Its own options, as `--json`, `--quick` or `--rounds N`; `--help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<OsString>,
 }
 
 /// Runs the demo `name`; returns only when it cannot be started.
@@ -35,7 +28,8 @@ pub(crate) struct BenchOptions {
 /// # Errors
 /// Without root, or when something cannot be set up or built.
 pub(crate) fn demo(name: &str) -> Result<std::convert::Infallible> {
-    let mut program = build("demo", "sunwire-demo")?;
+    need_root("demo")?;
+    let mut program = build("sunwire-demo")?;
     program.arg(name);
     become_program(program)
 }
@@ -45,30 +39,54 @@ pub(crate) fn demo(name: &str) -> Result<std::convert::Infallible> {
 /// # Errors
 /// As [`demo`].
 pub(crate) fn bench(options: &BenchOptions) -> Result<std::convert::Infallible> {
-    let mut program = build("bench", "sunwire-bench")?;
-    if options.name == "policy" {
+    let asks_for_help = options.options.iter().any(|o| o == "--help" || o == "-h");
+    if !asks_for_help {
+        need_root("bench")?;
+    }
+    let mut program = build("sunwire-bench")?;
+    if options.name == "policy" && !asks_for_help {
         build_examples()?;
     }
     program.arg(&options.name);
-    if options.json {
-        program.arg("--json");
-    }
-    if options.quick {
-        program.arg("--quick");
-    }
-    if let Some(folder) = &options.data {
-        let folder = std::path::absolute(folder)
-            .with_context(|| format!("cannot use the folder {}", folder.display()))?;
-        program.arg("--data").arg(folder);
-    }
+    program.args(with_absolute_folders(&options.options)?);
     become_program(program)
 }
 
-/// Builds everything in release and returns the command to run `program`.
-fn build(task: &str, program: &str) -> Result<Command> {
+/// The program runs in the root of the sources, so folders are named from there on.
+fn with_absolute_folders(options: &[OsString]) -> Result<Vec<OsString>> {
+    let mut absolute = Vec::with_capacity(options.len());
+    let mut is_folder = false;
+    for option in options {
+        let text = option.to_str().unwrap_or_default();
+        absolute.push(if is_folder {
+            absolute_folder(option)?
+        } else if let Some(folder) = text.strip_prefix("--data=") {
+            let mut joined = OsString::from("--data=");
+            joined.push(absolute_folder(OsStr::new(folder))?);
+            joined
+        } else {
+            option.clone()
+        });
+        is_folder = !is_folder && text == "--data";
+    }
+    Ok(absolute)
+}
+
+fn absolute_folder(folder: &OsStr) -> Result<OsString> {
+    std::path::absolute(folder)
+        .map(OsString::from)
+        .with_context(|| format!("cannot use the folder {}", folder.display()))
+}
+
+fn need_root(task: &str) -> Result<()> {
     if !workspace::is_root() {
         bail!("{task} needs root (it makes network namespaces and loads eBPF): run it as root");
     }
+    Ok(())
+}
+
+/// Builds everything in release and returns the command to run `program`.
+fn build(program: &str) -> Result<Command> {
     let toolchain = setup::ensure()?;
     build_ebpf::build(&toolchain)?;
     progress::step("build --release: sunwire and the programs of netns-tests");
@@ -116,4 +134,25 @@ fn commit() -> String {
         |_| String::from("unknown"),
         |commit| commit.trim().to_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_reach_the_benchmark_as_given_but_for_folders_which_become_absolute() {
+        let given = ["--rounds", "9", "--data", "here", "--data=/there", "--json"];
+        let given = given.map(OsString::from);
+        let here = std::path::absolute("here").unwrap();
+        let expected = [
+            "--rounds".as_ref(),
+            "9".as_ref(),
+            "--data".as_ref(),
+            here.as_os_str(),
+            "--data=/there".as_ref(),
+            "--json".as_ref(),
+        ];
+        assert_eq!(with_absolute_folders(&given).unwrap(), expected);
+    }
 }

@@ -8,24 +8,23 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 use super::report::{Figure, Report};
-use super::rigs::Rig;
+use super::rigs::{self, Rig};
 use super::traffic::sample;
-use super::{Case, Metric, System};
+use super::{Case, Metric, System, profile};
 
 /// Where the data planes keep their maps and links.
 pub(super) const BPF_DIRECTORY: &str = "/sys/fs/bpf";
 
-const ROUNDS: usize = 7;
 const ROUNDS_QUICK: usize = 3;
-const WINDOW: Duration = Duration::from_secs(1);
-const WINDOW_QUICK: Duration = Duration::from_millis(400);
+const WINDOW: Duration = Duration::from_millis(600);
+const WINDOW_QUICK: Duration = Duration::from_millis(250);
 
 /// How to measure.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +37,8 @@ pub struct Options {
     pub case: Option<String>,
     /// Only metrics with this name; all when `None`.
     pub metric: Option<String>,
+    /// Only systems with these names; all when empty.
+    pub systems: Vec<String>,
     /// Folder that gets every sample as a line of `dataplane.jsonl`.
     pub data: Option<PathBuf>,
 }
@@ -50,39 +51,22 @@ pub struct Options {
 /// When this process is not root, when a system cannot be set up, or when traffic did not cross it
 /// as it should have: there are no figures of a broken system.
 pub fn run(options: &Options) -> Result<Report> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "the benchmark makes network namespaces and loads eBPF: run it as root"
-    );
-    let rounds = match options.rounds {
-        Some(rounds) => rounds,
-        None if options.quick => ROUNDS_QUICK,
-        None => ROUNDS,
-    };
-    ensure!(rounds > 0, "at least one round is needed");
-    let named = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
-    let cases = Case::ALL
-        .into_iter()
-        .filter(|case| named(&options.case, case.name()));
-    let metrics = Metric::ALL
-        .into_iter()
-        .filter(|metric| named(&options.metric, metric.name()));
-    let (cases, metrics): (Vec<_>, Vec<_>) = (cases.collect(), metrics.collect());
-    ensure!(!cases.is_empty(), "there is no such case");
-    ensure!(!metrics.is_empty(), "there is no such metric");
+    let plan = Plan::new(options)?;
     own_bpf_file_system()?;
     let mut log = SampleLog::open(options)?;
-    let window = if options.quick { WINDOW_QUICK } else { WINDOW };
-    let progress = Progress::new(cases.len() * metrics.len() * rounds * System::ALL.len());
+    let rounds: usize = plan.metrics.iter().map(|metric| plan.rounds(*metric)).sum();
+    let progress = Progress::new(plan.cases.len() * rounds * plan.systems.len());
     let mut report = Report::default();
-    for case in cases {
+    for (system, what) in &plan.missing {
+        report.note(format!("{} is not measured: {what}", system.name()));
+    }
+    let window = plan.window;
+    for case in plan.cases.iter().copied() {
         progress.say(&format!("{}: setting up", case.name()));
-        let rigs = System::ALL
-            .into_iter()
-            .map(|system| Rig::new(system, case))
-            .collect::<Result<Vec<_>>>()?;
-        for metric in &metrics {
+        let rigs = set_up(&plan.systems, case)?;
+        for metric in &plan.metrics {
             progress.say(&format!("{}: {}", case.name(), metric.name()));
+            let rounds = plan.rounds(*metric);
             let mut values = vec![Vec::with_capacity(rounds); rigs.len()];
             for _ in 0..rounds {
                 for (rig, values) in rigs.iter().zip(&mut values) {
@@ -99,6 +83,87 @@ pub fn run(options: &Options) -> Result<Report> {
     }
     progress.end();
     Ok(report)
+}
+
+/// Records where the time of one figure goes, system by system; as [`run`] else.
+///
+/// # Errors
+/// As [`run`], and when the options leave more than one case or metric, or there is no `perf`.
+pub fn profile(options: &Options) -> Result<String> {
+    let plan = Plan::new(options)?;
+    let ([case], [metric]) = (&plan.cases[..], &plan.metrics[..]) else {
+        bail!("a profile is of one figure: give --case and --metric");
+    };
+    own_bpf_file_system()?;
+    let rigs = set_up(&plan.systems, *case)?;
+    profile::run(&rigs, *case, *metric)
+}
+
+/// What the options ask for.
+struct Plan {
+    cases: Vec<Case>,
+    metrics: Vec<Metric>,
+    systems: Vec<System>,
+    /// Systems that cannot be measured here, and why.
+    missing: Vec<(System, String)>,
+    /// For every metric, when given.
+    rounds: Option<usize>,
+    window: Duration,
+}
+
+impl Plan {
+    fn new(options: &Options) -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "the benchmark makes network namespaces and loads eBPF: run it as root"
+        );
+        let rounds = options.rounds.or(options.quick.then_some(ROUNDS_QUICK));
+        ensure!(rounds != Some(0), "at least one round is needed");
+        let named =
+            |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
+        let cases = Case::ALL.into_iter();
+        let metrics = Metric::ALL.into_iter();
+        let mut systems: Vec<System> = System::ALL.to_vec();
+        if !options.systems.is_empty() {
+            for name in &options.systems {
+                let known = systems.iter().any(|system| system.name() == name);
+                ensure!(known, "there is no system {name}");
+            }
+            systems.retain(|system| options.systems.iter().any(|name| name == system.name()));
+        }
+        let missing: Vec<_> = systems
+            .iter()
+            .filter_map(|system| Some((*system, rigs::missing(*system)?)))
+            .collect();
+        systems.retain(|system| !missing.iter().any(|(gone, _)| gone == system));
+        let plan = Plan {
+            cases: cases
+                .filter(|case| named(&options.case, case.name()))
+                .collect(),
+            metrics: metrics
+                .filter(|metric| named(&options.metric, metric.name()))
+                .collect(),
+            systems,
+            missing,
+            rounds,
+            window: if options.quick { WINDOW_QUICK } else { WINDOW },
+        };
+        ensure!(!plan.cases.is_empty(), "there is no such case");
+        ensure!(!plan.metrics.is_empty(), "there is no such metric");
+        ensure!(!plan.systems.is_empty(), "no system is left to measure");
+        Ok(plan)
+    }
+
+    fn rounds(&self, metric: Metric) -> usize {
+        self.rounds.unwrap_or(metric.rounds())
+    }
+}
+
+fn set_up(systems: &[System], case: Case) -> Result<Vec<Rig>> {
+    systems
+        .iter()
+        .map(|system| Rig::new(*system, case))
+        .collect()
 }
 
 /// One sample, or why it says nothing.

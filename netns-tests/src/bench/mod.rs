@@ -1,8 +1,8 @@
 //! Benchmarks: Sunwire beside its peers, measured alternately in one run, or beside figures of others.
 //!
-//! `sunwire-bench dataplane` carries the same traffic over three systems, each two workloads on two
-//! nodes: Sunwire's programs with a policy and its counters, a Linux bridge with a VXLAN device, and
-//! one plain veth pair. `sunwire-bench policy` measures what policies cost: to prove, to compile, to
+//! `sunwire-bench dataplane` carries the same traffic over several systems, each two workloads on two
+//! nodes: Sunwire's programs with a policy and its counters, a Linux bridge with a VXLAN device, the
+//! same with nftables, plain routing, and one plain veth pair. `sunwire-bench policy` measures what policies cost: to prove, to compile, to
 //! change, and in the kernel.
 //!
 //! - [`case`](mod@case): under what conditions ([`Case`]).
@@ -11,6 +11,8 @@
 //! - `rigs`: how each system is set up, and the proof that traffic really crossed it.
 //! - `traffic`: the traffic, the same for all systems.
 //! - [`dataplane`]: who is measured when.
+//! - [`targets`]: what Sunwire has to reach.
+//! - `profile`: where the time of a figure goes.
 //! - [`report`]: medians and ratios, as a table and as JSON.
 //! - [`policy`]: the other benchmark, with a report of its own.
 //!
@@ -23,10 +25,12 @@ mod ethtool;
 pub mod metric;
 mod namespace;
 pub mod policy;
+mod profile;
 pub mod report;
 mod rigs;
 pub mod system;
 mod tables;
+pub mod targets;
 mod traffic;
 mod veth;
 

@@ -117,7 +117,8 @@ fn prepare() -> Result<()> {
     Ok(())
 }
 
-fn set(key: &str, value: &str) -> Result<()> {
+/// Sets a kernel setting of the calling thread's namespace.
+pub(super) fn set(key: &str, value: &str) -> Result<()> {
     let path = Path::new("/proc/sys").join(key);
     fs::write(&path, value).map_err(|error| {
         anyhow!(error).context(format!("cannot set {} to {value}", path.display()))

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::targets::{Target, target};
 use super::{Case, Metric, System};
 
 /// One figure: a metric of a system in a case.
@@ -39,6 +40,7 @@ impl Figure {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     figures: Vec<Figure>,
+    notes: Vec<String>,
 }
 
 /// A line of JSON output, the same for all benchmarks.
@@ -57,6 +59,11 @@ impl Report {
     /// Adds a figure.
     pub fn add(&mut self, figure: Figure) {
         self.figures.push(figure);
+    }
+
+    /// Adds a line that stands below the tables.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     /// The median of a metric; `None` when it was not measured.
@@ -88,57 +95,101 @@ impl Report {
         text
     }
 
-    /// A table for every case: the systems' medians and Sunwire's ratios to its peers.
+    /// A table for every case: the systems' medians, and Sunwire's ratios to its peers beside what they
+    /// have to be.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = String::new();
         for case in Case::ALL {
-            let mut rows = Metric::ALL
-                .into_iter()
-                .filter_map(|m| self.row(case, m))
-                .peekable();
-            if rows.peek().is_none() {
+            let measured = |f: &&Figure| f.case == case;
+            let figures: Vec<&Figure> = self.figures.iter().filter(measured).collect();
+            let has = |system: &System| figures.iter().any(|figure| figure.system == *system);
+            // Sunwire first, and the peers from the slowest to the upper bound.
+            let systems: Vec<System> = System::ALL.into_iter().rev().filter(has).collect();
+            if systems.is_empty() {
                 continue;
             }
-            let _ = writeln!(
-                text,
-                "{} (inner MTU {})\n{:<16}{:>12}{:>14}{:>12}{:>16}{:>9}",
-                case.name(),
-                case.inner_mtu(),
-                "",
-                "sunwire",
-                "kernel-vxlan",
-                "veth",
-                "/kernel-vxlan",
-                "/veth"
-            );
-            for row in rows {
-                text += &row;
+            let _ = writeln!(text, "{} (inner MTU {})", case.name(), case.inner_mtu());
+            let _ = write!(text, "{:<19}", "");
+            for system in &systems {
+                let _ = write!(text, "{:>17}", system.name());
             }
             text.push('\n');
+            for metric in Metric::ALL {
+                text += &self.row(case, metric, &systems);
+            }
+            text += &self.ratios(case, &systems);
+            text.push('\n');
         }
-        let rounds = self.figures.iter().map(|figure| figure.rounds).max();
-        let _ = writeln!(
-            text,
-            "medians of {} rounds; more is better",
-            rounds.unwrap_or(0)
-        );
+        for note in &self.notes {
+            let _ = writeln!(text, "{note}");
+        }
+        let rounds = || self.figures.iter().map(|figure| figure.rounds);
+        let _ = match (rounds().min(), rounds().max()) {
+            (Some(least), Some(most)) if least != most => {
+                writeln!(text, "medians of {least} to {most} rounds; more is better")
+            }
+            (_, most) => writeln!(
+                text,
+                "medians of {} rounds; more is better",
+                most.unwrap_or(0)
+            ),
+        };
         text
     }
 
-    fn row(&self, case: Case, metric: Metric) -> Option<String> {
-        let sunwire = self.median(case, metric, System::Sunwire)?;
-        let vxlan = self.median(case, metric, System::KernelVxlan)?;
-        let veth = self.median(case, metric, System::Veth)?;
+    fn row(&self, case: Case, metric: Metric, systems: &[System]) -> String {
+        let figure = |system: &System| self.median(case, metric, *system);
+        if !systems.iter().any(|system| figure(system).is_some()) {
+            return String::new();
+        }
         // Gigabits need decimals; counts by the second do not.
         let decimals = if metric.unit() == "Gbit/s" { 2 } else { 0 };
-        Some(format!(
-            "{:<16}{sunwire:>12.decimals$}{vxlan:>14.decimals$}{veth:>12.decimals$}\
-             {:>15.2}x{:>8.2}x\n",
-            metric.name(),
-            sunwire / vxlan,
-            sunwire / veth
-        ))
+        let mut row = format!("{:<19}", metric.name());
+        for system in systems {
+            let _ = match figure(system) {
+                Some(value) => write!(row, "{value:>17.decimals$}"),
+                None => write!(row, "{:>17}", "-"),
+            };
+        }
+        row.push('\n');
+        row
+    }
+
+    /// Sunwire's medians as multiples of each peer's, beside the targets.
+    fn ratios(&self, case: Case, systems: &[System]) -> String {
+        let peers = || systems.iter().filter(|system| **system != System::Sunwire);
+        let mut rows = String::new();
+        for metric in Metric::ALL {
+            let Some(own) = self.median(case, metric, System::Sunwire) else {
+                continue;
+            };
+            let mut row = format!("{:<19}{:>17}", metric.name(), "");
+            for peer in peers() {
+                let cell = match self.median(case, metric, *peer) {
+                    Some(value) => cell(own / value, target(case, metric, *peer)),
+                    None => "-".to_owned(),
+                };
+                let _ = write!(row, "{cell:>17}");
+            }
+            rows += row.trim_end();
+            rows.push('\n');
+        }
+        if rows.is_empty() || peers().next().is_none() {
+            return String::new();
+        }
+        format!("sunwire as multiples of each, and what is promised:\n{rows}")
+    }
+}
+
+/// A ratio, whether it is what was promised, and the promise.
+fn cell(ratio: f64, target: Option<Target>) -> String {
+    match target {
+        Some(target) => {
+            let verdict = target.judge(ratio);
+            format!("{ratio:.2} {verdict} {:.2}", target.at_least)
+        }
+        None => format!("{ratio:.2}"),
     }
 }
 
@@ -194,13 +245,42 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_sunwires_median_over_each_peers() {
+    fn ratios_are_sunwires_median_over_each_peers_beside_what_was_promised() {
         let table = report().table();
-        let row = table.lines().find(|line| line.starts_with("tcp1_gbps"));
-        let words: Vec<&str> = row.unwrap().split_ascii_whitespace().collect();
+        let mut rows = table.lines().filter(|line| line.starts_with("tcp1_gbps"));
+        let words = |row: Option<&str>| -> Vec<String> {
+            let row = row.unwrap().split_ascii_whitespace();
+            row.map(str::to_owned).collect()
+        };
+        assert_eq!(words(rows.next()), ["tcp1_gbps", "20.00", "10.00", "40.00"]);
         assert_eq!(
-            words,
-            ["tcp1_gbps", "20.00", "10.00", "40.00", "2.00x", "0.50x"]
+            words(rows.next()),
+            ["tcp1_gbps", "2.00", "ok+", "1.05", "0.50"]
         );
+    }
+
+    #[test]
+    fn what_is_below_the_promise_says_so() {
+        let mut report = Report::default();
+        for (system, value) in [(System::KernelVxlanNft, 100.0), (System::Sunwire, 159.0)] {
+            let figure = Figure::new(Case::SuperPacket, Metric::UdpRr, system, vec![value]);
+            report.add(figure);
+        }
+        report.note("open-vswitch is not measured".to_owned());
+        let table = report.table();
+        assert!(table.contains("1.59 MISSED 1.60"), "{table}");
+        assert!(
+            table.contains("\nopen-vswitch is not measured\n"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn a_run_of_one_system_has_no_ratios() {
+        let mut report = Report::default();
+        let figure = Figure::new(Case::SuperPacket, Metric::Tcp1, System::Sunwire, vec![1.0]);
+        report.add(figure);
+        let table = report.table();
+        assert!(!table.contains("multiples"), "{table}");
     }
 }

@@ -8,7 +8,7 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 
 use super::case::Case;
 use super::ethtool;
-use super::namespace::Namespace;
+use super::namespace::{Namespace, set};
 
 /// One end of a veth pair.
 pub(super) struct End<'a> {
@@ -66,6 +66,11 @@ pub(super) fn connect(a: &End<'_>, b: &End<'_>, mtu: u32) -> Result<()> {
                     .with_context(|| format!("cannot give {} the address {address}", end.name))?;
             }
             Ok(())
+        })?;
+        end.namespace.run(|| {
+            // A neighbour that is asked for again in the middle of a sample slows that one alone.
+            let key = format!("net/ipv4/neigh/{}/base_reachable_time_ms", end.name);
+            set(&key, "3600000")
         })?;
     }
     Ok(())

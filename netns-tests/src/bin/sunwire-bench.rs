@@ -51,6 +51,12 @@ struct DataplaneOptions {
     /// Only this metric, for example tcp1_gbps
     #[arg(long)]
     metric: Option<String>,
+    /// Only these systems, for example sunwire,kernel-vxlan
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    system: Vec<String>,
+    /// Instead of figures, say where the time of one goes (--case and --metric), with perf
+    #[arg(long)]
+    profile: bool,
     /// Folder for the raw measurements
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -108,13 +114,22 @@ fn main() -> ExitCode {
 }
 
 fn measure_dataplane(arguments: DataplaneOptions) -> Result<Results> {
-    let report = dataplane::run(&dataplane::Options {
+    let options = dataplane::Options {
         quick: arguments.quick,
         rounds: arguments.rounds,
         case: arguments.case,
         metric: arguments.metric,
+        systems: arguments.system,
         data: arguments.data,
-    })?;
+    };
+    if arguments.profile {
+        return Ok(Results {
+            json_lines: String::new(),
+            table: dataplane::profile(&options)?,
+            as_json: false,
+        });
+    }
+    let report = dataplane::run(&options)?;
     Ok(Results {
         json_lines: report.json_lines(),
         table: report.table(),

@@ -1,7 +1,7 @@
 //! The systems set up: two workloads that reach each other through two nodes.
 //!
 //! ```text
-//! client --veth-- node 1 ====wire==== node 2 --veth-- server      kernel-vxlan, sunwire
+//! client --veth-- node 1 ====wire==== node 2 --veth-- server      all others
 //! client =====================wire=================== server      veth
 //! ```
 //! The wire is a veth pair that behaves as the case says. A rig is only handed out when a ping
@@ -9,8 +9,11 @@
 
 mod direct;
 mod kernel_vxlan;
+mod nft;
 mod policy;
 mod readings;
+mod routing;
+mod rules;
 mod sunwire;
 
 use std::net::Ipv4Addr;
@@ -61,6 +64,8 @@ enum Carrier {
     Nothing,
     /// A device.
     Device(Namespace, &'static str),
+    /// The rules of both nodes, which count.
+    Firewall([nft::Firewall; 2]),
     /// Sunwire's policy, which counts.
     Policy(Box<sunwire::Nodes>),
 }
@@ -71,8 +76,21 @@ pub(super) struct Readings {
     wire: Crossed,
     /// Bytes that passed the carrier.
     carried_bytes: u64,
-    /// Packets that Sunwire dropped.
+    /// Packets that rules or Sunwire dropped.
     dropped_packets: u64,
+    /// Connections that the node with the fewest tracks; `None` where nobody does.
+    connections: Option<u64>,
+}
+
+/// Why a system cannot be measured here; `None` when it can.
+///
+/// What a peer needs beyond this kernel and these packages is asked for here, so that a run without
+/// it still measures the others.
+pub(super) fn missing(system: System) -> Option<String> {
+    match system {
+        System::KernelVxlanNft => nft::missing(),
+        System::Veth | System::Routing | System::KernelVxlan | System::Sunwire => None,
+    }
 }
 
 impl Rig {
@@ -80,7 +98,9 @@ impl Rig {
     pub(super) fn new(system: System, case: Case) -> Result<Self> {
         let rig = match system {
             System::Veth => direct::build(case),
+            System::Routing => routing::build(case),
             System::KernelVxlan => kernel_vxlan::build(case),
+            System::KernelVxlanNft => kernel_vxlan::build_with_firewall(case),
             System::Sunwire => sunwire::build(case),
         }
         .with_context(|| format!("cannot set up {} for {}", system.name(), case.name()))?;
@@ -106,15 +126,24 @@ impl Rig {
     /// Reads all counters.
     pub(super) fn readings(&self) -> Result<Readings> {
         let wire = Crossed::read(&self.wire.0, self.wire.1)?;
+        let mut connections = None;
         let (carried_bytes, dropped_packets) = match &self.carrier {
             Carrier::Nothing => (wire.bytes, 0),
             Carrier::Device(namespace, device) => (device_bytes(namespace, device)?, 0),
+            Carrier::Firewall([a, b]) => {
+                connections = Some(a.connections()?.min(b.connections()?));
+                let (a, b) = (a.counted()?, b.counted()?);
+                // What crosses passes the rules of both nodes.
+                let admitted = a.admitted_bytes.min(b.admitted_bytes);
+                (admitted, a.refused_packets + b.refused_packets)
+            }
             Carrier::Policy(nodes) => nodes.readings()?,
         };
         Ok(Readings {
             wire,
             carried_bytes,
             dropped_packets,
+            connections,
         })
     }
 
@@ -154,6 +183,15 @@ impl Rig {
             dropped == 0,
             "{}: the policy dropped {dropped} packets",
             name()
+        );
+        ensure!(
+            after
+                .connections
+                .is_none_or(|found| found >= metric.flows()),
+            "{}: {} connections are tracked, there should be {}",
+            name(),
+            after.connections.unwrap_or(0),
+            metric.flows()
         );
         let longest = u64::from(self.case.underlay_mtu()) + 14;
         ensure!(

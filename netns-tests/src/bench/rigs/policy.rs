@@ -1,6 +1,7 @@
-//! The policy in force while Sunwire is measured, compiled as the controller does it, and handed to
+//! The policy in force while Sunwire is measured, with the rules of [`rules`](super::rules), compiled as the controller does it, and handed to
 //! the data plane as the agent does it.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
@@ -10,29 +11,64 @@ use sunwire_policy::environment::{Endpoint, Environment, Network};
 use sunwire_policy::tables::FlowTables;
 use sunwire_userspace::state::Desired;
 
+use super::rules::{Tier, rules};
 use crate::bench::tables;
 
 /// The label of what the policy does not admit.
 pub(super) const DENIED: &str = "default deny";
 
-/// Three tiers as in `examples/first-light.nk`, with UDP beside TCP on the web server's ports, so
-/// that datagrams are measured under the same policy. The benchmark's server is the web server.
-const TEXT: &str = r#"
-network bench { subnet 10.20.0.0/16 }
+/// How answers to admitted connections are admitted.
+#[derive(Clone, Copy)]
+enum Answers {
+    /// By their source port: a second rule for every rule.
+    BySourcePort,
+    /// Because they belong to a connection that was admitted.
+    #[expect(dead_code, reason = "the other one is chosen below")]
+    Established,
+}
 
-set web = { server }
-set db  = { database }
+/// What is measured.
+const ANSWERS: Answers = Answers::BySourcePort;
 
-let pg = tcp and dst port 5432
-
-policy main =
-    if src in web and dst in db and pg then forward "web to db"
-    else if src in db and dst in web and tcp and src port 5432 then forward "db replies"
-    else if dst in web and (tcp or udp) and dst port in { 80, 443 } then forward "to web"
-    else if src in web and (tcp or udp) and src port in { 80, 443 } then forward "web replies"
-    else if icmp and src in bench and dst in bench then forward "icmp inside"
-    else drop "default deny"
-"#;
+/// The rules in the policy language.
+fn text() -> String {
+    let mut text = "network bench { subnet 10.20.0.0/16 }\n".to_owned();
+    let mut say = |line: std::fmt::Arguments<'_>| {
+        text.write_fmt(line).expect("a string can be written");
+    };
+    for tier in Tier::all() {
+        say(format_args!(
+            "set tier{} = {{ {} }}\n",
+            tier.0,
+            tier.prefix()
+        ));
+    }
+    say(format_args!("policy main =\n"));
+    if let Answers::Established = ANSWERS {
+        say(format_args!(
+            "if established then forward \"established\" else\n"
+        ));
+    }
+    say(format_args!(
+        "if icmp and src in bench and dst in bench then forward \"icmp inside\" else\n"
+    ));
+    for (number, rule) in rules().into_iter().enumerate() {
+        let (from, to) = (rule.from.0, rule.to.0);
+        let (protocol, port) = (rule.protocol, rule.port);
+        say(format_args!(
+            "if src in tier{from} and dst in tier{to} and {protocol} and dst port {port} \
+             then forward \"rule {number}\" else\n"
+        ));
+        if let Answers::BySourcePort = ANSWERS {
+            say(format_args!(
+                "if src in tier{to} and dst in tier{from} and {protocol} and src port {port} \
+                 then forward \"answers to rule {number}\" else\n"
+            ));
+        }
+    }
+    say(format_args!("drop \"{DENIED}\"\n"));
+    text
+}
 
 /// An endpoint as the policy knows it.
 pub(super) struct Named {
@@ -69,7 +105,8 @@ fn compile(vni: u32, endpoints: &[Named]) -> Result<FlowTables> {
             .collect(),
         nodes: Vec::new(),
     };
-    let compiled = compile_text(TEXT, &environment)
-        .map_err(|diagnostics| anyhow!("{}", render_all(&diagnostics, TEXT)))?;
+    let text = text();
+    let compiled = compile_text(&text, &environment)
+        .map_err(|diagnostics| anyhow!("{}", render_all(&diagnostics, &text)))?;
     Ok(compiled.tables)
 }

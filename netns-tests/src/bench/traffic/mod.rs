@@ -1,10 +1,17 @@
 //! The traffic of every metric: a client and a server that run until told to stop and count as they
 //! go, so that all metrics are read off in the same way.
 //!
-//! Threads of the client run on one processor and threads of the server on another, where there are
-//! two. Those that wait for each other are real-time threads: a transaction is to take as long as
-//! the path does, not as long as other programs of the machine keep a processor. The server listens on port 80, which the benchmark's policy admits.
+//! All threads of the traffic are real-time threads, so that other programs of the machine are not
+//! measured. What a system costs is measured, and not what it costs to wake a processor, which in a
+//! virtual machine takes ten times as long as the whole way of a packet:
+//!
+//! - where client and server wait for each other, both run on one processor;
+//! - else the server has a processor of its own, and of datagrams it takes what has come meanwhile
+//!   at short intervals, so no packet wakes it.
+//!
+//! The server listens on port 80, which the benchmark's policy admits.
 
+mod flows;
 mod processor;
 mod tcp;
 mod udp;
@@ -18,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use sunwire_lab::measure_in_real_time;
 
-use super::metric::Metric;
+use super::metric::{FLOWS, Metric};
 use super::namespace::Namespace;
 
 /// Port of the server.
@@ -67,31 +74,46 @@ pub(super) fn sample(
     server: &Namespace,
     window: Duration,
 ) -> Result<Sample> {
+    sample_while(metric, client, server, || {
+        thread::sleep(window);
+        Ok(())
+    })
+}
+
+/// As [`sample`], for as long as `watch` takes.
+pub(super) fn sample_while(
+    metric: Metric,
+    client: &Namespace,
+    server: &Namespace,
+    watch: impl FnOnce() -> Result<()>,
+) -> Result<Sample> {
     let shared = Shared::default();
-    let takes_turns = matches!(metric, Metric::UdpRr | Metric::TcpRr | Metric::TcpCrr);
     let mut threads = Threads {
         shared: shared.clone(),
-        takes_turns,
+        takes_turns: metric.takes_turns(),
         running: Vec::new(),
     };
     let started = match metric {
         Metric::Tcp1 => tcp::stream(&mut threads, client, server, 1),
         Metric::Tcp4 => tcp::stream(&mut threads, client, server, 4),
         Metric::UdpSmall => udp::datagrams(&mut threads, client, server),
+        Metric::UdpSmall16k => flows::datagrams(&mut threads, client, server, FLOWS),
+        Metric::UdpTwoWay => udp::both_ways(&mut threads, client, server),
         Metric::UdpRr => udp::request_response(&mut threads, client, server),
         Metric::TcpRr => tcp::request_response(&mut threads, client, server),
         Metric::TcpCrr => tcp::connect_request_response(&mut threads, client, server),
     };
     let mut value = 0.0;
-    if started.is_ok() {
+    let watched = started.and_then(|()| {
         thread::sleep(WARM_UP);
         let (began, before) = (Instant::now(), shared.count());
-        thread::sleep(window);
+        watch()?;
         let (elapsed, after) = (began.elapsed(), shared.count());
         value = metric.value(after - before, elapsed.as_secs_f64());
-    }
+        Ok(())
+    });
     let ended = threads.stop();
-    started.and(ended)?;
+    watched.and(ended)?;
     Ok(Sample {
         value,
         count: shared.count(),
@@ -134,10 +156,8 @@ impl Threads {
         let shared = self.shared.clone();
         let takes_turns = self.takes_turns;
         let thread = namespace.start_thread(move || {
-            processor::pin(side)?;
-            if takes_turns {
-                measure_in_real_time().context("real-time scheduling is refused")?;
-            }
+            processor::pin(side, takes_turns)?;
+            measure_in_real_time().context("real-time scheduling is refused")?;
             work(&shared)
         });
         self.running.push((side.name(), thread));

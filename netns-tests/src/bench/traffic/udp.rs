@@ -3,22 +3,29 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt,
 };
 
-use super::{LOOK_EVERY, PORT, Side, Threads, unless_timed_out};
+use super::{LOOK_EVERY, PORT, Shared, Side, Threads, unless_timed_out};
 use crate::bench::metric::DATAGRAM_BYTES;
 use crate::bench::namespace::Namespace;
 use crate::bench::rigs::{CLIENT, SERVER};
 
 /// Datagrams given to or taken from the kernel by one system call.
-const BATCH: usize = 64;
-/// Buffer of the receiving socket, bytes: what the sender is ahead by is not lost at once.
-const RECEIVE_BUFFER: usize = 4 << 20;
+pub(super) const BATCH: usize = 64;
+/// Buffer of a receiving socket, bytes: it holds what comes while nobody takes anything out.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// How long a receiver leaves its socket alone once it is empty. At a million datagrams per second
+/// a tenth of the buffer fills meanwhile.
+const LEAVE_ALONE: Duration = Duration::from_micros(200);
+/// Tries to open a flow.
+const TRIES: usize = 20;
 
 /// Datagrams of [`DATAGRAM_BYTES`] in batches from one socket; the server counts what arrives.
 pub(super) fn datagrams(
@@ -26,51 +33,41 @@ pub(super) fn datagrams(
     client: &Namespace,
     server: &Namespace,
 ) -> Result<()> {
-    let (sender, receiver) = pair(client, server)?;
-    setsockopt(&receiver, sockopt::RcvBufForce, &RECEIVE_BUFFER)
-        .context("cannot enlarge the receive buffer")?;
+    let (sender, receiver) = opened_pair(client, server)?;
     threads.start(Side::Server, server, move |shared| {
-        let mut buffers = [[0_u8; 2 * DATAGRAM_BYTES]; BATCH];
-        let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
-        while !shared.is_stopped() {
-            let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-            let received = recvmmsg(
-                receiver.as_raw_fd(),
-                &mut headers,
-                slices.iter_mut(),
-                // The first is waited for, up to the socket's time limit.
-                MsgFlags::MSG_WAITFORONE,
-                None,
-            );
-            let received = received.map(Iterator::count).map_err(io::Error::from);
-            if let Some(count) = unless_timed_out(received)? {
-                shared.add(count as u64);
-            }
-        }
-        Ok(())
+        count_arrivals(&receiver, shared)
     });
     threads.start(Side::Client, client, move |shared| {
-        let data = [0x5a_u8; DATAGRAM_BYTES];
-        let slices = [(); BATCH].map(|()| [IoSlice::new(&data)]);
-        // Connected: no datagram needs an address.
-        let addresses = [None::<SockaddrIn>; BATCH];
+        let mut batch = Batch::new();
         while !shared.is_stopped() {
-            let mut headers = MultiHeaders::preallocate(BATCH, None);
-            let sent = sendmmsg(
-                sender.as_raw_fd(),
-                &mut headers,
-                slices.iter(),
-                addresses,
-                [],
-                MsgFlags::empty(),
-            );
-            match sent {
-                Ok(_) | Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => {}
-                Err(error) => return Err(error).context("cannot send datagrams"),
-            }
+            batch.send(&sender)?;
         }
         Ok(())
     });
+    Ok(())
+}
+
+/// As [`datagrams`], in both directions at once; each side counts what arrives.
+pub(super) fn both_ways(
+    threads: &mut Threads,
+    client: &Namespace,
+    server: &Namespace,
+) -> Result<()> {
+    let (asking, answering) = opened_pair(client, server)?;
+    for (side, namespace, socket) in [
+        (Side::Server, server, answering),
+        (Side::Client, client, asking),
+    ] {
+        threads.start(side, namespace, move |shared| {
+            let mut batch = Batch::new();
+            let mut arrivals = Arrivals::new();
+            while !shared.is_stopped() {
+                batch.send(&socket)?;
+                arrivals.take_all(&socket, shared)?;
+            }
+            Ok(())
+        });
+    }
     Ok(())
 }
 
@@ -80,7 +77,7 @@ pub(super) fn request_response(
     client: &Namespace,
     server: &Namespace,
 ) -> Result<()> {
-    let (asking, answering) = pair(client, server)?;
+    let (asking, answering) = opened_pair(client, server)?;
     threads.start(Side::Server, server, move |shared| {
         let mut buffer = [0];
         while !shared.is_stopped() {
@@ -103,15 +100,127 @@ pub(super) fn request_response(
     Ok(())
 }
 
-/// Two sockets connected to each other: the client's and the server's.
-fn pair(client: &Namespace, server: &Namespace) -> Result<(UdpSocket, UdpSocket)> {
-    let asking = client.run(|| UdpSocket::bind((CLIENT, 0)).context("cannot open a socket"))?;
-    let answering =
-        server.run(|| UdpSocket::bind((SERVER, PORT)).context("cannot open a socket"))?;
-    asking.connect((SERVER, PORT))?;
-    answering.connect(asking.local_addr()?)?;
-    for end in [&asking, &answering] {
-        end.set_read_timeout(Some(LOOK_EVERY))?;
+/// Counts what arrives at a socket.
+pub(super) fn count_arrivals(socket: &UdpSocket, shared: &Shared) -> Result<()> {
+    let mut arrivals = Arrivals::new();
+    while !shared.is_stopped() {
+        arrivals.take_all(socket, shared)?;
+        thread::sleep(LEAVE_ALONE);
     }
+    Ok(())
+}
+
+/// The server's socket, for any sender.
+pub(super) fn receiver(server: &Namespace) -> Result<UdpSocket> {
+    let socket = server.run(|| UdpSocket::bind((SERVER, PORT)).context("cannot open a socket"))?;
+    prepare(&socket)?;
+    Ok(socket)
+}
+
+/// Sends one datagram there and one back, so that the flow is an established one to whoever tracks
+/// connections.
+pub(super) fn open(asking: &UdpSocket, answering: &UdpSocket) -> Result<()> {
+    let mut buffer = [0; 1];
+    for _ in 0..TRIES {
+        asking.send(&[0])?;
+        let Some((_, from)) = unless_timed_out(answering.recv_from(&mut buffer))? else {
+            continue;
+        };
+        answering.send_to(&[0], from)?;
+        if unless_timed_out(asking.recv(&mut buffer))?.is_some() {
+            return Ok(());
+        }
+    }
+    ensure!(false, "no datagram comes back");
+    Ok(())
+}
+
+/// Waiting on the socket ends after [`LOOK_EVERY`], and it has room.
+pub(super) fn prepare(socket: &UdpSocket) -> Result<()> {
+    socket.set_read_timeout(Some(LOOK_EVERY))?;
+    setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+        .context("cannot enlarge the receive buffer")
+}
+
+/// Two sockets connected to each other, the client's and the server's, that have exchanged a
+/// datagram.
+fn opened_pair(client: &Namespace, server: &Namespace) -> Result<(UdpSocket, UdpSocket)> {
+    let answering = receiver(server)?;
+    let asking = client.run(|| UdpSocket::bind((CLIENT, 0)).context("cannot open a socket"))?;
+    prepare(&asking)?;
+    asking.connect((SERVER, PORT))?;
+    open(&asking, &answering)?;
+    answering.connect(asking.local_addr()?)?;
     Ok((asking, answering))
+}
+
+/// Datagrams to send by one system call from a connected socket.
+struct Batch {
+    data: [u8; DATAGRAM_BYTES],
+}
+
+impl Batch {
+    fn new() -> Self {
+        Batch {
+            data: [0x5a; DATAGRAM_BYTES],
+        }
+    }
+
+    fn send(&mut self, socket: &UdpSocket) -> Result<()> {
+        let slices = [(); BATCH].map(|()| [IoSlice::new(&self.data)]);
+        // Connected: no datagram needs an address.
+        let addresses = [None::<SockaddrIn>; BATCH];
+        let mut headers = MultiHeaders::preallocate(BATCH, None);
+        let flags = MsgFlags::empty();
+        let sent = sendmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            slices.iter(),
+            addresses,
+            [],
+            flags,
+        );
+        match sent {
+            Ok(_) | Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Err(error) => Err(error).context("cannot send datagrams"),
+        }
+    }
+}
+
+/// Room for datagrams taken by one system call.
+struct Arrivals {
+    buffers: Box<[[u8; 2 * DATAGRAM_BYTES]; BATCH]>,
+    headers: MultiHeaders<SockaddrIn>,
+}
+
+impl Arrivals {
+    fn new() -> Self {
+        Arrivals {
+            buffers: Box::new([[0; 2 * DATAGRAM_BYTES]; BATCH]),
+            headers: MultiHeaders::preallocate(BATCH, None),
+        }
+    }
+
+    /// Takes and counts everything that is there, without waiting.
+    fn take_all(&mut self, socket: &UdpSocket, shared: &Shared) -> Result<()> {
+        loop {
+            let mut slices = self
+                .buffers
+                .each_mut()
+                .map(|buffer| [IoSliceMut::new(buffer)]);
+            let received = recvmmsg(
+                socket.as_raw_fd(),
+                &mut self.headers,
+                slices.iter_mut(),
+                MsgFlags::MSG_DONTWAIT,
+                None,
+            );
+            let received = received.map(Iterator::count).map_err(io::Error::from);
+            let count = unless_timed_out(received)?.unwrap_or(0);
+            shared.add(count as u64);
+            if count < BATCH {
+                return Ok(());
+            }
+        }
+    }
 }
