@@ -67,7 +67,14 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
     }
     process::run_chatty(
         apt_get()
-            .args(["-q", "install", "--yes", "--no-install-recommends"])
+            // Not what somebody else needs and this would take the place of.
+            .args([
+                "-q",
+                "install",
+                "--yes",
+                "--no-install-recommends",
+                "--no-remove",
+            ])
             .args(&names),
     )
 }

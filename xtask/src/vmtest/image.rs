@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result, bail};
 
 use super::archive::Archive;
 use super::kernel::KernelFiles;
-use super::tools::Tools;
 
 const INIT: &str = include_str!("init.sh");
 /// Loaded before this machine's files are there; the kernel may have them built in.
@@ -19,18 +18,12 @@ const FIRST_MODULES: [&str; 2] = ["virtio_pci", "virtiofs"];
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub(super) fn write(
-    path: &Path,
-    tools: &Tools,
-    kernel: &KernelFiles,
-    scratch: &Path,
-    script: &str,
-) -> Result<()> {
+pub(super) fn write(path: &Path, kernel: &KernelFiles, scratch: &Path, script: &str) -> Result<()> {
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut archive = Archive::default();
     archive.file("init", INIT.as_bytes());
-    archive.file("bin/busybox", &read(&tools.busybox)?);
+    archive.file("bin/busybox", &read(&kernel.busybox())?);
     let names = format!(
         "SCRATCH={}\nKERNEL={}\n",
         quoted(scratch)?,

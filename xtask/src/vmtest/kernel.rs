@@ -11,13 +11,15 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::tools::Tools;
 use crate::{process, progress};
 
 /// The keys that Debian's archives are signed with.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Depends on the newest kernel of a suite.
 const NEWEST: &str = "linux-image-cloud-amd64";
+const BUSYBOX: &str = "busybox-static";
+/// The suite that busybox is taken from.
+const STABLE: &str = "bookworm";
 
 /// A kernel version that the programs must run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +38,7 @@ impl Kernel {
     /// The suite of Debian that has it.
     const fn suite(self) -> &'static str {
         match self {
-            Kernel::V6_1 => "bookworm",
+            Kernel::V6_1 => STABLE,
             Kernel::V6_12 => "bookworm-backports",
         }
     }
@@ -68,16 +70,22 @@ impl KernelFiles {
         self.root.join("lib/modules").join(&self.release)
     }
 
+    /// All the programs that there are before this machine's files are.
+    pub(super) fn busybox(&self) -> PathBuf {
+        self.root.join("bin/busybox")
+    }
+
     /// What is in a folder that a run before has filled completely.
     fn remembered(root: &Path) -> Option<Self> {
         let release = fs::read_to_string(root.join("release")).ok()?;
         let release = release.trim().to_owned();
         let image = root.join(format!("boot/vmlinuz-{release}"));
-        image.is_file().then(|| KernelFiles {
+        let files = KernelFiles {
             release,
             image,
             root: root.to_owned(),
-        })
+        };
+        (files.image.is_file() && files.busybox().is_file()).then_some(files)
     }
 }
 
@@ -87,7 +95,6 @@ impl KernelFiles {
 /// Without apt, without a mirror, or when apt fails.
 pub(super) fn ensure(
     kernel: Kernel,
-    tools: &Tools,
     folder: &Path,
     mirror: Option<&str>,
     refresh: bool,
@@ -97,16 +104,16 @@ pub(super) fn ensure(
         return Ok(files);
     }
     progress::step(&format!("fetching kernel {kernel} from {}", kernel.suite()));
-    let package = fetch(kernel, &folder.join("apt").join(kernel.to_string()), mirror)?;
+    let packages = fetch(kernel, &folder.join("apt").join(kernel.to_string()), mirror)?;
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("cannot empty {}", root.display()))?;
     }
-    unpack(&package, &root, tools)?;
+    unpack(&packages, &root)?;
     KernelFiles::remembered(&root).context("the package of the kernel has no image")
 }
 
-/// Downloads the newest package and returns where it is.
-fn fetch(kernel: Kernel, folder: &Path, mirror: Option<&str>) -> Result<PathBuf> {
+/// Downloads the newest packages and returns where they are.
+fn fetch(kernel: Kernel, folder: &Path, mirror: Option<&str>) -> Result<Vec<PathBuf>> {
     for tool in ["apt-get", "dpkg-deb"] {
         if process::find(tool).is_none() {
             bail!(
@@ -129,30 +136,41 @@ fn fetch(kernel: Kernel, folder: &Path, mirror: Option<&str>) -> Result<PathBuf>
         let path = folder.join(part);
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
     }
-    let source = format!(
-        "deb [signed-by={KEYRING}] {mirror} {} main\n",
-        kernel.suite()
-    );
-    fs::write(folder.join("sources.list"), source).context("cannot write sources.list")?;
+    let mut suites = vec![kernel.suite(), STABLE];
+    suites.dedup();
+    let sources: String = suites
+        .iter()
+        .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+        .collect();
+    fs::write(folder.join("sources.list"), sources).context("cannot write sources.list")?;
+    // Backports are to be asked for.
+    let apt = |program: &str| {
+        let mut command = apt(program, folder);
+        command.args(["-t", kernel.suite()]);
+        command
+    };
 
-    process::run_chatty(apt("apt-get", folder).args(["-q", "update"]))?;
-    let depends = process::output(apt("apt-cache", folder).args(["depends", NEWEST]))?;
+    process::run_chatty(apt("apt-get").args(["-q", "update"]))?;
+    let depends = process::output(apt("apt-cache").args(["depends", NEWEST]))?;
     let name = depends
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .find(|name| name.starts_with("linux-image-"))
         .with_context(|| format!("{NEWEST} of {} names no kernel", kernel.suite()))?;
     process::run_chatty(
-        apt("apt-get", folder)
-            .args(["-q", "download", name])
+        apt("apt-get")
+            .args(["-q", "download", name, BUSYBOX])
             .current_dir(&downloads),
     )?;
-    fs::read_dir(&downloads)
+    let downloaded: Vec<PathBuf> = fs::read_dir(&downloads)
         .context("cannot read the downloads")?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|end| end == "deb"))
-        .context("apt downloaded nothing")
+        .collect();
+    if downloaded.len() < 2 {
+        bail!("apt downloaded {} of 2 packages", downloaded.len());
+    }
+    Ok(downloaded)
 }
 
 /// The mirror of Debian that this system uses.
@@ -195,11 +213,13 @@ fn apt(program: &str, folder: &Path) -> Command {
     command
 }
 
-/// Unpacks the package and prepares the modules for `modprobe`.
-fn unpack(package: &Path, root: &Path, tools: &Tools) -> Result<()> {
+/// Unpacks the packages and prepares the modules for `modprobe`.
+fn unpack(packages: &[PathBuf], root: &Path) -> Result<()> {
     fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
-    let mut extract = process::without_toolchain("dpkg-deb");
-    process::run(extract.arg("--extract").arg(package).arg(root))?;
+    for package in packages {
+        let mut extract = process::without_toolchain("dpkg-deb");
+        process::run(extract.arg("--extract").arg(package).arg(root))?;
+    }
     // Where newer packages put them.
     if !root.join("lib").exists() {
         fs::rename(root.join("usr/lib"), root.join("lib")).context("the package has no modules")?;
@@ -210,7 +230,7 @@ fn unpack(package: &Path, root: &Path, tools: &Tools) -> Result<()> {
         .find_map(|entry| entry.file_name().into_string().ok())
         .context("the package has no modules")?;
     let busybox = |applet: &str| {
-        let mut command = process::without_toolchain(&tools.busybox);
+        let mut command = process::without_toolchain(root.join("bin/busybox"));
         command.arg(applet);
         command
     };

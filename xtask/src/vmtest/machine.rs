@@ -71,7 +71,7 @@ impl Machine {
         fs::create_dir_all(&scratch)
             .with_context(|| format!("cannot create {}", scratch.display()))?;
         let image = folder.join(IMAGE);
-        image::write(&image, config.tools, config.kernel, &scratch, config.script)?;
+        image::write(&image, config.kernel, &scratch, config.script)?;
 
         let mut virtiofsd = ending_with_us(config.tools, &config.tools.virtiofsd);
         virtiofsd

@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut ready = Vec::new();
     for kernel in kernels {
         let mirror = options.mirror.as_deref();
-        let files = kernel::ensure(kernel, &tools, &folder, mirror, options.refresh)
+        let files = kernel::ensure(kernel, &folder, mirror, options.refresh)
             .with_context(|| format!("cannot get kernel {kernel}"))?;
         progress::item("ok", &format!("kernel {kernel}: {}", files.release));
         ready.push((kernel, files));

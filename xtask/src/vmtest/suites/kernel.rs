@@ -1,8 +1,8 @@
 //! The tests of tier `kernel`, the same programs that `cargo xtask test` runs, in one machine.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -48,6 +48,7 @@ impl Programs {
         if paths.len() != tier.tests.len() {
             bail!("cargo built {} of {} tests", paths.len(), tier.tests.len());
         }
+        let paths = kept(&paths, &workspace::target_dir()?.join("vmtest/programs"))?;
         Ok(Programs { tier, paths })
     }
 
@@ -102,6 +103,24 @@ impl Prepared for Programs {
         }
         Ok(tally)
     }
+}
+
+/// The same programs under names that the next build does not write to: machines run them for
+/// minutes.
+fn kept(paths: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut kept = Vec::new();
+    for path in paths {
+        let to = folder.join(path.file_name().context("a program has a name")?);
+        fs::hard_link(path, &to)
+            .or_else(|_| fs::copy(path, &to).map(drop))
+            .with_context(|| format!("cannot write {}", to.display()))?;
+        kept.push(to);
+    }
+    Ok(kept)
 }
 
 /// The programs that cargo names in its messages.
