@@ -17,6 +17,12 @@ use crate::{
     maps::{AUDIT, STAGED_ROOTS, VERDICTS},
 };
 
+/// What a count begins with; not on the stack, which is short.
+static NOTHING: Counter = Counter {
+    packets: 0,
+    bytes: 0,
+};
+
 /// Counts a packet under what the policy in force says of it, `decided`, and what the staged policy
 /// of its network says.
 #[inline(always)]
@@ -75,7 +81,7 @@ fn compare(skb: &Skb, network: u32, number: u32, decided: u32, staged: u32) {
         return;
     }
     // Another CPU may be first; what counts is whether the pair is there afterwards.
-    let _ = AUDIT.insert(key, Counter::default(), u64::from(BPF_NOEXIST));
+    let _ = AUDIT.insert(&key, &NOTHING, u64::from(BPF_NOEXIST));
     if !increment(skb, &key) {
         // This key is there for as long as the candidate is staged.
         key = AuditKey::lost(network, root.revision, AuditLoss::Full);

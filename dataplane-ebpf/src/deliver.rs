@@ -145,7 +145,7 @@ pub(crate) fn receive_in(
     Ok(())
 }
 
-/// Hands the packet to the endpoint behind a host-side device.
+/// Hands the packet to the endpoint behind a host-side device; `family` is what skb->protocol tells of.
 #[inline(always)]
 pub(crate) fn to_device(skb: &Skb, family: Family, location: &LocationEntry) -> i32 {
     // redirect_peer keeps skb->protocol, which is right only for IP; a TAP has no peer.

@@ -180,6 +180,27 @@ impl<const N: usize> PacketWindowMut<'_, N> {
     }
 }
 
+/// A length from 1 to `N`, in a form that shows the verifier both bounds: kernels before 6.8 learn
+/// nothing from a comparison with zero. In assembly, because the compiler knows the bounds and would
+/// leave the rest out.
+#[inline(always)]
+fn at_least_one<const N: usize>(length: u32) -> u32 {
+    const { assert!(N.is_power_of_two()) };
+    let mut length = u64::from(length);
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!(
+            "{length} += -1",
+            "{length} &= {mask}",
+            "{length} += 1",
+            length = inout(reg) length,
+            mask = const N - 1,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    length as u32
+}
+
 impl Skb {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
@@ -435,15 +456,11 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn load_into<const N: usize>(&self, into: &mut [u8; N], wanted: u32) -> u32 {
         const { assert!(N.is_power_of_two()) };
-        let mut length = wanted;
-        if length > N as u32 {
-            length = N as u32;
-        }
-        // Twice the bound as a mask, and no zero: what the verifier wants to see of a length.
-        length &= 2 * N as u32 - 1;
-        if length == 0 || length > N as u32 {
+        let length = if wanted < N as u32 { wanted } else { N as u32 };
+        if length == 0 {
             return 0;
         }
+        let length = at_least_one::<N>(length);
         let to: *mut c_void = into.as_mut_ptr().cast();
         // SAFETY: the context is valid, and at most `N` bytes are written.
         match unsafe { bpf_skb_load_bytes(self.raw.cast(), 0, to, length) } {
@@ -461,16 +478,17 @@ impl Skb {
         scratch: *mut PuntRecord,
         header: PuntHeader,
     ) -> Result<(), DropReason> {
-        let length = u64::from(header.length);
-        if length == 0 || length > FRAME_BYTES as u64 {
+        let length = u32::from(header.length);
+        if length == 0 || length > FRAME_BYTES as u32 {
             return Err(DropReason::TooBig);
         }
+        let length = at_least_one::<FRAME_BYTES>(length);
         // SAFETY: the scratch record is a map's, this processor's own, and no other program of ours
         // runs on it meanwhile; the length was bounded by the frame's.
         let status = unsafe {
             (*scratch).header = header;
             let frame = (&raw mut (*scratch).frame).cast();
-            bpf_skb_load_bytes(self.raw.cast(), 0, frame, length as u32)
+            bpf_skb_load_bytes(self.raw.cast(), 0, frame, length)
         };
         if status != 0 {
             return Err(DropReason::Malformed);
@@ -478,7 +496,8 @@ impl Skb {
         // SAFETY: as before; what is appended was written above.
         let status = unsafe {
             let map = (&raw const *ring).cast_mut().cast();
-            bpf_ringbuf_output(map, scratch.cast(), HEADER_BYTES as u64 + length, 0)
+            let bytes = HEADER_BYTES as u64 + u64::from(length);
+            bpf_ringbuf_output(map, scratch.cast(), bytes, 0)
         };
         if status == 0 {
             Ok(())

@@ -4,6 +4,7 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::PeerEntry,
+    headers::Family,
     vxlan::{self, IPV4_OFFSET, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan, fold_checksum},
 };
 
@@ -16,7 +17,6 @@ const BPF_F_ADJ_ROOM_FIXED_GSO: u64 = 1 << 0;
 const BPF_F_ADJ_ROOM_ENCAP_L3_IPV4: u64 = 1 << 1;
 const BPF_F_ADJ_ROOM_ENCAP_L4_UDP: u64 = 1 << 4;
 const BPF_F_ADJ_ROOM_ENCAP_L2_ETH: u64 = 1 << 6;
-const BPF_F_ADJ_ROOM_DECAP_L3_IPV4: u64 = 1 << 7;
 const BPF_F_ADJ_ROOM_DECAP_L3_IPV6: u64 = 1 << 8;
 /// The inner Ethernet header, so that segmentation knows where the inner IP header is.
 const INNER_L2_BYTES: u64 = 14;
@@ -102,23 +102,30 @@ pub(crate) fn forward(skb: &mut Skb, node: u32, header: Vxlan) -> Result<i32, Dr
     Ok(skb.redirect(peer.ifindex))
 }
 
-/// Takes the outer headers off; the inner Ethernet header takes their place.
+/// Takes the outer headers off; the inner Ethernet header takes their place. Returns the family that
+/// skb->protocol tells of now, or none where that is not the inner packet's.
 #[inline(always)]
-pub(crate) fn decapsulate(skb: &mut Skb, is_ipv6: bool) -> Result<(), DropReason> {
+pub(crate) fn decapsulate(skb: &mut Skb, family: Family) -> Result<Family, DropReason> {
     let inner = Ethernet::read(skb, OUTER_BYTES)?;
-    // Without the flag skb->protocol would stay IPv4 and the stack would drop the packet.
-    let family = if is_ipv6 {
-        BPF_F_ADJ_ROOM_DECAP_L3_IPV6
+    let shrink = -(OUTER_BYTES as i32);
+    // Without the flag skb->protocol stays IPv4. Linux before 6.3 does not know the flag, and refuses
+    // it before it changes anything.
+    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+    let told = if family == Family::V6 && skb.adjust_room(shrink, flags).is_ok() {
+        Family::V6
     } else {
-        BPF_F_ADJ_ROOM_DECAP_L3_IPV4
+        skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)?;
+        match family {
+            Family::V4 => Family::V4,
+            Family::V6 | Family::None => Family::None,
+        }
     };
-    skb.adjust_room(-(OUTER_BYTES as i32), BPF_F_ADJ_ROOM_FIXED_GSO | family)?;
     let mut frame = skb.window_mut::<14>(0)?;
     frame.set_word::<0>(inner.words[0]);
     frame.set_word::<4>(inner.words[1]);
     frame.set_word::<8>(inner.words[2]);
     frame.set_half::<12>(inner.ether_type);
-    Ok(())
+    Ok(told)
 }
 
 /// Writes the outer Ethernet and IPv4 headers from the peer's template, for a packet of `length`

@@ -6,7 +6,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{AddressKey, LocationEntry},
     flow::{Direction, has_flow},
-    headers::{ETHER_IPV4, ETHERNET_BYTES, Family, Headers, PROTOCOL_UDP},
+    headers::{ETHER_IPV4, ETHERNET_BYTES, Headers, PROTOCOL_UDP},
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
 };
 
@@ -74,16 +74,12 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
             // redirect_peer would drop it without a word.
             return Err(DropReason::TooBig);
         }
-        tunnel::decapsulate(skb, inner.headers.family == Family::V6)?;
+        let told = tunnel::decapsulate(skb, inner.headers.family)?;
         match known {
             Some(flow) => deliver::receive_in(skb, inner, header.vni, flow)?,
             None => deliver::receive(skb, inner, header.vni, to, from)?,
         }
-        return Ok(Handled::Redirect(deliver::to_device(
-            skb,
-            inner.headers.family,
-            location,
-        )));
+        return Ok(Handled::Redirect(deliver::to_device(skb, told, location)));
     }
     let node = next_home(location, control.node, header.hops)?;
     if header.hops >= MAX_HOPS {
