@@ -8,6 +8,7 @@ use sunwire_api::{DeviceName, Name, NodeLocation};
 use sunwire_userspace::agent::{self, Config};
 use sunwire_userspace::control::{self, Answer, Request};
 use sunwire_userspace::maps::Capacity;
+use sunwire_userspace::programs::Hook;
 
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
@@ -55,6 +56,10 @@ struct RunArgs {
     /// Where the controller serves agents.
     #[arg(long, value_name = "http://ADDR:PORT")]
     controller: String,
+    /// Where in the kernel programs are attached: `auto` is TCX where the kernel has it (Linux 6.6),
+    /// else filters of a clsact queueing discipline.
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Attach::Auto)]
+    attach: Attach,
     /// Where maps and links are pinned, in a BPF file system; this node's alone.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sunwire")]
     bpf_dir: PathBuf,
@@ -63,6 +68,23 @@ struct RunArgs {
     /// Where the agent has its local socket.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Attach {
+    Auto,
+    Tcx,
+    Clsact,
+}
+
+impl Attach {
+    fn hook(self) -> Option<Hook> {
+        match self {
+            Attach::Auto => None,
+            Attach::Tcx => Some(Hook::Tcx),
+            Attach::Clsact => Some(Hook::Clsact),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,6 +142,7 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         bpf_directory: args.bpf_dir,
         state_directory: args.state_dir,
         capacity: Capacity::default(),
+        hook: args.attach.hook(),
     };
     shutdown::until_signal(async |shutdown| {
         agent::run(config, shutdown).await?;
@@ -157,16 +180,24 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             connected,
             revision,
             generation,
+            hook,
             attached,
         } => {
             output::show(format, answer, |_| {
-                let mut table =
-                    Table::new(&["NODE", "CONNECTED", "REVISION", "GENERATION", "ATTACHED"]);
+                let mut table = Table::new(&[
+                    "NODE",
+                    "CONNECTED",
+                    "REVISION",
+                    "GENERATION",
+                    "HOOK",
+                    "ATTACHED",
+                ]);
                 table.row([
                     node.clone(),
                     output::yes_no(*connected),
                     revision.to_string(),
                     generation.to_string(),
+                    hook.to_string(),
                     attached.join(","),
                 ]);
                 table

@@ -40,6 +40,7 @@ use crate::{
     dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
     maps::Capacity,
     netlink::{self, NetlinkError, Route},
+    programs::Hook,
     report,
     services::{Services, ServicesError},
     state::Desired,
@@ -65,6 +66,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// Sizes of the maps, used when they are made.
     pub capacity: Capacity,
+    /// Where programs are attached; by default the best place that this kernel has.
+    pub hook: Option<Hook>,
 }
 
 /// The agent cannot start.
@@ -160,7 +163,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     std::fs::create_dir_all(&config.state_directory).map_err(socket)?;
     let listener = control::bind(&config.state_directory).map_err(socket)?;
-    let mut dataplane = Dataplane::load(&config.bpf_directory, config.capacity)?;
+    let mut dataplane = Dataplane::load_at(&config.bpf_directory, config.capacity, config.hook)?;
     let punts = dataplane.take_punts().expect("nobody took it before");
     let services = Services::start(punts)?;
     let rings = dataplane.take_events().expect("nobody has taken them");
@@ -181,7 +184,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         // While the kernel is being changed messages queue up unread; with the default window the
         // HTTP/2 library takes many small ones for an attack and ends the connection.
         .initial_connection_window_size(16 << 20);
-    tracing::info!(node = %config.node, %vtep, "agent started");
+    tracing::info!(node = %config.node, %vtep, hook = %dataplane.hook(), "agent started");
 
     let agent = Agent {
         config,
@@ -503,6 +506,7 @@ impl Agent {
                 connected: self.stream.is_some(),
                 revision: self.revision,
                 generation: self.dataplane.generation(),
+                hook: self.dataplane.hook(),
                 attached: self.attached_names(),
             },
             Request::Release { endpoint } => match self.release(&endpoint) {

@@ -16,7 +16,10 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::telemetry::hub::{CaptureItem, CaptureQuery, FlowQuery, Hub};
+use crate::{
+    programs::Hook,
+    telemetry::hub::{CaptureItem, CaptureQuery, FlowQuery, Hub},
+};
 
 /// Name of the socket in the agent's state directory.
 pub const SOCKET: &str = "agent.sock";
@@ -58,6 +61,8 @@ pub enum Answer {
         revision: u64,
         /// Generation of the flow tables in force.
         generation: u32,
+        /// Where in the kernel programs are attached.
+        hook: Hook,
         /// Names of the endpoints attached here.
         attached: Vec<String>,
     },

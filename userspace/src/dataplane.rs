@@ -25,7 +25,7 @@ use crate::{
     flow_map::{FlowMap, InstallError},
     maps::{Capacity, Maps},
     netlink::{Device, Route},
-    programs::{Programs, ProgramsError},
+    programs::{Hook, Programs, ProgramsError},
     services::Punts,
     shadow::ShadowError,
     state::{Desired, Endpoint, kernel_address},
@@ -98,7 +98,19 @@ impl Dataplane {
     /// # Errors
     /// When the kernel refuses, or the pinned maps have another layout.
     pub fn load(directory: &Path, capacity: Capacity) -> Result<Self, DataplaneError> {
-        let (programs, maps) = Programs::load(directory, capacity)?;
+        Self::load_at(directory, capacity, None)
+    }
+
+    /// Like [`Dataplane::load`], with the programs attached at `hook` where one is given.
+    ///
+    /// # Errors
+    /// As [`Dataplane::load`].
+    pub fn load_at(
+        directory: &Path,
+        capacity: Capacity,
+        hook: Option<Hook>,
+    ) -> Result<Self, DataplaneError> {
+        let (programs, maps) = Programs::load(directory, capacity, hook)?;
         let flow = FlowMap::open(&maps);
         Ok(Dataplane {
             programs,
@@ -221,6 +233,12 @@ impl Dataplane {
     #[must_use]
     pub fn take_punts(&mut self) -> Option<Punts> {
         self.maps.punts.take().map(Punts::new)
+    }
+
+    /// Where programs are attached.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        self.programs.hook()
     }
 
     /// The generation in force.

@@ -10,6 +10,7 @@
 //! - [`agent`]: the loop that listens to the controller, to the kernel and to local callers.
 //! - [`state`]: the controller's messages, parsed once.
 //! - [`dataplane`]: the whole desired state into the kernel, in an order that loses no packet.
+//! - [`programs`]: loading, and where programs are attached.
 //! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
 //! - [`services`]: what workloads ask of the node: addresses, names, routers.
 //! - [`audit`]: what staged policies would have done.
@@ -42,7 +43,7 @@ pub mod maps;
 pub mod netlink;
 pub mod object;
 pub mod pod;
-mod programs;
+pub mod programs;
 mod report;
 pub mod services;
 pub mod shadow;

@@ -1,8 +1,12 @@
 //! The programs and their attachments.
 //!
-//! Maps and links are pinned, so forwarding goes on without the agent. A new agent loads its own
-//! programs against the pinned maps and swaps them into the pinned links, one system call each:
-//! every packet is handled by the old program or by the new one.
+//! Maps are pinned and programs stay attached, so forwarding goes on without the agent. A new agent
+//! loads its own programs against the pinned maps and puts them in place of the attached ones, one
+//! system call each: every packet is handled by the old program or by the new one.
+
+mod clsact;
+mod hook;
+mod tcx;
 
 use std::{
     fs, io,
@@ -11,11 +15,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        links::{FdLink, LinkError, PinnedLink},
-        tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
-    },
+    programs::{ProgramError, SchedClassifier},
 };
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -26,6 +26,8 @@ use crate::{
     shadow::ShadowError,
 };
 
+pub use hook::Hook;
+
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
 const LAYOUT: &str = "v3";
 
@@ -33,7 +35,7 @@ const LAYOUT: &str = "v3";
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramsError {
     /// The kernel refused the object.
-    #[error("the kernel refused the programs; Linux 6.6 or later with BPF and BTF is needed")]
+    #[error("the kernel refused the programs; Linux 6.1 or later with BPF and BTF is needed")]
     Load(#[source] Box<EbpfError>),
     /// The kernel refused one program.
     #[error("the kernel refused program {name}")]
@@ -122,14 +124,16 @@ impl Kind {
 pub(crate) struct Programs {
     ebpf: Ebpf,
     links: PathBuf,
+    hook: Hook,
 }
 
 impl Programs {
     /// Loads the programs against the maps pinned under `directory`, which are made when they are
-    /// not there yet.
+    /// not there yet. They are attached at `hook`, or at the best one that this kernel has.
     pub(crate) fn load(
         directory: &Path,
         capacity: Capacity,
+        hook: Option<Hook>,
     ) -> Result<(Self, Maps), ProgramsError> {
         let maps = directory.join(format!("maps-{LAYOUT}"));
         let links = directory.join("links");
@@ -169,7 +173,13 @@ impl Programs {
         }
         let maps = Maps::open(&mut ebpf)?;
         remove_older_layouts(directory);
-        Ok((Programs { ebpf, links }, maps))
+        let hook = hook.unwrap_or_else(Hook::probe);
+        Ok((Programs { ebpf, links, hook }, maps))
+    }
+
+    /// Where programs are attached.
+    pub(crate) fn hook(&self) -> Hook {
+        self.hook
     }
 
     /// Runs the endpoint program on a device's packets, from now on or instead of the program
@@ -191,25 +201,14 @@ impl Programs {
 
     /// Takes the endpoint program off its device. The device may be gone already.
     pub(crate) fn detach_endpoint(&mut self, number: u32) -> Result<(), ProgramsError> {
-        let path = self.endpoint_link(number);
-        remove_link(&path)
+        hook::detach(&self.endpoint_link(number))
     }
 
-    /// Numbers of the endpoints whose links are pinned.
+    /// Numbers of the endpoints that an agent attached.
     pub(crate) fn attached(&self) -> Vec<u32> {
-        let Ok(entries) = fs::read_dir(&self.links) else {
-            return Vec::new();
-        };
-        entries
-            .flatten()
-            .filter_map(|entry| {
-                entry
-                    .file_name()
-                    .to_str()?
-                    .strip_prefix("endpoint-")?
-                    .parse()
-                    .ok()
-            })
+        hook::attached(&self.links)
+            .iter()
+            .filter_map(|name| name.strip_prefix("endpoint-")?.parse().ok())
             .collect()
     }
 
@@ -241,38 +240,8 @@ impl Programs {
     }
 
     fn attach(&mut self, kind: Kind, device: &str, path: &Path) -> Result<(), ProgramsError> {
-        let failed = |source| ProgramsError::Attach {
-            device: device.to_owned(),
-            source: Box::new(source),
-        };
-        let program = program(&mut self.ebpf, kind)?;
-        let link = match pinned(path)? {
-            Some(link) => match program.attach_to_link(link) {
-                Ok(link) => link,
-                // The device the link was for is gone; the pin alone is left.
-                Err(_) => {
-                    remove_link(path)?;
-                    fresh(program, device).map_err(failed)?
-                }
-            },
-            None => fresh(program, device).map_err(failed)?,
-        };
-        if path.exists() {
-            // Swapped in place: the pin stays, and dropping our handle leaves the link alone.
-            let link = program.take_link(link).map_err(failed)?;
-            drop(link);
-            return Ok(());
-        }
-        let kept = |source: Box<dyn std::error::Error + Send + Sync>| ProgramsError::Link {
-            path: path.to_owned(),
-            source,
-        };
-        let link = program.take_link(link).map_err(failed)?;
-        let link: FdLink = link
-            .try_into()
-            .map_err(|error: LinkError| kept(error.into()))?;
-        link.pin(path).map_err(|error| kept(error.into()))?;
-        Ok(())
+        let hook = self.hook;
+        hook::attach(hook, program(&mut self.ebpf, kind)?, device, path)
     }
 }
 
@@ -289,40 +258,6 @@ fn remove_older_layouts(directory: &Path) {
         if is_older && let Err(error) = fs::remove_dir_all(entry.path()) {
             tracing::warn!(path = %entry.path().display(), %error, "older pins stay");
         }
-    }
-}
-
-fn fresh(
-    program: &mut SchedClassifier,
-    device: &str,
-) -> Result<SchedClassifierLinkId, ProgramError> {
-    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    program.attach_with_options(device, TcAttachType::Ingress, order)
-}
-
-fn pinned(path: &Path) -> Result<Option<SchedClassifierLink>, ProgramsError> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let kept = |source: Box<dyn std::error::Error + Send + Sync>| ProgramsError::Link {
-        path: path.to_owned(),
-        source,
-    };
-    let link = PinnedLink::from_pin(path).map_err(|error| kept(error.into()))?;
-    let link = FdLink::from(link);
-    link.try_into()
-        .map(Some)
-        .map_err(|error: LinkError| kept(error.into()))
-}
-
-fn remove_link(path: &Path) -> Result<(), ProgramsError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(ProgramsError::Link {
-            path: path.to_owned(),
-            source: source.into(),
-        }),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fs};
 
 use fixture::{
     devices::UNDERLAY,
-    node::{Fate, VTEP},
+    node::{Fate, TestNode, VTEP},
     test_run::Action,
     wire,
 };
@@ -20,6 +20,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason, headers::ETHERNET_BYTES, punt::Kind, tables::MAX_COPIES,
     vxlan::OUTER_BYTES,
 };
+use sunwire_userspace::programs::Hook;
 
 /// MTU of the devices.
 const DEVICE_MTU: usize = 1500;
@@ -69,9 +70,20 @@ fn every_packet_has_its_fate_by_test_run() {
 
 #[test]
 fn every_packet_comes_out_of_its_device() {
-    let Some(mut node) = world::start("every_packet_comes_out_of_its_device") else {
-        return;
-    };
+    if let Some(node) = world::start("every_packet_comes_out_of_its_device") {
+        check_devices(node);
+    }
+}
+
+#[test]
+fn every_packet_comes_out_of_its_device_by_a_filter() {
+    let test = "every_packet_comes_out_of_its_device_by_a_filter";
+    if let Some(node) = world::start_at(test, Some(Hook::Clsact)) {
+        check_devices(node);
+    }
+}
+
+fn check_devices(mut node: TestNode) {
     for case in packets::all() {
         // The device of nobody has no program, and metadata cannot be sent.
         if case.metadata.is_some() || case.device == world::NOBODY {

@@ -13,6 +13,7 @@ use sunwire_dataplane_common::{
 };
 use sunwire_userspace::{
     maps::Capacity,
+    programs::Hook,
     state::{Desired, Endpoint},
 };
 
@@ -151,7 +152,12 @@ pub(crate) fn from_node(number: u32, vni: u32) -> Tunnel {
 
 /// A node in this cloud; `None`, after saying why, where it cannot be.
 pub(crate) fn start(test: &str) -> Option<TestNode> {
-    let mut node = TestNode::new(test, DEVICES, Capacity::default())?;
+    start_at(test, None)
+}
+
+/// Likewise, with the programs attached at `hook`.
+pub(crate) fn start_at(test: &str, hook: Option<Hook>) -> Option<TestNode> {
+    let mut node = TestNode::new_at(test, DEVICES, Capacity::default(), hook)?;
     for number in [2, 3] {
         node.resolve(vtep(number), node_mac(number));
     }
