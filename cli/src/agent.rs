@@ -1,6 +1,6 @@
 //! `sunwire agent`: runs one, or talks to one on this node.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -63,6 +63,12 @@ struct RunArgs {
     /// Where maps and links are pinned, in a BPF file system; this node's alone.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sunwire")]
     bpf_dir: PathBuf,
+    /// A resolver for names that are not of the workloads' networks; may be given several times.
+    ///
+    /// By default those of /etc/resolv.conf, which is read again when it changes. The port is 53
+    /// unless given, as in 192.0.2.53:5353 or [2001:db8::53]:5353.
+    #[arg(long, value_name = "IP[:PORT]", value_parser = resolver)]
+    upstream_dns: Vec<SocketAddr>,
     // Not a flattened StateDir: clap finds an optional group by its direct arguments only when
     // nothing is flattened into it.
     /// Where the agent has its local socket.
@@ -132,6 +138,16 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     }
 }
 
+/// An address with or without a port.
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    const DNS_PORT: u16 = 53;
+    let address = text.parse::<IpAddr>();
+    let address = address.map(|address| SocketAddr::new(address, DNS_PORT));
+    address.or_else(|_| text.parse()).map_err(|_| {
+        "write an address, like 192.0.2.53, or one with a port, like 192.0.2.53:5353".to_owned()
+    })
+}
+
 fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
     let config = Config {
         node: args.node.to_string(),
@@ -141,6 +157,7 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         controller: args.controller,
         bpf_directory: args.bpf_dir,
         state_directory: args.state_dir,
+        upstream_dns: args.upstream_dns,
         capacity: Capacity::default(),
         hook: args.attach.hook(),
     };

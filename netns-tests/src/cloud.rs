@@ -40,6 +40,8 @@ pub struct Cloud {
     controller: NodeHandle,
     client: Client,
     binary: PathBuf,
+    /// What every agent is started with beside what it needs.
+    agent_arguments: Vec<String>,
 }
 
 #[derive(Default)]
@@ -91,6 +93,14 @@ impl Cloud {
     /// # Errors
     /// When the lab, a process or a connection fails; the error names its log.
     pub fn up(topology: Topology) -> Result<Self> {
+        Cloud::up_with(topology, &[])
+    }
+
+    /// As [`up`](Self::up), with further arguments for every agent.
+    ///
+    /// # Errors
+    /// As [`up`](Self::up).
+    pub fn up_with(topology: Topology, agent_arguments: &[&str]) -> Result<Self> {
         let lab = Lab::up(topology)?;
         let controller = lab
             .controller()
@@ -105,6 +115,10 @@ impl Cloud {
             controller,
             client,
             binary: binary()?,
+            agent_arguments: agent_arguments
+                .iter()
+                .map(|text| (*text).to_owned())
+                .collect(),
         };
         cloud.start_controller()?;
         for name in cloud.node_names() {
@@ -176,7 +190,8 @@ impl Cloud {
             .arg("--bpf-dir")
             .arg(&handle.bpf_dir)
             .arg("--state-dir")
-            .arg(&handle.state_dir);
+            .arg(&handle.state_dir)
+            .args(&self.agent_arguments);
         command.process_group(0);
         let child = handle.spawn_logged("agent", command)?;
         self.processes.agents.push((node.to_owned(), child));

@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -64,6 +64,9 @@ pub struct Config {
     pub bpf_directory: PathBuf,
     /// Where the local socket is.
     pub state_directory: PathBuf,
+    /// Resolvers that know all names but those of the networks; by default those of the node's
+    /// own /etc/resolv.conf.
+    pub upstream_dns: Vec<SocketAddr>,
     /// Sizes of the maps, used when they are made.
     pub capacity: Capacity,
     /// Where programs are attached; by default the best place that this kernel has.
@@ -165,7 +168,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let listener = control::bind(&config.state_directory).map_err(socket)?;
     let mut dataplane = Dataplane::load_at(&config.bpf_directory, config.capacity, config.hook)?;
     let punts = dataplane.take_punts().expect("nobody took it before");
-    let services = Services::start(punts)?;
+    let services = Services::start(punts, &config.upstream_dns)?;
     let rings = dataplane.take_events().expect("nobody has taken them");
     let hub = Hub::start(rings).map_err(AgentError::Events)?;
     let (asked_sender, asked) = mpsc::channel(QUEUE);

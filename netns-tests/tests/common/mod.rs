@@ -1,4 +1,5 @@
 //! What the end-to-end tests share: a small cloud of two nodes and two workloads.
+#![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use sunwire_lab::{Topology, WorkloadSpec};
 use sunwire_netns_tests::cloud::Cloud;

@@ -42,6 +42,14 @@ pub struct Network {
     pub v6: Option<Subnet<Ipv6Addr>>,
 }
 
+impl Network {
+    /// Where the names of the network's endpoints are: `shop.internal`.
+    #[must_use]
+    pub fn domain(&self) -> String {
+        format!("{}.internal", self.name)
+    }
+}
+
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -176,22 +184,24 @@ where
 }
 
 fn network(network: &state::Network) -> Network {
-    let v4 = ipv4(network.gateway_v4).map(|gateway| Subnet {
-        gateway,
-        prefix: network.prefix_v4,
-    });
-    let v6 = ipv6(network.gateway_v6).map(|gateway| Subnet {
-        gateway,
-        prefix: network.prefix_v6,
-    });
+    // An older controller tells no prefix; nothing can be said of such a subnet.
+    let (prefix_v4, prefix_v6) = (network.prefix_v4, network.prefix_v6);
+    let v4 = ipv4(network.gateway_v4).filter(|_| prefix_v4 != 0);
+    let v6 = ipv6(network.gateway_v6).filter(|_| prefix_v6 != 0);
     Network {
         name: network.name.to_ascii_lowercase(),
         // Checked where it was parsed.
         mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
         gateway_mac: network.gateway_mac.to_bytes(),
         gateway_local: local(network.gateway_mac),
-        v4,
-        v6,
+        v4: v4.map(|gateway| Subnet {
+            gateway,
+            prefix: prefix_v4,
+        }),
+        v6: v6.map(|gateway| Subnet {
+            gateway,
+            prefix: prefix_v6,
+        }),
     }
 }
 

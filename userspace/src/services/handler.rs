@@ -1,10 +1,13 @@
 //! What answers: one handler for each kind of question.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use sunwire_dataplane_common::punt::Kind;
 
-use super::{directory::Directory, ring::Punt};
+use super::{
+    directory::{Asker, Directory},
+    ring::Punt,
+};
 
 /// A frame to a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,18 @@ pub struct Answer {
     pub frame: Vec<u8>,
 }
 
+impl Answer {
+    /// A frame to who asked.
+    #[must_use]
+    pub fn to(asker: &Asker<'_>, frame: Vec<u8>) -> Self {
+        Answer {
+            ifindex: asker.ifindex,
+            endpoint: asker.number,
+            frame,
+        }
+    }
+}
+
 /// A frame that makes no sense: what about it, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -26,7 +41,7 @@ pub struct Malformed(pub &'static str);
 /// What a handler knows of the node, and what it sends.
 pub struct Node<'a> {
     /// Who is here, and what answers are made of.
-    pub directory: &'a Directory,
+    pub directory: &'a Arc<Directory>,
     /// The time.
     pub now: Instant,
     /// What is to be sent when the handler is done.

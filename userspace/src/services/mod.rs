@@ -16,11 +16,19 @@
 //! is the same on every node and after every restart. Handlers take frames and return frames; the
 //! loop has the clock and the sockets. A frame that makes no sense is counted and not answered.
 
+mod dhcp4;
+mod dhcp6;
+mod dhcp_options;
 pub mod directory;
+mod dns;
+mod frame;
 pub mod handler;
 pub mod ring;
+mod router;
 pub mod server;
 pub mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use directory::Directory;
 pub use handler::{Answer, Handler, Handlers, Malformed, Node};

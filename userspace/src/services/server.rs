@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use sunwire_dataplane_common::entries::Counter;
+use sunwire_dataplane_common::{entries::Counter, punt::Kind};
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, watch},
@@ -19,9 +20,13 @@ use tokio::{
 };
 
 use super::{
+    dhcp4::Dhcp4,
+    dhcp6::Dhcp6,
     directory::Directory,
+    dns::{forward::Forwarder, tcp::DnsTcp, udp::DnsUdp, upstream::Upstream},
     handler::{Answer, Handlers, Node},
     ring::{Punt, Punts},
+    router::Router,
     socket::AnswerSocket,
 };
 use crate::state::Desired;
@@ -66,13 +71,27 @@ impl Drop for Services {
 }
 
 impl Services {
-    /// Serves what comes in by `punts`; must be called within a tokio runtime.
+    /// Serves what comes in by `punts`; must be called within a tokio runtime. Names that are not
+    /// the networks' own are asked of `upstream_dns` or, when that is empty, of the resolvers of
+    /// the node's own /etc/resolv.conf.
     ///
     /// # Errors
     /// When the kernel refuses the means to.
-    pub fn start(punts: Punts) -> Result<Self, ServicesError> {
-        let handlers = Handlers::default();
-        Services::with(punts, |_| handlers)
+    pub fn start(punts: Punts, upstream_dns: &[SocketAddr]) -> Result<Self, ServicesError> {
+        let forwarder = Arc::new(Forwarder::new(Upstream::new(upstream_dns.to_vec())));
+        Services::with(punts, |late| {
+            let mut handlers = Handlers::default();
+            handlers.add(&[Kind::Dhcp4], Dhcp4);
+            handlers.add(&[Kind::Dhcp6], Dhcp6);
+            handlers.add(&[Kind::RouterSolicitation], Router::default());
+            let udp = DnsUdp {
+                forwarder: Arc::clone(&forwarder),
+                late: late.clone(),
+            };
+            handlers.add(&[Kind::DnsUdp], udp);
+            handlers.add(&[Kind::DnsTcp], DnsTcp::new(forwarder, late));
+            handlers
+        })
     }
 
     /// Serves with the handlers that `make` returns; it is given where tasks of theirs send answers.
@@ -169,7 +188,7 @@ impl Server {
         }
     }
 
-    fn tick(&mut self, directory: &Directory) {
+    fn tick(&mut self, directory: &Arc<Directory>) {
         let mut answers = Vec::new();
         self.handlers.tick(&mut Node {
             directory,
@@ -198,7 +217,7 @@ impl Server {
 fn serve(
     ring: &mut RingBuf<MapData>,
     handlers: &mut Handlers,
-    directory: &Directory,
+    directory: &Arc<Directory>,
     refused: &Refused,
 ) -> Option<Vec<Answer>> {
     let mut answers = Vec::new();
