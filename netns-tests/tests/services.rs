@@ -192,6 +192,20 @@ fn lab_a_workload_gets_its_address_by_dhcp() {
     run(&client, "ip", &["address", "add", &address, "dev", "eth0"]).unwrap();
     cloud.apply_policy("shop", OPEN).unwrap();
     assert_eq!(pings(&client, WEB.into()), 5);
+
+    // The node it moves to tells it the same, as if nothing had happened.
+    cloud.move_endpoint(&client, "far").unwrap();
+    let mut renewal = dhcp(&client, v4::MessageType::Request);
+    renewal.set_ciaddr(CLIENT);
+    let again = exchange(&client, &renewal);
+    assert_eq!(again.opts().msg_type(), Some(v4::MessageType::Ack));
+    assert_eq!(again.yiaddr(), CLIENT);
+    let lasting = |message: &v4::Message| {
+        let options = message.opts().iter();
+        options.map(|(_, option)| option.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(lasting(&again), lasting(&ack));
+    assert_eq!(pings(&client, GATEWAY.into()), 5);
     cloud.down().unwrap();
 }
 
