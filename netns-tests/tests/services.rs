@@ -202,7 +202,9 @@ fn lab_a_workload_gets_its_address_by_dhcp() {
     assert_eq!(again.yiaddr(), CLIENT);
     let lasting = |message: &v4::Message| {
         let options = message.opts().iter();
-        options.map(|(_, option)| option.clone()).collect::<Vec<_>>()
+        options
+            .map(|(_, option)| option.clone())
+            .collect::<Vec<_>>()
     };
     assert_eq!(lasting(&again), lasting(&ack));
     assert_eq!(pings(&client, GATEWAY.into()), 5);
