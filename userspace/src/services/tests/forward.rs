@@ -59,11 +59,13 @@ async fn only_the_answer_to_the_question_is_taken() {
         let (asked, from) = receive(&socket).await;
         // A guesser with the wrong identifier, one with the wrong question, garbage, one who is
         // not the resolver; then the resolver.
-        let mut wrong = refusal(&asked);
+        let mut forged = refusal(&asked);
+        forged.metadata.response_code = ResponseCode::NXDomain;
+        let mut wrong = forged.clone();
         wrong.metadata.id ^= 1;
         let wrong_question = {
             let name = Name::from_ascii("www.example.com.").unwrap();
-            let mut wrong = refusal(&asked);
+            let mut wrong = forged.clone();
             wrong.queries = vec![Query::query(name, RecordType::A)];
             wrong
         };
@@ -75,8 +77,6 @@ async fn only_the_answer_to_the_question_is_taken() {
             socket.send_to(&bytes, from).await.unwrap();
         }
         let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let mut forged = refusal(&asked);
-        forged.metadata.response_code = ResponseCode::NXDomain;
         let forged = forged.to_vec().unwrap();
         stranger.send_to(&forged, from).await.unwrap();
         let answer = refusal(&asked).to_vec().unwrap();
