@@ -21,8 +21,8 @@ use sunwire_dataplane_common::{
     bytes::{Bytes, Window},
     drop_reason::DropReason,
     headers::{
-        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, IPV6_BYTES, PROTOCOL_TCP, Parsed, TCP_BYTES,
-        UDP_BYTES,
+        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, FRAGMENT_BYTES, IPV6_BYTES, PROTOCOL_IPV6_FRAGMENT,
+        PROTOCOL_TCP, Parsed, TCP_BYTES, UDP_BYTES,
     },
     punt::{FRAME_BYTES, HEADER_BYTES, PuntHeader, PuntRecord},
 };
@@ -397,6 +397,8 @@ impl Skb {
         };
         let transport = match protocol {
             PROTOCOL_TCP => TCP_BYTES,
+            // As long as the longest of the others, and as a fragment header with what follows.
+            PROTOCOL_IPV6_FRAGMENT => FRAGMENT_BYTES + TCP_BYTES,
             _ => UDP_BYTES,
         };
         (offset + ETHERNET_BYTES + transport) as u32 + ip
@@ -434,6 +436,22 @@ impl Skb {
             start: start as *mut u8,
             borrow: PhantomData,
         })
+    }
+
+    /// Bytes from an offset on, copied by a helper: the offset may be any number.
+    #[inline(always)]
+    pub(crate) fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0u8; N];
+        // SAFETY: the context is valid, and the pointer and length describe `bytes`.
+        let status = unsafe {
+            bpf_skb_load_bytes(
+                self.raw.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        (status == 0).then_some(bytes)
     }
 
     /// Words from an offset on, in memory order, copied by a helper.

@@ -16,6 +16,7 @@ use sunwire_dataplane_common::{
     },
     event::{EventLosses, EventRecord, EventSettings},
     flow::{FlowEntry, TupleV4, TupleV6},
+    fragment::{FragmentKey, FragmentPorts},
     headers::Parsed,
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
@@ -74,6 +75,9 @@ pub(crate) static OVERFLOWED: Array<u32> = Array::with_max_entries(1, 0);
 // Flows for which there was no room.
 #[map]
 pub(crate) static OVERFLOW_COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(4096, 0);
 // Memory that a program uses while it runs.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);

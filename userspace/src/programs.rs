@@ -268,7 +268,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 39] = [
+const MAP_NAMES: [&str; 40] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -290,6 +290,7 @@ const MAP_NAMES: [&str; 39] = [
     "OVERFLOW_V6",
     "OVERFLOWED",
     "OVERFLOW_COUNTER",
+    "FRAGMENTS",
     "SCRATCH",
     "PACKET",
     "QUESTION",
