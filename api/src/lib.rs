@@ -28,8 +28,10 @@ mod network;
 mod node;
 mod policy;
 pub mod problem;
+mod question;
 mod resource;
 mod status;
+mod trace;
 mod vni;
 
 pub use analysis::{
@@ -57,6 +59,10 @@ pub use policy::{
     StagedRefusal, StagedSummary, Unconfirmed,
 };
 pub use problem::{Diagnostic, Problem, ProblemCode, Severity, Violation};
+pub use question::{CaptureItem, CaptureQuery, CapturedPacket, FlowQuery, Question, Telling};
 pub use resource::{Deleted, Page, Resource};
 pub use status::{Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status};
+pub use trace::{
+    Trace, TraceEntry, TraceHop, TraceOutcome, TraceRequest, TraceRewrite, from_hex, to_hex,
+};
 pub use vni::{Vni, VniError};

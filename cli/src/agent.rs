@@ -185,7 +185,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             eprintln!("error: the agent refused: {reason}");
             Ok(Outcome::Negative)
         }
-        Answer::Flow { .. } | Answer::Packet(_) | Answer::PacketsLost { .. } => {
+        Answer::Told(_) => {
             anyhow::bail!("the agent answers out of turn: {answer:?}")
         }
         Answer::Released => {

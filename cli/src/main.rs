@@ -5,7 +5,8 @@
 //!         --> controller.rs          runs sunwire-controller
 //!         --> agent.rs               runs sunwire-userspace's agent, talks to a running one
 //!         --> rest/, policy/         ask the controller; policies also without one
-//!         --> flows.rs               what becomes of packets
+//!         --> flows.rs, capture.rs   what becomes of packets
+//!         --> trace.rs               what would become of one
 //!         --> lab/                   labs, with controller and agents inside
 //!         --> output.rs              answers as tables or JSON
 //!         --> exit.rs                what the shell learns
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod capture;
 mod controller;
 mod exit;
 mod flows;
@@ -23,6 +25,7 @@ mod output;
 mod policy;
 mod rest;
 mod shutdown;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -60,6 +63,8 @@ enum Command {
     Status(rest::status::Args),
     Counters(rest::counters::Args),
     Flows(flows::Args),
+    Trace(trace::Args),
+    Capture(capture::Args),
     Lab(lab::Args),
 }
 
@@ -84,6 +89,8 @@ impl Command {
             Command::Status(args) => rest::status::run(args, format),
             Command::Counters(args) => rest::counters::run(args, format),
             Command::Flows(args) => flows::run(args, format),
+            Command::Trace(args) => trace::run(args, format),
+            Command::Capture(args) => capture::run(args, format),
             Command::Lab(args) => lab::run(args, format),
         }
     }

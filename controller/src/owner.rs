@@ -329,7 +329,11 @@ impl Owner {
                 self.cluster.sessions.count(node, counters);
                 self.tick();
             }
-            Some(agent::agent_message::Message::Hello(_)) | None => {
+            // Answers have gone past here.
+            Some(
+                agent::agent_message::Message::Hello(_) | agent::agent_message::Message::Answer(_),
+            )
+            | None => {
                 tracing::warn!(%node, "an agent said something out of place");
             }
         }

@@ -23,9 +23,12 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
-use sunwire_api::agent::{
-    self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
-    controller_message, endpoint_report,
+use sunwire_api::{
+    Question, Telling, TraceEntry, TraceHop,
+    agent::{
+        self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
+        controller_message, endpoint_report,
+    },
 };
 use sunwire_dataplane_common::drop_reason::DropReason;
 use tokio::{
@@ -44,7 +47,7 @@ use crate::{
     report,
     services::{Services, ServicesError},
     state::Desired,
-    telemetry::{hub::Hub, names::Names},
+    telemetry::{hub::Hub, names::Names, trace},
 };
 
 /// How an agent is set up.
@@ -172,6 +175,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let rings = dataplane.take_events().expect("nobody has taken them");
     let hub = Hub::start(rings).map_err(AgentError::Events)?;
     let (asked_sender, asked) = mpsc::channel(QUEUE);
+    let own_requests = asked_sender.clone();
     tokio::spawn(control::serve(listener, asked_sender, Arc::clone(&hub)));
     dataplane.attach_underlay(&config.underlay)?;
     let transport = Transport::from_shared(config.controller.clone())
@@ -205,6 +209,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         headroom,
         services,
         hub,
+        own_requests,
+        telling: BTreeMap::new(),
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -236,6 +242,19 @@ struct Agent {
     services: Services,
     /// Tells what becomes of packets.
     hub: Arc<Hub>,
+    /// Where the agent itself asks what local callers ask.
+    own_requests: mpsc::Sender<Asked>,
+    /// Questions of the controller that are being answered.
+    telling: BTreeMap<u64, BeingTold>,
+}
+
+/// A task that ends when nobody holds it.
+struct BeingTold(tokio::task::JoinHandle<()>);
+
+impl Drop for BeingTold {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -273,6 +292,7 @@ impl Agent {
                         tracing::warn!("the controller's stream ended; forwarding goes on");
                         inbound = None;
                         self.stream = None;
+                        self.telling.clear();
                         next_attempt = Instant::now() + retry;
                     }
                 },
@@ -310,6 +330,11 @@ impl Agent {
 
     async fn receive(&mut self, message: controller_message::Message) {
         let (revision, parsed) = match message {
+            controller_message::Message::Question(question) => return self.tell(question),
+            controller_message::Message::Withdrawal(withdrawal) => {
+                self.telling.remove(&withdrawal.question);
+                return;
+            }
             controller_message::Message::Snapshot(snapshot) => {
                 let desired = Desired::from_snapshot(snapshot.state.unwrap_or_default());
                 (snapshot.revision, desired)
@@ -338,6 +363,47 @@ impl Agent {
             error,
         }))
         .await;
+    }
+
+    /// Answers a question beside everything else, for as long as the controller wants it.
+    fn tell(&mut self, asked: wire::Question) {
+        let Some(stream) = self.stream.clone() else {
+            return;
+        };
+        let number = asked.number;
+        let (requests, hub) = (self.own_requests.clone(), Arc::clone(&self.hub));
+        let telling = async move {
+            let answer = |telling: Vec<u8>, last| {
+                message(agent_message::Message::Answer(wire::Answer {
+                    question: number,
+                    telling,
+                    last,
+                }))
+            };
+            let refused = |error: serde_json::Error| Telling::Refused {
+                reason: format!("the question is not understood: {error}"),
+            };
+            let json = |telling: &Telling| serde_json::to_vec(telling).unwrap_or_default();
+            match serde_json::from_slice::<Question>(&asked.question) {
+                Ok(question) => {
+                    let same = std::convert::identity::<Telling>;
+                    let mut answers = control::tell(&requests, &hub, question, same).await;
+                    while let Some(telling) = answers.recv().await {
+                        if stream.send(answer(json(&telling), false)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    let _ = stream.send(answer(json(&refused(error)), false)).await;
+                }
+            }
+            let _ = stream.send(answer(Vec::new(), true)).await;
+        };
+        // What was answered to the end needs no withdrawal.
+        self.telling.retain(|_, telling| !telling.0.is_finished());
+        let task = tokio::spawn(telling);
+        self.telling.insert(number, BeingTold(task));
     }
 
     /// Applies the desired state; returns what went wrong, for the controller.
@@ -516,11 +582,36 @@ impl Agent {
                 Ok(()) => Answer::Released,
                 Err(reason) => Answer::Refused { reason },
             },
+            Request::Ask(Question::Trace(entry)) => match self.trace(&entry) {
+                Ok(hops) => Answer::Told(Telling::Traced { hops }),
+                Err(reason) => Answer::Refused { reason },
+            },
             // Answered without this loop.
-            Request::Flows(_) | Request::Capture(_) => Answer::Refused {
+            Request::Ask(Question::Flows(_) | Question::Capture(_)) => Answer::Refused {
                 reason: "this is told, not asked".to_owned(),
             },
         }
+    }
+
+    fn trace(&mut self, entry: &TraceEntry) -> Result<Vec<TraceHop>, String> {
+        let desired = self
+            .desired
+            .as_ref()
+            .ok_or("the controller has not been reached yet")?;
+        let underlay = self.around.devices.get(&self.config.underlay);
+        let underlay =
+            underlay.ok_or_else(|| format!("there is no device {}", self.config.underlay))?;
+        let attachments = &self.attachments;
+        let around = trace::Around {
+            desired,
+            names: &self.hub.names(),
+            underlay: underlay.ifindex,
+            attached: &|number| match attachments.get(&number) {
+                Some(Attachment::Attached { ifindex }) => Some(*ifindex),
+                _ => None,
+            },
+        };
+        trace::hops(&mut self.dataplane, &around, entry)
     }
 
     fn attached_names(&self) -> Vec<String> {

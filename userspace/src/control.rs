@@ -1,7 +1,7 @@
 //! The agent's local socket: one JSON object a line, for programs on the same node.
 //!
-//! A request has one answer; [`Request::Flows`] and [`Request::Capture`] have a line for each thing
-//! that they tell, until the caller hangs up.
+//! A request has one answer; [`Request::Ask`] has a line for each thing that there is to tell, until
+//! the caller hangs up.
 //!
 //! Whoever moves an endpoint's device to another node asks for [`Request::Release`] first, on the
 //! spot, so that the packets of the move need not wait for the controller's round trip.
@@ -9,7 +9,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::FlowItem;
+use sunwire_api::{Question, Telling};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     programs::Hook,
-    telemetry::hub::{CaptureItem, CaptureQuery, FlowQuery, Hub},
+    telemetry::hub::{Hub, HubError},
 };
 
 /// Name of the socket in the agent's state directory.
@@ -41,10 +41,8 @@ pub enum Request {
         /// Name of the endpoint.
         endpoint: String,
     },
-    /// Tell what becomes of packets.
-    Flows(FlowQuery),
-    /// Tell of packets whole.
-    Capture(CaptureQuery),
+    /// Tell of packets.
+    Ask(Question),
 }
 
 /// What the agent answers.
@@ -68,34 +66,13 @@ pub enum Answer {
     },
     /// To [`Request::Release`]: the device may be moved.
     Released,
-    /// To [`Request::Flows`].
-    Flow {
-        /// What there is to tell.
-        item: FlowItem,
-    },
-    /// To [`Request::Capture`]: a packet.
-    Packet(Box<Packet>),
-    /// To [`Request::Capture`]: packets are missing.
-    PacketsLost {
-        /// How many since the capture began.
-        count: u64,
-    },
+    /// To [`Request::Ask`].
+    Told(Telling),
     /// The request was not carried out.
     Refused {
         /// Why, and what to do.
         reason: String,
     },
-}
-
-/// A captured packet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Packet {
-    /// What became of it.
-    pub flow: sunwire_api::Flow,
-    /// Its first bytes, in hexadecimal.
-    pub frame: String,
-    /// Its length in bytes.
-    pub length: u32,
 }
 
 /// A request with the way back for its answer.
@@ -177,44 +154,76 @@ async fn write_line(
     write.write_all(text.as_bytes()).await
 }
 
-fn just(answer: Answer) -> mpsc::Receiver<Answer> {
+fn just<T>(answer: T) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(1);
-    sender.try_send(answer).expect("it is empty");
+    // It is empty, and its other end is here.
+    let _ = sender.try_send(answer);
     receiver
 }
 
 /// All answers to a request, which end with the channel; to drop it ends them, too.
-pub(crate) async fn answers(
+async fn answers(
     requests: &mpsc::Sender<Asked>,
     hub: &Arc<Hub>,
     request: Request,
 ) -> mpsc::Receiver<Answer> {
     match request {
-        Request::Flows(query) => {
-            let (items, told) = mpsc::channel(TOLD);
-            let telling = Arc::clone(hub).tell(query, items);
-            relay(telling, told, |item| Answer::Flow { item })
-        }
-        Request::Capture(query) => {
-            let (items, told) = mpsc::channel(TOLD);
-            let telling = Arc::clone(hub).capture(query, items);
-            relay(telling, told, captured)
-        }
+        Request::Ask(question) => tell(requests, hub, question, Answer::Told).await,
         request => just(ask(requests, request).await),
     }
 }
 
+/// All answers to a question, each made into what the caller understands.
+pub(crate) async fn tell<T: Send + 'static>(
+    requests: &mpsc::Sender<Asked>,
+    hub: &Arc<Hub>,
+    question: Question,
+    made: fn(Telling) -> T,
+) -> mpsc::Receiver<T> {
+    match question {
+        Question::Flows(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).tell(query, items);
+            relay(
+                telling,
+                told,
+                move |item| made(Telling::Flow { item }),
+                made,
+            )
+        }
+        Question::Capture(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).capture(query, items);
+            relay(
+                telling,
+                told,
+                move |item| made(Telling::Capture { item }),
+                made,
+            )
+        }
+        Question::Trace(entry) => {
+            let told = match ask(requests, Request::Ask(Question::Trace(entry))).await {
+                Answer::Told(told) => told,
+                Answer::Refused { reason } => Telling::Refused { reason },
+                other => unreachable!("a trace is answered by hops: {other:?}"),
+            };
+            just(made(told))
+        }
+    }
+}
+
 /// Passes on what `telling` sends, then why it ended, if it did not end well.
-fn relay<T: Send + 'static>(
-    telling: impl Future<Output = Result<(), crate::telemetry::hub::HubError>> + Send + 'static,
-    mut told: mpsc::Receiver<T>,
-    answer: fn(T) -> Answer,
-) -> mpsc::Receiver<Answer> {
+fn relay<I: Send + 'static, T: Send + 'static>(
+    telling: impl Future<Output = Result<(), HubError>> + Send + 'static,
+    mut told: mpsc::Receiver<I>,
+    item: impl Fn(I) -> T + Send + Sync + 'static,
+    refused: fn(Telling) -> T,
+) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let pass = async {
-            while let Some(item) = told.recv().await {
-                if sender.send(answer(item)).await.is_err() {
+            while let Some(next) = told.recv().await {
+                if sender.send(item(next)).await.is_err() {
                     return;
                 }
             }
@@ -229,31 +238,10 @@ fn relay<T: Send + 'static>(
         pass.await;
         if let Err(error) = ended {
             let reason = error.to_string();
-            let _ = sender.send(Answer::Refused { reason }).await;
+            let _ = sender.send(refused(Telling::Refused { reason })).await;
         }
     });
     receiver
-}
-
-fn captured(item: CaptureItem) -> Answer {
-    match item {
-        CaptureItem::Packet(packet) => Answer::Packet(Box::new(Packet {
-            flow: packet.flow.clone(),
-            frame: hex(&packet.frame),
-            length: packet.length,
-        })),
-        CaptureItem::Lost(count) => Answer::PacketsLost { count },
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 async fn ask(requests: &mpsc::Sender<Asked>, request: Request) -> Answer {

@@ -254,6 +254,10 @@ fn a_capture_has_the_packets_of_its_endpoint_and_no_others() {
         &world::v4(DB_2, WEB_1, udp(port::DENIED)).bytes(),
     );
     let captured = listening.captured();
+    // Dropped before anybody knew where it would have gone.
+    let denied = world::v4(WEB_1, DB_2, udp(port::DENIED)).bytes();
+    let _ = listening.node.test_run(WEB, &denied);
+    let captured: Vec<_> = captured.into_iter().chain(listening.captured()).collect();
     let seen: Vec<_> = captured
         .iter()
         .map(|(event, _)| (event.source, event.destination, event.verdict))
@@ -261,12 +265,13 @@ fn a_capture_has_the_packets_of_its_endpoint_and_no_others() {
     let expected = [
         (WEB_1.0, DB_2.0, verdict::FORWARDED),
         (DB_2.0, 0, verdict::DROPPED),
+        (WEB_1.0, 0, verdict::DROPPED),
     ];
     assert_eq!(seen, expected);
     assert_eq!(captured[0].1, to_db, "the whole frame, as it came");
     // The drop is an event, too, with its own part of the frame.
     let events = listening.events();
-    assert_eq!(events.len(), 1);
+    assert_eq!(events.len(), 2);
     assert_eq!(events[0].1.len(), 64);
     assert_eq!(events[0].0.why, why::DROP | why::CAPTURE);
 }

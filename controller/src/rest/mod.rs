@@ -14,6 +14,7 @@ mod policy_stage;
 mod policy_texts;
 mod request;
 mod status;
+mod telemetry;
 mod wait;
 
 use axum::Router;
@@ -85,6 +86,9 @@ pub(crate) fn router(handle: Handle) -> Router {
         )
         .route("/v1/status", get(status::status))
         .route("/v1/counters", get(status::counters))
+        .route("/v1/flows", get(telemetry::flows))
+        .route("/v1/capture", get(telemetry::capture))
+        .route("/v1/trace", post(telemetry::trace))
         .route("/v1/openapi.json", get(openapi::show))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

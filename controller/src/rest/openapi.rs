@@ -5,6 +5,7 @@ use utoipa::OpenApi;
 
 use super::{
     endpoints, networks, nodes, policies, policy_analysis, policy_stage, policy_texts, status,
+    telemetry,
 };
 
 #[derive(OpenApi)]
@@ -49,6 +50,9 @@ use super::{
         policy_stage::delete,
         status::status,
         status::counters,
+        telemetry::flows,
+        telemetry::capture,
+        telemetry::trace,
     )
 )]
 struct Description;

@@ -170,14 +170,20 @@ fn reason_name(number: u32) -> String {
     reason.map_or_else(|| number.to_string(), |reason| reason.name().to_owned())
 }
 
+/// The kernel's monotonic time.
+pub(super) fn now_ns() -> u64 {
+    now(ClockId::CLOCK_MONOTONIC)
+}
+
+fn now(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).map_or(0, |time| {
+        i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec())
+    });
+    u64::try_from(now).unwrap_or(0)
+}
+
 /// The kernel's monotonic time as Unix time.
 fn unix_ns(monotonic_ns: u64) -> u64 {
-    let now = |clock| {
-        let now = clock_gettime(clock).map_or(0, |time| {
-            i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec())
-        });
-        u64::try_from(now).unwrap_or(0)
-    };
     let since = now(ClockId::CLOCK_MONOTONIC).saturating_sub(monotonic_ns);
     now(ClockId::CLOCK_REALTIME).saturating_sub(since)
 }
