@@ -118,7 +118,7 @@ pub struct Trace {
 const DENIALS: [&str; 6] = [
     "policy",
     "no_policy",
-    "policy_revoked",
+    "revoked",
     "spoofed_source",
     "source_not_there",
     "unknown_peer",

@@ -13,7 +13,7 @@ use packets::{
 };
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
-    event::{Event, EventSettings, program, verdict, why},
+    event::{Event, EventSettings, connection, program, verdict, why},
 };
 use sunwire_userspace::telemetry::{EventMaps, Losses};
 
@@ -163,6 +163,43 @@ fn a_sampled_packet_is_told_as_it_came_and_with_where_it_went() {
             assert_ne!(event.why & why::SAMPLE, 0, "{}", case.name);
         }
     }
+}
+
+#[test]
+fn the_first_packet_of_a_flow_is_told_and_no_later_one() {
+    let test = "the_first_packet_of_a_flow_is_told_and_no_later_one";
+    let Some(mut listening) = Listening::start(test, why::NEW) else {
+        return;
+    };
+    for port in [4000, 4001] {
+        let frame = world::v4(WEB_1, DB_2, udp(port)).bytes();
+        for round in 0..3 {
+            let _ = listening.node.test_run(WEB, &frame);
+            let events = listening.events();
+            assert_eq!(events.len(), usize::from(round == 0), "{events:?}");
+            for (event, told) in &events {
+                assert_eq!(event.why, why::NEW);
+                assert_eq!(event.connection, connection::NEW);
+                assert_eq!(event.verdict, verdict::FORWARDED);
+                assert_eq!(event.destination, DB_2.0);
+                assert_eq!(told[..], frame[..], "as it came");
+            }
+        }
+    }
+    // Sampled, later packets are told, and that their flow is known.
+    listening.set(EventSettings {
+        wanted: why::NEW | why::SAMPLE,
+        sample_below: u32::MAX,
+        per_window: PLENTY,
+        frame_bytes: FRAME_BYTES,
+        ..EventSettings::default()
+    });
+    let frame = world::v4(WEB_1, DB_2, udp(4000)).bytes();
+    let _ = listening.node.test_run(WEB, &frame);
+    let events = listening.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].0.why, why::SAMPLE);
+    assert_eq!(events[0].0.connection, connection::ESTABLISHED);
 }
 
 #[test]

@@ -186,8 +186,8 @@ mod tests {
                 "nothing waits in between"
             );
         }
-        let bytes = shared.0.lock().unwrap().clone();
-        bytes
+        drop(capture);
+        Arc::into_inner(shared.0).unwrap().into_inner().unwrap()
     }
 
     #[test]
