@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
-#[allow(dead_code, reason = "each test program uses its own part of this")]
 mod common;
 
 use std::io;
