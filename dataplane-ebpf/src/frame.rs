@@ -25,6 +25,7 @@ use sunwire_dataplane_common::{
         PROTOCOL_TCP, Parsed, TCP_BYTES, UDP_BYTES,
     },
     punt::{FRAME_BYTES, HEADER_BYTES, PuntHeader, PuntRecord},
+    vxlan::OUTER_BYTES,
 };
 
 use crate::maps::PACKET;
@@ -49,6 +50,9 @@ pub(crate) mod note {
     /// In [`FLAGS`]: the frame begins with the headers of a tunnel.
     pub(crate) use sunwire_dataplane_common::event::notes::OUTER;
 }
+
+/// Bytes in front of the payload of a tunnelled TCP packet over IPv6 with timestamps.
+const USUAL_HEADERS: u32 = (OUTER_BYTES + ETHERNET_BYTES + IPV6_BYTES) as u32 + 32;
 
 /// A socket buffer.
 pub(crate) struct Skb {
@@ -261,10 +265,13 @@ impl Skb {
         if segments != 0 {
             return segments;
         }
-        // After a tunnel, and from a TAP, the count is not filled in, but the size is.
+        // After a tunnel, and from a TAP, the count is not filled in, but the size is. Where the
+        // payload begins is not looked for: counting as if it were behind the longest usual headers is
+        // one too few only when the last segment has but a few bytes.
         match self.gso_size() {
             0 => 1,
-            size => u64::from(self.len() / size) + 1,
+            _ if self.len() <= USUAL_HEADERS => 1,
+            size => u64::from((self.len() - USUAL_HEADERS - 1) / size) + 1,
         }
     }
 
