@@ -15,7 +15,9 @@ use std::{
 
 use sunwire_dataplane_common::{
     address::{Address, Mac},
-    entries::{AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry},
+    entries::{
+        AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry, location,
+    },
     vxlan,
 };
 
@@ -24,7 +26,7 @@ use crate::{
     counters::{Totals, label_text},
     flow_map::{FlowMap, InstallError},
     maps::{Capacity, Maps},
-    netlink::{Device, Route},
+    netlink::{Device, DeviceKind, Route},
     programs::{Hook, Programs, ProgramsError},
     services::Punts,
     shadow::ShadowError,
@@ -75,6 +77,12 @@ pub enum DataplaneError {
     /// A packet could not be traced.
     #[error(transparent)]
     Trace(#[from] StepError),
+    /// An endpoint's device is none that frames can be sent to.
+    #[error("device {device} carries no Ethernet frames; a TAP does, a TUN device does not")]
+    NoEthernet {
+        /// Name of the device.
+        device: String,
+    },
     /// An endpoint's network was not sent.
     #[error("network {vni} of the endpoint is not known")]
     NoNetwork {
@@ -312,16 +320,19 @@ impl Dataplane {
 
     fn write_locations(&mut self, desired: &Desired) -> Result<(), ShadowError> {
         for (number, endpoint) in &desired.endpoints {
+            let earlier = self.maps.locations.get(*number);
             let ifindex = self.attached.get(number).copied().unwrap_or(0);
             // A restarted agent has attached nothing yet; what it finds pinned goes on meanwhile.
             let ifindex = if ifindex == 0 {
-                self.maps.locations.get(*number).ifindex
+                earlier.ifindex
             } else {
                 ifindex
             };
+            // What the device is, is seen when it is attached.
+            let device = earlier.flags & location::TAP;
             self.maps
                 .locations
-                .set(*number, location_entry(desired, endpoint, ifindex))?;
+                .set(*number, location_entry(desired, endpoint, ifindex, device))?;
             for key in owner_keys(endpoint) {
                 self.maps.owners.set(key, *number)?;
             }
@@ -363,6 +374,15 @@ impl Dataplane {
             .networks
             .get(&endpoint.vni)
             .ok_or(DataplaneError::NoNetwork { vni: endpoint.vni })?;
+        let flags = match device.kind {
+            DeviceKind::Pair => 0,
+            DeviceKind::Tap => location::TAP,
+            DeviceKind::NoEthernet => {
+                return Err(DataplaneError::NoEthernet {
+                    device: endpoint.device.clone(),
+                });
+            }
+        };
         let mut entry = EndpointEntry {
             network: endpoint.vni,
             number,
@@ -378,9 +398,10 @@ impl Dataplane {
             self.programs.attach_endpoint(&endpoint.device, number)?;
             self.attached.insert(number, device.ifindex);
         }
-        self.maps
-            .locations
-            .set(number, location_entry(desired, endpoint, device.ifindex))?;
+        self.maps.locations.set(
+            number,
+            location_entry(desired, endpoint, device.ifindex, flags),
+        )?;
         Ok(())
     }
 
@@ -491,7 +512,12 @@ fn expected(endpoint: &Endpoint, own: u32) -> bool {
     endpoint.node == own || (endpoint.moving && endpoint.other == own)
 }
 
-fn location_entry(desired: &Desired, endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
+fn location_entry(
+    desired: &Desired,
+    endpoint: &Endpoint,
+    ifindex: u32,
+    flags: u32,
+) -> LocationEntry {
     LocationEntry {
         network: endpoint.vni,
         node: endpoint.node,
@@ -504,7 +530,7 @@ fn location_entry(desired: &Desired, endpoint: &Endpoint, ifindex: u32) -> Locat
             .networks
             .get(&endpoint.vni)
             .map_or(0, |network| network.mtu),
-        flags: 0,
+        flags,
     }
 }
 
