@@ -19,6 +19,7 @@ mod analysis;
 mod cidr;
 #[cfg(feature = "client")]
 pub mod client;
+mod encryption;
 mod endpoint;
 mod flow;
 mod location;
@@ -28,10 +29,9 @@ mod network;
 mod node;
 mod policy;
 pub mod problem;
-mod question;
+mod public_key;
 mod resource;
 mod status;
-mod trace;
 mod vni;
 
 pub use analysis::{
@@ -40,6 +40,10 @@ pub use analysis::{
     PolicyTestResult, PolicyVerification, ReachabilityChange,
 };
 pub use cidr::{Cidr, CidrError};
+pub use encryption::{
+    Encryption, EncryptionMode, EncryptionSpec, EncryptionStatus, NetworkEncryption, TunnelState,
+    TunnelStatus,
+};
 pub use endpoint::{
     Endpoint, EndpointCreate, EndpointPatch, EndpointSpec, EndpointState, EndpointStatus, Labels,
     MoveRequest,
@@ -59,10 +63,7 @@ pub use policy::{
     StagedRefusal, StagedSummary, Unconfirmed,
 };
 pub use problem::{Diagnostic, Problem, ProblemCode, Severity, Violation};
-pub use question::{CaptureItem, CaptureQuery, CapturedPacket, FlowQuery, Question, Telling};
+pub use public_key::{PublicKey, PublicKeyError};
 pub use resource::{Deleted, Page, Resource};
 pub use status::{Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status};
-pub use trace::{
-    Trace, TraceEntry, TraceHop, TraceOutcome, TraceRequest, TraceRewrite, from_hex, to_hex,
-};
 pub use vni::{Vni, VniError};

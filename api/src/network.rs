@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Cidr, MacAddress, Name, Resource, Vni};
+use crate::{Cidr, MacAddress, Name, NetworkEncryption, Resource, Vni};
 
 /// A virtual network.
 pub type Network = Resource<NetworkSpec, NetworkStatus>;
@@ -24,6 +24,9 @@ pub struct NetworkCreate {
     /// Greatest IP packet in bytes, fixed for the network's life; 1300 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// Whether its packets are encrypted; where the cloud's setting says so when absent.
+    #[serde(default)]
+    pub encryption: NetworkEncryption,
 }
 
 /// What a network is.
@@ -35,6 +38,9 @@ pub struct NetworkSpec {
     pub subnets: Vec<Cidr>,
     /// Greatest IP packet, in bytes.
     pub mtu: u16,
+    /// Whether its packets are encrypted.
+    #[serde(default)]
+    pub encryption: NetworkEncryption,
 }
 
 /// What follows from a network's spec.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{NodeLocation, Resource};
+use crate::{NodeLocation, PublicKey, Resource, TunnelStatus};
 
 /// A node. It comes into being when its agent first connects.
 pub type Node = Resource<NodeSpec, NodeStatus>;
@@ -18,10 +18,17 @@ pub struct NodeSpec {
     /// Its address on the underlay.
     #[schema(value_type = String, example = "198.18.0.11")]
     pub underlay_address: IpAddr,
+    /// Its public keys, the oldest first: one, or two while the newer one takes over; none when its
+    /// agent announced none.
+    #[serde(default)]
+    pub public_keys: Vec<PublicKey>,
+    /// UDP port of encrypted packets.
+    #[serde(default)]
+    pub tunnel_port: u16,
 }
 
 /// What the controller knows of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
     /// Dense number, from 1, never reused.
     pub number: u32,
@@ -39,6 +46,9 @@ pub struct NodeStatus {
     pub labelled: Totals,
     /// Packets dropped for a reason other than policy, by all reasons together.
     pub dropped: Totals,
+    /// How packets travel from it to the other nodes, as its agent last said.
+    #[serde(default)]
+    pub tunnels: Vec<TunnelStatus>,
 }
 
 /// What an agent could not apply.

@@ -259,6 +259,8 @@ problem_codes! {
     SubnetInvalid = "subnet-invalid", 422, "A subnet is wrong";
     /// The MTU is outside what can be carried.
     MtuInvalid = "mtu-invalid", 422, "The MTU is wrong";
+    /// A node announces a public key that is none, too many of them, or another node's.
+    PublicKeyInvalid = "public-key-invalid", 422, "The public key cannot be used";
     /// An address is outside the network's subnets, reserved, or one too many of its family.
     AddressInvalid = "address-invalid", 422, "An address is wrong";
     /// The MAC address is a group's, zero or the gateway's.
@@ -275,8 +277,6 @@ problem_codes! {
     PreconditionRequired = "precondition-required", 428, "If-Match is required";
     /// The controller has failed at something that is not the request's fault.
     Internal = "internal", 500, "The controller failed";
-    /// The packet cannot be traced: it is none, or the node where it would enter does not answer.
-    NotTraceable = "not-traceable", 422, "The packet cannot be traced";
     /// The controller is stopping.
     Stopping = "stopping", 503, "The controller is stopping";
 }

@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sunwire_api::{DeviceName, Name, NodeLocation};
 use sunwire_userspace::agent::{self, Config};
 use sunwire_userspace::control::{self, Answer, Request};
+use sunwire_userspace::crypt::keeper::Settings;
+use sunwire_userspace::crypt::supervisor::PORT;
 use sunwire_userspace::maps::Capacity;
 use sunwire_userspace::programs::Hook;
 
@@ -30,6 +33,7 @@ Examples:
   sunwire agent --node aws1 --location aws:us-east-1 --underlay eth0 \\
       --controller http://127.0.0.1:7511
   sunwire agent status
+  sunwire agent rotate-key
   sunwire agent release web1        # its device may then be moved to another node"
 )]
 pub(crate) struct Args {
@@ -71,9 +75,17 @@ struct RunArgs {
     upstream_dns: Vec<SocketAddr>,
     // Not a flattened StateDir: clap finds an optional group by its direct arguments only when
     // nothing is flattened into it.
-    /// Where the agent has its local socket.
+    /// Where the agent has its local socket and its private keys.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
+    /// UDP port on which encrypted packets are received.
+    #[arg(long, value_name = "PORT", default_value_t = PORT,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    tunnel_port: u16,
+    /// Age at which the node's key is replaced by a new one.
+    #[arg(long, value_name = "DAYS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    key_lifetime_days: u32,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -104,6 +116,10 @@ struct StateDir {
 enum Command {
     /// Show what the agent on this node has applied.
     Status(StateDir),
+    /// Replace the node's key by a new one.
+    ///
+    /// Both are in use until all other nodes have taken the new one up: no packet is lost.
+    RotateKey(StateDir),
     /// Take an endpoint that is moving away off its device.
     ///
     /// From then on its packets are forwarded to where it goes, and the device may be moved.
@@ -126,6 +142,10 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     match (args.command, args.run) {
         (Some(Command::Status(state)), _) => {
             let answer = call(&state.state_dir, &Request::Status)?;
+            show(format, &answer)
+        }
+        (Some(Command::RotateKey(state)), _) => {
+            let answer = call(&state.state_dir, &Request::RotateKey)?;
             show(format, &answer)
         }
         (Some(Command::Release { endpoint, state }), _) => {
@@ -160,6 +180,10 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         upstream_dns: args.upstream_dns,
         capacity: Capacity::default(),
         hook: args.attach.hook(),
+        encryption: Settings {
+            port: args.tunnel_port,
+            key_lifetime: Duration::from_secs(u64::from(args.key_lifetime_days) * 86_400),
+        },
     };
     shutdown::until_signal(async |shutdown| {
         agent::run(config, shutdown).await?;
@@ -185,8 +209,12 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             eprintln!("error: the agent refused: {reason}");
             Ok(Outcome::Negative)
         }
-        Answer::Told(_) => {
+        Answer::Flow { .. } | Answer::Packet(_) | Answer::PacketsLost { .. } => {
             anyhow::bail!("the agent answers out of turn: {answer:?}")
+        }
+        Answer::Accepted => {
+            output::tell(format, answer, |_| "the new key will take over".to_owned())?;
+            Ok(Outcome::Done)
         }
         Answer::Released => {
             output::tell(format, answer, |_| "released".to_owned())?;

@@ -5,8 +5,7 @@
 //!         --> controller.rs          runs sunwire-controller
 //!         --> agent.rs               runs sunwire-userspace's agent, talks to a running one
 //!         --> rest/, policy/         ask the controller; policies also without one
-//!         --> flows.rs, capture.rs   what becomes of packets
-//!         --> trace.rs               what would become of one
+//!         --> flows.rs               what becomes of packets
 //!         --> lab/                   labs, with controller and agents inside
 //!         --> output.rs              answers as tables or JSON
 //!         --> exit.rs                what the shell learns
@@ -15,8 +14,8 @@
 #![forbid(unsafe_code)]
 
 mod agent;
-mod capture;
 mod controller;
+mod crypt;
 mod exit;
 mod flows;
 mod lab;
@@ -25,7 +24,6 @@ mod output;
 mod policy;
 mod rest;
 mod shutdown;
-mod trace;
 
 use std::process::ExitCode;
 
@@ -56,15 +54,16 @@ struct Cli {
 enum Command {
     Controller(controller::Args),
     Agent(agent::Args),
+    #[command(hide = true)]
+    Crypt(crypt::Args),
     Network(rest::network::Args),
     Node(rest::node::Args),
     Endpoint(rest::endpoint::Args),
     Policy(policy::Args),
+    Encryption(rest::encryption::Args),
     Status(rest::status::Args),
     Counters(rest::counters::Args),
     Flows(flows::Args),
-    Trace(trace::Args),
-    Capture(capture::Args),
     Lab(lab::Args),
 }
 
@@ -72,7 +71,7 @@ impl Command {
     /// Servers tell what they do; commands answer what they are asked.
     fn is_server(&self) -> bool {
         match self {
-            Command::Controller(_) => true,
+            Command::Controller(_) | Command::Crypt(_) => true,
             Command::Agent(args) => args.is_server(),
             _ => false,
         }
@@ -82,15 +81,15 @@ impl Command {
         match self {
             Command::Controller(args) => controller::run(args),
             Command::Agent(args) => agent::run(args, format),
+            Command::Crypt(args) => crypt::run(args),
             Command::Network(args) => rest::network::run(args, format),
             Command::Node(args) => rest::node::run(args, format),
             Command::Endpoint(args) => rest::endpoint::run(args, format),
             Command::Policy(args) => policy::run(args, format),
+            Command::Encryption(args) => rest::encryption::run(args, format),
             Command::Status(args) => rest::status::run(args, format),
             Command::Counters(args) => rest::counters::run(args, format),
             Command::Flows(args) => flows::run(args, format),
-            Command::Trace(args) => trace::run(args, format),
-            Command::Capture(args) => capture::run(args, format),
             Command::Lab(args) => lab::run(args, format),
         }
     }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{EndpointCreate, Name, NetworkCreate, NodeLocation, Violation};
+use sunwire_api::{
+    EncryptionMode, EndpointCreate, Name, NetworkCreate, NodeLocation, PublicKey, Violation,
+};
 
 use crate::state::Source;
 
@@ -19,6 +21,24 @@ pub enum Command {
         location: NodeLocation,
         /// Its address on the underlay.
         underlay_address: Ipv4Addr,
+        /// Its public keys, the oldest first.
+        #[serde(default)]
+        public_keys: Vec<PublicKey>,
+        /// UDP port of encrypted packets.
+        #[serde(default)]
+        tunnel_port: u16,
+    },
+    /// An agent said which keys its node has from now on.
+    SetNodeKeys {
+        /// Name of the node.
+        name: Name,
+        /// Its public keys, the oldest first.
+        public_keys: Vec<PublicKey>,
+    },
+    /// Decides which tunnels are encrypted.
+    SetEncryption {
+        /// Which.
+        mode: EncryptionMode,
     },
     /// Forgets a node where no endpoint is.
     DeleteNode {

@@ -33,6 +33,8 @@ pub struct Effects {
     pub removed_nodes: Vec<u32>,
     /// Numbers of endpoints that are gone.
     pub removed_endpoints: Vec<u32>,
+    /// Which tunnels are encrypted is another question now.
+    pub encryption: bool,
     /// Networks that are gone.
     pub removed_networks: Vec<Vni>,
 }
@@ -55,6 +57,7 @@ impl Effects {
             && self.staged.is_empty()
             && self.removed_nodes.is_empty()
             && self.removed_endpoints.is_empty()
+            && !self.encryption
             && self.removed_networks.is_empty())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sunwire_api::agent::agent_message::Message as Said;
 use sunwire_api::agent::agents_server::Agents;
-use sunwire_api::{Name, NodeLocation, Problem, ProblemCode, agent};
+use sunwire_api::{Name, NodeLocation, Problem, ProblemCode, PublicKey, agent};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::command::{Command, Proposal};
 use crate::handle::Handle;
 use crate::owner::{Hello, Message};
-use crate::sessions::{QUEUE_MAX, Way};
+use crate::sessions::{QUEUE_MAX, SessionId};
 
 /// How long a client may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -53,7 +53,6 @@ impl Agents for AgentService {
         let (reader, closed) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
         let register = Proposal::internal(register);
-        let way = feed.downgrade();
         let hello = Hello {
             prepared: self.handle.prepare(&register).await.map_err(refused)?,
             register,
@@ -72,8 +71,7 @@ impl Agents for AgentService {
             .map_err(|_| Status::unavailable("the controller is stopping"))?
             .map_err(|refusal| refused(refusal.into()))?;
         tracing::info!(%node, "agent connected");
-        let way = (session, way);
-        tokio::spawn(listen(self.handle.clone(), node, way, stream, closed));
+        tokio::spawn(listen(self.handle.clone(), node, session, stream, closed));
         Ok(Response::new(Box::pin(ReceiverStream::new(fed))))
     }
 }
@@ -82,7 +80,7 @@ impl Agents for AgentService {
 async fn listen(
     handle: Handle,
     node: Name,
-    (session, feed): Way,
+    session: SessionId,
     mut stream: Streaming<agent::AgentMessage>,
     mut closed: oneshot::Receiver<()>,
 ) {
@@ -92,17 +90,6 @@ async fn listen(
             said = stream.message() => said,
         };
         match said {
-            Ok(Some(agent::AgentMessage {
-                message: Some(Said::Answer(answer)),
-            })) => {
-                // Past the owner of the state, which has more important things to do.
-                let questions = handle.questions();
-                let unwanted = questions.answered(&node, session, answer);
-                if let (Some(withdrawal), Some(feed)) = (unwanted, feed.upgrade()) {
-                    // When there is no room, the next answer brings another one.
-                    let _ = feed.try_send(Ok(withdrawal));
-                }
-            }
             Ok(Some(said)) => {
                 let said = Message::Said(node.clone(), session, said);
                 if handle.send(said).await.is_err() {
@@ -117,7 +104,6 @@ async fn listen(
         }
     }
     tracing::info!(%node, "agent gone");
-    handle.questions().gone(&node, session);
     // When the owner is gone too, there is nobody left to tell.
     let _ = handle.send(Message::Gone(node, session)).await;
 }
@@ -140,8 +126,19 @@ fn parse(hello: &agent::Hello) -> Result<(Name, Command), Status> {
         name: name.clone(),
         location,
         underlay_address: Ipv4Addr::from(address),
+        public_keys: public_keys(&hello.public_keys)
+            .map_err(|error| wrong("public keys of the node", &error))?,
+        tunnel_port: u16::try_from(hello.tunnel_port)
+            .map_err(|error| wrong("tunnel port of the node", &error))?,
     };
     Ok((name, register))
+}
+
+/// Public keys as they travel.
+pub(crate) fn public_keys(keys: &[Vec<u8>]) -> Result<Vec<PublicKey>, &'static str> {
+    let keys = keys.iter().map(|key| <[u8; 32]>::try_from(key.as_slice()));
+    keys.map(|key| key.map(PublicKey).map_err(|_| "a key has to have 32 bytes"))
+        .collect()
 }
 
 /// A problem as gRPC has it.
@@ -151,7 +148,9 @@ fn refused(problem: Problem) -> Status {
         ProblemCode::NodeConnected | ProblemCode::UnderlayAddressTaken => {
             Status::already_exists(problem.detail)
         }
-        ProblemCode::AddressInvalid => Status::invalid_argument(problem.detail),
+        ProblemCode::AddressInvalid | ProblemCode::PublicKeyInvalid => {
+            Status::invalid_argument(problem.detail)
+        }
         ProblemCode::PolicyBroken => Status::failed_precondition(problem.detail),
         _ => Status::internal(problem.detail),
     }

@@ -41,7 +41,6 @@ pub mod log;
 mod owner;
 mod packet_json;
 mod policy_check;
-mod questions;
 mod refusal;
 mod report;
 mod rest;

@@ -16,6 +16,7 @@ use crate::audit::Audit;
 use crate::command::{Command, Entry, Proposal};
 use crate::effects::Effects;
 use crate::examine::Prepared;
+use crate::grpc;
 use crate::log::{Log, LogError};
 use crate::refusal::Refusal;
 use crate::report;
@@ -329,11 +330,18 @@ impl Owner {
                 self.cluster.sessions.count(node, counters);
                 self.tick();
             }
-            // Answers have gone past here.
-            Some(
-                agent::agent_message::Message::Hello(_) | agent::agent_message::Message::Answer(_),
-            )
-            | None => {
+            Some(agent::agent_message::Message::Keys(keys)) => {
+                let command = grpc::public_keys(&keys.public_keys).map(|public_keys| {
+                    let name = node.clone();
+                    Command::SetNodeKeys { name, public_keys }
+                });
+                match command.map(|command| self.apply(Proposal::internal(command), None)) {
+                    Ok(Ok(_) | Err(Refusal::Unchanged)) => {}
+                    Ok(Err(refusal)) => tracing::warn!(%node, %refusal, "keys were refused"),
+                    Err(error) => tracing::warn!(%node, error, "keys were refused"),
+                }
+            }
+            Some(agent::agent_message::Message::Hello(_)) | None => {
                 tracing::warn!(%node, "an agent said something out of place");
             }
         }

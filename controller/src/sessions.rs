@@ -20,12 +20,6 @@ pub(crate) const QUEUE_MAX: usize = 256;
 /// What goes to an agent: messages, then perhaps why the stream ends.
 pub(crate) type Feed = mpsc::Sender<Result<agent::ControllerMessage, Status>>;
 
-/// A stream, and a way into it that does not keep it open.
-pub(crate) type Way = (
-    SessionId,
-    mpsc::WeakSender<Result<agent::ControllerMessage, Status>>,
-);
-
 /// Names a stream for as long as the controller runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(u64);
@@ -135,12 +129,6 @@ impl Sessions {
             .is_some_and(|node| node.session.is_some())
     }
 
-    /// The node's stream and the way into it, if it has one.
-    pub(crate) fn way(&self, node: &Name) -> Option<Way> {
-        let session = self.nodes.get(node)?.session.as_ref()?;
-        Some((session.id, session.feed.downgrade()))
-    }
-
     /// Queues a delta for every agent.
     pub(crate) fn publish(&mut self, revision: u64, delta: &agent::ControllerMessage) {
         for node in self.nodes.values_mut() {
@@ -230,8 +218,9 @@ impl Sessions {
         })
     }
 
-    /// What is known of a node, at the controller's `revision`.
-    pub(crate) fn status(&self, name: &Name, record: &NodeRecord, revision: u64) -> NodeStatus {
+    /// What is known of a node.
+    pub(crate) fn status(&self, name: &Name, record: &NodeRecord, state: &State) -> NodeStatus {
+        let revision = state.revision();
         let unknown = NodeProgress::default();
         let node = self.nodes.get(name).unwrap_or(&unknown);
         let mut labelled = Totals::default();
@@ -256,6 +245,7 @@ impl Sessions {
             agent_version: node.version.clone(),
             labelled,
             dropped,
+            tunnels: wire::tunnels(state, &node.counters.tunnels),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The state and its changes as agents hear them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
-use sunwire_api::{AuditTotals, Name, Vni};
+use sunwire_api::{
+    AuditTotals, EncryptionMode, Name, NetworkEncryption, Totals, TunnelState, TunnelStatus, Vni,
+};
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
 use crate::effects::Effects;
@@ -38,6 +41,7 @@ pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
             .collect(),
         programs: programs.collect(),
         staged: staged.collect(),
+        encryption: Some(encryption(state)),
     };
     agent::ControllerMessage {
         message: Some(Message::Snapshot(agent::Snapshot {
@@ -88,6 +92,7 @@ pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessag
             .collect(),
         programs: programs.collect(),
         staged: staged.collect(),
+        encryption: effects.encryption.then(|| encryption(state)),
     };
     let removed = effects.removed_networks.iter();
     agent::ControllerMessage {
@@ -101,11 +106,27 @@ pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessag
     }
 }
 
+fn encryption(state: &State) -> agent::Encryption {
+    let mode = match state.encryption().mode {
+        EncryptionMode::Off => agent::encryption::Mode::Off,
+        EncryptionMode::BetweenClouds => agent::encryption::Mode::BetweenClouds,
+        EncryptionMode::Always => agent::encryption::Mode::Always,
+    };
+    agent::Encryption { mode: mode.into() }
+}
+
 fn node(name: &Name, record: &NodeRecord) -> agent::Node {
     agent::Node {
         number: record.number,
         name: name.to_string(),
         underlay_address: record.underlay_address.octets().to_vec(),
+        cloud: record.location.cloud().to_owned(),
+        public_keys: record
+            .public_keys
+            .iter()
+            .map(|key| key.0.to_vec())
+            .collect(),
+        tunnel_port: u32::from(record.tunnel_port),
     }
 }
 
@@ -120,6 +141,7 @@ fn network(name: &Name, record: &NetworkRecord) -> agent::Network {
         gateway_mac: GATEWAY_MAC.0.to_vec(),
         prefix_v4: prefix(record, IpAddr::is_ipv4),
         prefix_v6: prefix(record, IpAddr::is_ipv6),
+        encrypted: record.encryption == NetworkEncryption::Required,
     }
 }
 
@@ -293,6 +315,43 @@ pub(crate) fn audited(
         bytes: count.bytes,
     });
     Some((network.clone(), Ok(counts.collect())))
+}
+
+/// How packets travel from a node to the others, as its agent says. Nodes that are gone are left
+/// out.
+pub(crate) fn tunnels(state: &State, tunnels: &[agent::Tunnel]) -> Vec<TunnelStatus> {
+    let named: BTreeMap<u32, &Name> = state
+        .nodes()
+        .iter()
+        .map(|(name, node)| (node.number, name))
+        .collect();
+    let status = |tunnel: &agent::Tunnel| {
+        let node = (*named.get(&tunnel.node)?).clone();
+        Some(TunnelStatus {
+            node,
+            state: match tunnel.state() {
+                agent::tunnel::State::Plaintext => TunnelState::Plaintext,
+                agent::tunnel::State::Encrypted => TunnelState::Encrypted,
+                agent::tunnel::State::Down | agent::tunnel::State::Unspecified => TunnelState::Down,
+            },
+            handshake_age_s: tunnel.handshake_age_s,
+            handshakes: tunnel.handshakes,
+            sent: Totals {
+                packets: tunnel.sent_packets,
+                bytes: tunnel.sent_bytes,
+            },
+            received: Totals {
+                packets: tunnel.received_packets,
+                bytes: tunnel.received_bytes,
+            },
+            decrypt_errors: tunnel.decrypt_errors,
+            unsent_packets: tunnel.unsent_packets,
+            detail: Some(tunnel.detail.clone()).filter(|detail| !detail.is_empty()),
+        })
+    };
+    let mut tunnels: Vec<TunnelStatus> = tunnels.iter().filter_map(status).collect();
+    tunnels.sort_by(|a, b| a.node.cmp(&b.node));
+    tunnels
 }
 
 fn bytes(digest: &Digest) -> Vec<u8> {

@@ -21,6 +21,8 @@ fn entry(revision: u64) -> Entry {
     Entry {
         revision,
         proposal: Proposal::internal(Command::RegisterNode {
+            public_keys: Vec::new(),
+            tunnel_port: 51820,
             name: format!("node{revision}").parse().unwrap(),
             location: "aws:us-east-1".parse().unwrap(),
             underlay_address: [198, 18, 1, revision as u8].into(),

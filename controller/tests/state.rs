@@ -40,6 +40,8 @@ fn command() -> impl Strategy<Value = Command> {
             name,
             location: location.parse().unwrap(),
             underlay_address: Ipv4Addr::new(198, 18, 0, last),
+            public_keys: Vec::new(),
+            tunnel_port: 51820,
         },
     );
     let subnets = select(vec!["10.0.0.0/29", "10.0.0.0/16", "127.0.0.0/8"]);
@@ -50,6 +52,7 @@ fn command() -> impl Strategy<Value = Command> {
                 vni: vni.map(|vni| vni.try_into().unwrap()),
                 subnets: vec![subnet.parse().unwrap()],
                 mtu: None,
+                encryption: Default::default(),
             })
         });
     let tier = || select(vec!["web", "db"]).prop_map(str::to_owned);
@@ -183,6 +186,8 @@ fn prelude() -> Vec<Proposal> {
     let mut commands = Vec::new();
     for last in 1..=3 {
         commands.push(Command::RegisterNode {
+            public_keys: Vec::new(),
+            tunnel_port: 51820,
             name: name(&format!("node{last}")),
             location: "aws:us-east-1".parse().unwrap(),
             underlay_address: Ipv4Addr::new(198, 18, 0, last),
@@ -190,6 +195,7 @@ fn prelude() -> Vec<Proposal> {
     }
     for index in 1..=2 {
         commands.push(Command::CreateNetwork(NetworkCreate {
+            encryption: Default::default(),
             name: name(&format!("n{index}")),
             vni: None,
             subnets: vec!["10.0.0.0/16".parse().unwrap()],

@@ -93,6 +93,10 @@ drop_reasons! {
     Revoked = 28, "revoked";
     /// The reply to a translated flow would be taken for another flow of the same endpoint.
     TranslationTaken = 29, "translation_taken";
+    /// A tunnelled packet came in the clear that has to be encrypted.
+    Unencrypted = 30, "unencrypted";
+    /// The packet has to be encrypted, and the tunnel to the destination's node is not up.
+    NoTunnel = 31, "no_tunnel";
 }
 
 #[cfg(test)]

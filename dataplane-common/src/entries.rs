@@ -23,6 +23,8 @@ pub struct Control {
     /// Zero while no policy is staged, else 1 or 2: see [`audit`](crate::audit). Its lowest bit
     /// selects the class slot.
     pub staged: u32,
+    /// ifindex of the device behind which packets are encrypted, or zero.
+    pub tunnel: u32,
 }
 
 /// The classes of a packet's source, by parity.
@@ -97,21 +99,33 @@ pub struct LocationEntry {
 pub mod location {
     /// The host-side device is a TAP: it has no peer in another namespace.
     pub const TAP: u32 = 1 << 0;
+    /// The network's packets are encrypted wherever they go: see `ENCRYPTED_PEERS`.
+    pub const ENCRYPTED: u32 = 1 << 1;
 }
 
-/// How a node is reached, in `PEERS` by its number.
+/// How a node is reached, in `PEERS` by its number; for packets of networks that are encrypted
+/// wherever they go, in `ENCRYPTED_PEERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct PeerEntry {
-    /// ifindex of the underlay device; zero while the next hop is not resolved.
+    /// ifindex of the underlay device, or of the one that encrypts; zero while the next hop is not
+    /// resolved, or the tunnel not there.
     pub ifindex: u32,
     /// The node's underlay address, memory order.
     pub address: u32,
+    /// Bits of [`peer`].
+    pub flags: u32,
     /// Ones' complement sum of the template's IPv4 header with length and checksum zero.
     pub checksum: u32,
     /// Outer Ethernet, IPv4, UDP and VXLAN headers, complete but for lengths, IPv4 checksum, UDP
     /// source port and VNI; words in memory order.
     pub template: [u32; crate::vxlan::OUTER_WORDS],
+}
+
+/// Bits of [`PeerEntry::flags`].
+pub mod peer {
+    /// What goes to this node and comes from it is encrypted.
+    pub const ENCRYPTED: u32 = 1 << 0;
 }
 
 /// What a node needs to know of a network, in `NETWORKS` by VNI.
@@ -193,12 +207,12 @@ pub struct LabelKey {
 
 const _: () = assert!(size_of::<IdKey>() == 36);
 const _: () = assert!(size_of::<LabelKey>() == 128);
-const _: () = assert!(size_of::<Control>() == 28);
+const _: () = assert!(size_of::<Control>() == 32);
 const _: () = assert!(size_of::<SourceClasses>() == 24);
 const _: () = assert!(size_of::<EndpointEntry>() == 100);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 36);
-const _: () = assert!(size_of::<PeerEntry>() == 64);
+const _: () = assert!(size_of::<PeerEntry>() == 68);
 const _: () = assert!(size_of::<NetworkEntry>() == 44);
 const _: () = assert!(size_of::<ClassKeyV4>() == 8);
 const _: () = assert!(size_of::<ClassKeyV6>() == 20);

@@ -10,7 +10,6 @@
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
 //! - [`flow`]: one entry per flow: its connection and the verdict on it.
-//! - [`fragment`]: what fragments after the first have not.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
 //! - [`entries`]: keys and values of every other map.
 //! - [`punt`]: what workloads ask of the node itself.
@@ -41,7 +40,6 @@ pub mod entries;
 pub mod event;
 pub mod flow;
 pub mod flow_key;
-pub mod fragment;
 pub mod headers;
 pub mod punt;
 pub mod tables;

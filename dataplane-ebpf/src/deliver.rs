@@ -7,6 +7,7 @@ use sunwire_dataplane_common::{
     flow::{Direction, has_flow, kind},
     headers::{Family, Headers, Parsed},
     tables::{Copied, OUT_ENDPOINT, OUT_OWNER, set},
+    vxlan::Vxlan,
 };
 
 use crate::{
@@ -86,7 +87,11 @@ pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Hand
     } else {
         return Err(DropReason::NotAttached);
     };
-    tunnel::encapsulate(skb, node, way.network, way.tunnel_port).map(Handled::Redirect)
+    let header = Vxlan {
+        vni: way.network,
+        hops: 0,
+    };
+    tunnel::encapsulate(skb, node, header, location, way.tunnel_port).map(Handled::Redirect)
 }
 
 /// Notes in the flow of the endpoint that gets a packet that it came, and gives it back the

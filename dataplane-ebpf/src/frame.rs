@@ -10,8 +10,8 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
         bpf_clone_redirect, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
-        bpf_redirect_peer, bpf_ringbuf_output, bpf_skb_adjust_room, bpf_skb_change_tail,
-        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_redirect_peer, bpf_ringbuf_output, bpf_skb_adjust_room, bpf_skb_change_head,
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     maps::RingBuf,
     programs::TcContext,
@@ -21,11 +21,10 @@ use sunwire_dataplane_common::{
     bytes::{Bytes, Window},
     drop_reason::DropReason,
     headers::{
-        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, FRAGMENT_BYTES, IPV6_BYTES, PROTOCOL_IPV6_FRAGMENT,
-        PROTOCOL_TCP, Parsed, TCP_BYTES, UDP_BYTES,
+        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, IPV6_BYTES, PROTOCOL_TCP, Parsed, TCP_BYTES,
+        UDP_BYTES,
     },
     punt::{FRAME_BYTES, HEADER_BYTES, PuntHeader, PuntRecord},
-    vxlan::OUTER_BYTES,
 };
 
 use crate::maps::PACKET;
@@ -50,9 +49,6 @@ pub(crate) mod note {
     /// In [`FLAGS`]: the frame begins with the headers of a tunnel.
     pub(crate) use sunwire_dataplane_common::event::notes::OUTER;
 }
-
-/// Bytes in front of the payload of a tunnelled TCP packet over IPv6 with timestamps.
-const USUAL_HEADERS: u32 = (OUTER_BYTES + ETHERNET_BYTES + IPV6_BYTES) as u32 + 32;
 
 /// A socket buffer.
 pub(crate) struct Skb {
@@ -265,13 +261,10 @@ impl Skb {
         if segments != 0 {
             return segments;
         }
-        // After a tunnel, and from a TAP, the count is not filled in, but the size is. Where the
-        // payload begins is not looked for: counting as if it were behind the longest usual headers is
-        // one too few only when the last segment has but a few bytes.
+        // After a tunnel, and from a TAP, the count is not filled in, but the size is.
         match self.gso_size() {
             0 => 1,
-            _ if self.len() <= USUAL_HEADERS => 1,
-            size => u64::from((self.len() - USUAL_HEADERS - 1) / size) + 1,
+            size => u64::from(self.len() / size) + 1,
         }
     }
 
@@ -404,8 +397,6 @@ impl Skb {
         };
         let transport = match protocol {
             PROTOCOL_TCP => TCP_BYTES,
-            // As long as the longest of the others, and as a fragment header with what follows.
-            PROTOCOL_IPV6_FRAGMENT => FRAGMENT_BYTES + TCP_BYTES,
             _ => UDP_BYTES,
         };
         (offset + ETHERNET_BYTES + transport) as u32 + ip
@@ -443,22 +434,6 @@ impl Skb {
             start: start as *mut u8,
             borrow: PhantomData,
         })
-    }
-
-    /// Bytes from an offset on, copied by a helper: the offset may be any number.
-    #[inline(always)]
-    pub(crate) fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0u8; N];
-        // SAFETY: the context is valid, and the pointer and length describe `bytes`.
-        let status = unsafe {
-            bpf_skb_load_bytes(
-                self.raw.cast(),
-                offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            )
-        };
-        (status == 0).then_some(bytes)
     }
 
     /// Words from an offset on, in memory order, copied by a helper.
@@ -574,6 +549,16 @@ impl Skb {
         const BPF_ADJ_ROOM_MAC: u32 = 1;
         // SAFETY: the context is valid.
         match unsafe { bpf_skb_adjust_room(self.raw, difference, BPF_ADJ_ROOM_MAC, flags) } {
+            0 => Ok(()),
+            _ => Err(DropReason::Resize),
+        }
+    }
+
+    /// Grows the packet in front of its Ethernet header. A super-packet stays what it is.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, bytes: u32) -> Result<(), DropReason> {
+        // SAFETY: the context is valid.
+        match unsafe { bpf_skb_change_head(self.raw, bytes, 0) } {
             0 => Ok(()),
             _ => Err(DropReason::Resize),
         }

@@ -16,7 +16,6 @@ use sunwire_dataplane_common::{
     },
     event::{EventLosses, EventRecord, EventSettings},
     flow::{FlowEntry, TupleV4, TupleV6},
-    fragment::{FragmentKey, FragmentPorts},
     headers::Parsed,
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
@@ -32,6 +31,8 @@ pub(crate) static ENDPOINTS: Array<EndpointEntry> = Array::with_max_entries(4096
 pub(crate) static LOCATIONS: Array<LocationEntry> = Array::with_max_entries(4096, 0);
 #[map]
 pub(crate) static PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
+#[map]
+pub(crate) static ENCRYPTED_PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
 #[map]
 pub(crate) static NETWORKS: HashMap<u32, NetworkEntry> = HashMap::with_max_entries(256, 0);
 #[map]
@@ -75,9 +76,6 @@ pub(crate) static OVERFLOWED: Array<u32> = Array::with_max_entries(1, 0);
 // Flows for which there was no room.
 #[map]
 pub(crate) static OVERFLOW_COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
-    LruHashMap::with_max_entries(4096, 0);
 // Memory that a program uses while it runs.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);

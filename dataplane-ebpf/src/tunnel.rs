@@ -3,14 +3,14 @@
 use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
-    entries::PeerEntry,
+    entries::{Control, LocationEntry, PeerEntry, location, peer},
     headers::Family,
     vxlan::{self, IPV4_OFFSET, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan, fold_checksum},
 };
 
 use crate::{
     frame::{PacketWindowMut, Skb, note},
-    maps::PEERS,
+    maps::{ENCRYPTED_PEERS, PEERS},
 };
 
 const BPF_F_ADJ_ROOM_FIXED_GSO: u64 = 1 << 0;
@@ -49,7 +49,8 @@ pub(crate) fn source_port(skb: &Skb) -> u16 {
     (vxlan::SOURCE_PORT_BASE | (skb.hash() & vxlan::SOURCE_PORT_MASK) as u16).to_be()
 }
 
-/// Wraps the packet for a node and sends it out of the underlay device.
+/// Wraps the packet for a node, where its destination at `location` is, and sends it out of the
+/// underlay device, or to where it is encrypted.
 ///
 /// The inner flow spreads over the underlay's paths by the outer source port (RFC 7348, 5), in
 /// network order.
@@ -57,13 +58,21 @@ pub(crate) fn source_port(skb: &Skb) -> u16 {
 pub(crate) fn encapsulate(
     skb: &mut Skb,
     node: u32,
-    network: u32,
+    header: Vxlan,
+    location: &LocationEntry,
     port: u16,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
-    let peer = reachable(node)?;
+    let peer = reachable(node, location)?;
     let inner = Ethernet::read(skb, 0)?;
-    skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
+    if peer.flags & peer::ENCRYPTED != 0 {
+        // A super-packet that is marked as one within a tunnel would be split on its way into a
+        // device that knows nothing of tunnels. The one that encrypts takes it whole, as one whose
+        // Ethernet header is just longer.
+        skb.push(OUTER_BYTES as u32)?;
+    } else {
+        skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
+    }
     skb.flag(note::OUTER);
 
     let length = skb.len();
@@ -76,13 +85,7 @@ pub(crate) fn encapsulate(
     // No checksum: the inner packet has its own (RFC 7348, 5).
     outer.set_half::<{ UDP_OFFSET + 6 }>(0);
     outer.set_word::<VXLAN_OFFSET>(u32::from(vxlan::FLAG_VNI).to_le());
-    outer.set_word::<{ VXLAN_OFFSET + 4 }>(
-        Vxlan {
-            vni: network,
-            hops: 0,
-        }
-        .last_word(),
-    );
+    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
     outer.set_word::<OUTER_BYTES>(inner.words[0]);
     outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
     outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);
@@ -92,9 +95,14 @@ pub(crate) fn encapsulate(
 
 /// Sends a tunnelled packet on to another node, as it is but for the outer addresses.
 #[inline(always)]
-pub(crate) fn forward(skb: &mut Skb, node: u32, header: Vxlan) -> Result<i32, DropReason> {
+pub(crate) fn forward(
+    skb: &mut Skb,
+    node: u32,
+    header: Vxlan,
+    location: &LocationEntry,
+) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
-    let peer = reachable(node)?;
+    let peer = reachable(node, location)?;
     let length = skb.len();
     let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
     write_until_udp(&mut outer, peer, length);
@@ -151,10 +159,31 @@ fn write_until_udp<const N: usize>(
     outer.set_half::<{ IPV4_OFFSET + 10 }>(checksum.to_be());
 }
 
+/// How a node is reached with packets for `location`.
 #[inline(always)]
-fn reachable(node: u32) -> Result<&'static PeerEntry, DropReason> {
+fn reachable(node: u32, location: &LocationEntry) -> Result<&'static PeerEntry, DropReason> {
+    let peer = if location.flags & location::ENCRYPTED != 0 {
+        ENCRYPTED_PEERS.get(node)
+    } else {
+        PEERS.get(node)
+    };
+    match peer {
+        Some(peer) if peer.ifindex != 0 => Ok(peer),
+        Some(peer) if peer.flags & peer::ENCRYPTED != 0 => Err(DropReason::NoTunnel),
+        _ => Err(DropReason::NoRoute),
+    }
+}
+
+/// Whether the packet came through an encrypted tunnel.
+#[inline(always)]
+pub(crate) fn was_encrypted(skb: &Skb, control: &Control) -> bool {
+    control.tunnel != 0 && skb.ifindex() == control.tunnel
+}
+
+/// Whether everything from a node has to be encrypted.
+#[inline(always)]
+pub(crate) fn is_encrypted_peer(node: u32) -> bool {
     PEERS
         .get(node)
-        .filter(|peer| peer.ifindex != 0)
-        .ok_or(DropReason::NoRoute)
+        .is_some_and(|peer| peer.flags & peer::ENCRYPTED != 0)
 }

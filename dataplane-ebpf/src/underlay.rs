@@ -4,14 +4,14 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{AddressKey, LocationEntry},
+    entries::{AddressKey, LocationEntry, location, peer},
     flow::{Direction, has_flow},
-    headers::{ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
+    headers::{ETHER_IPV4, ETHERNET_BYTES, Headers, PROTOCOL_UDP},
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
 };
 
 use crate::{
-    Handled, deliver, flow, fragment,
+    Handled, deliver, flow,
     frame::{self, Skb, note},
     maps::{CONTROL, NETWORKS, PEER_ADDRESSES, PEERS},
     tunnel,
@@ -54,15 +54,12 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
 
     let inner = frame::parsed().ok_or(DropReason::BadTables)?;
     *inner = Headers::parse(&skb.view(OUTER_BYTES)).map_err(|_| DropReason::Malformed)?;
-    if inner.fragment != Fragment::Whole {
-        // Without its first part it belongs to no flow, and is still delivered to whom it is for.
-        let _ = fragment::find_ports(skb, inner, header.vni);
-    }
-    let known = known(&inner.headers, header, source);
+    let plain = !tunnel::was_encrypted(skb, control);
+    let known = known(&inner.headers, header, source, plain);
     let (from, to) = match &known {
         Some(flow) => (flow.remote, flow.local),
         None => {
-            let found = identify(&inner.headers, header.vni, header.hops, source);
+            let found = identify(&inner.headers, header.vni, header.hops, source, plain);
             let (from, to) = (found as u32, (found >> 32) as u32);
             if to == 0 {
                 return Err(unidentified(from));
@@ -72,6 +69,9 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     };
     skb.set_note::<{ note::DESTINATION }>(to);
     let location = deliver::location(to, header.vni).ok_or(DropReason::NotHere)?;
+    if plain && location.flags & location::ENCRYPTED != 0 {
+        return Err(DropReason::Unencrypted);
+    }
     if location.ifindex != 0 {
         let bytes = skb.len() - (OUTER_BYTES + ETHERNET_BYTES) as u32;
         if skb.gso_size() == 0 && bytes > location.mtu {
@@ -89,21 +89,24 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if header.hops >= MAX_HOPS {
         return Err(DropReason::HopLimit);
     }
-    tunnel::forward(
-        skb,
-        node,
-        Vxlan {
-            hops: header.hops + 1,
-            ..header
-        },
-    )
-    .map(Handled::Redirect)
+    let header = Vxlan {
+        hops: header.hops + 1,
+        ..header
+    };
+    if skb.gso_size() != 0 && !plain {
+        // What came out of an encrypted tunnel whole is not marked as being within one: it is
+        // wrapped anew, for the way that it goes on.
+        let port = tunnel::source_port(skb);
+        tunnel::decapsulate(skb, inner.headers.family)?;
+        return tunnel::encapsulate(skb, node, header, location, port).map(Handled::Redirect);
+    }
+    tunnel::forward(skb, node, header, location).map(Handled::Redirect)
 }
 
 /// The flow of a packet, if what an earlier one has shown of who sends to whom still holds: the
 /// source lives at the node that the packet comes from, and the destination here.
 #[inline(always)]
-fn known(inner: &Headers, header: Vxlan, address: u32) -> Option<flow::Entry> {
+fn known(inner: &Headers, header: Vxlan, address: u32, plain: bool) -> Option<flow::Entry> {
     if !has_flow(inner) || header.hops != 0 {
         return None;
     }
@@ -112,6 +115,7 @@ fn known(inner: &Headers, header: Vxlan, address: u32) -> Option<flow::Entry> {
     let peer = PEERS.get(from.node)?;
     let to = deliver::location(flow.local, header.vni)?;
     let holds = peer.address == address
+        && !(plain && peer.flags & peer::ENCRYPTED != 0)
         && from.mac == inner.eth_src
         && to.ifindex != 0
         && to.mac == inner.eth_dst;
@@ -121,8 +125,8 @@ fn known(inner: &Headers, header: Vxlan, address: u32) -> Option<flow::Entry> {
 /// Finds out who sends to whom: their numbers, the destination's in the upper half. With an upper
 /// half of zero, the lower one is the number of a drop reason.
 #[inline(never)]
-fn identify(inner: &Headers, vni: u32, hops: u8, address: u32) -> u64 {
-    match look_up(inner, vni, hops, address) {
+fn identify(inner: &Headers, vni: u32, hops: u8, address: u32, plain: bool) -> u64 {
+    match look_up(inner, vni, hops, address, plain) {
         Ok((from, to)) => u64::from(to) << 32 | u64::from(from),
         Err(reason) => u64::from(reason as u32),
     }
@@ -133,6 +137,7 @@ fn identify(inner: &Headers, vni: u32, hops: u8, address: u32) -> u64 {
 fn unidentified(code: u32) -> DropReason {
     match code {
         code if code == DropReason::UnknownPeer as u32 => DropReason::UnknownPeer,
+        code if code == DropReason::Unencrypted as u32 => DropReason::Unencrypted,
         code if code == DropReason::UnknownNetwork as u32 => DropReason::UnknownNetwork,
         code if code == DropReason::NotHere as u32 => DropReason::NotHere,
         _ => DropReason::SourceNotThere,
@@ -140,10 +145,19 @@ fn unidentified(code: u32) -> DropReason {
 }
 
 #[inline(always)]
-fn look_up(inner: &Headers, vni: u32, hops: u8, address: u32) -> Result<(u32, u32), DropReason> {
+fn look_up(
+    inner: &Headers,
+    vni: u32,
+    hops: u8,
+    address: u32,
+    plain: bool,
+) -> Result<(u32, u32), DropReason> {
     let address = Address([address, 0, 0, 0]);
     // SAFETY: values are plain numbers, replaced whole.
     let peer = *unsafe { PEER_ADDRESSES.get(address) }.ok_or(DropReason::UnknownPeer)?;
+    if plain && tunnel::is_encrypted_peer(peer) {
+        return Err(DropReason::Unencrypted);
+    }
     // SAFETY: a network is replaced whole and freed only after a grace period.
     unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
     // The entry node decided and put the destination's MAC address; deliver to whom it says, even

@@ -279,6 +279,7 @@ impl Cloud {
                 .map(|text| text.parse::<Cidr>())
                 .collect::<Result<_, _>>()?,
             mtu: None,
+            encryption: Default::default(),
         };
         self.rest(|client| client.create_network(&body, Guard::Key(name)))?;
         Ok(())

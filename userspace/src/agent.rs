@@ -11,6 +11,8 @@
 //! Without the controller nothing changes and forwarding goes on; without the agent, too. The
 //! agent removes nothing before it has seen a whole snapshot.
 
+mod encryption;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -23,12 +25,10 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
-use sunwire_api::{
-    Question, Telling, TraceEntry, TraceHop,
-    agent::{
-        self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
-        controller_message, endpoint_report,
-    },
+use sunwire_api::PublicKey;
+use sunwire_api::agent::{
+    self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
+    controller_message, endpoint_report,
 };
 use sunwire_dataplane_common::drop_reason::DropReason;
 use tokio::{
@@ -40,6 +40,7 @@ use tonic::{Streaming, transport::Endpoint as Transport};
 
 use crate::{
     control::{self, Answer, Asked, Request},
+    crypt::{self, keeper::Keeper, key::KeyError},
     dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
     maps::Capacity,
     netlink::{self, NetlinkError, Route},
@@ -47,7 +48,7 @@ use crate::{
     report,
     services::{Services, ServicesError},
     state::Desired,
-    telemetry::{hub::Hub, names::Names, trace},
+    telemetry::{hub::Hub, names::Names},
 };
 
 /// How an agent is set up.
@@ -74,6 +75,8 @@ pub struct Config {
     pub capacity: Capacity,
     /// Where programs are attached; by default the best place that this kernel has.
     pub hook: Option<Hook>,
+    /// How tunnels are encrypted.
+    pub encryption: crypt::keeper::Settings,
 }
 
 /// The agent cannot start.
@@ -106,6 +109,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The node's private keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// The controller's URL is no URL.
     #[error("{url} is no URL of a controller (expected http://ADDRESS:PORT)")]
     Url {
@@ -169,13 +175,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     std::fs::create_dir_all(&config.state_directory).map_err(socket)?;
     let listener = control::bind(&config.state_directory).map_err(socket)?;
+    let keeper = Keeper::open(&config.state_directory, config.encryption.clone())?;
     let mut dataplane = Dataplane::load_at(&config.bpf_directory, config.capacity, config.hook)?;
     let punts = dataplane.take_punts().expect("nobody took it before");
     let services = Services::start(punts, &config.upstream_dns)?;
     let rings = dataplane.take_events().expect("nobody has taken them");
     let hub = Hub::start(rings).map_err(AgentError::Events)?;
     let (asked_sender, asked) = mpsc::channel(QUEUE);
-    let own_requests = asked_sender.clone();
     tokio::spawn(control::serve(listener, asked_sender, Arc::clone(&hub)));
     dataplane.attach_underlay(&config.underlay)?;
     let transport = Transport::from_shared(config.controller.clone())
@@ -209,8 +215,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         headroom,
         services,
         hub,
-        own_requests,
-        telling: BTreeMap::new(),
+        keeper,
+        tunnel: None,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -242,19 +248,10 @@ struct Agent {
     services: Services,
     /// Tells what becomes of packets.
     hub: Arc<Hub>,
-    /// Where the agent itself asks what local callers ask.
-    own_requests: mpsc::Sender<Asked>,
-    /// Questions of the controller that are being answered.
-    telling: BTreeMap<u64, BeingTold>,
-}
-
-/// A task that ends when nobody holds it.
-struct BeingTold(tokio::task::JoinHandle<()>);
-
-impl Drop for BeingTold {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    /// Keys, and the process that encrypts.
+    keeper: Keeper,
+    /// ifindex of the device that encrypts, once our program is attached to it.
+    tunnel: Option<u32>,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -292,7 +289,6 @@ impl Agent {
                         tracing::warn!("the controller's stream ended; forwarding goes on");
                         inbound = None;
                         self.stream = None;
-                        self.telling.clear();
                         next_attempt = Instant::now() + retry;
                     }
                 },
@@ -314,7 +310,10 @@ impl Agent {
                 () = tokio::time::sleep_until(next_attempt), if inbound.is_none() && connecting.is_none() => {
                     connecting = Some(tokio::spawn(connect(transport.clone(), self.hello())));
                 }
-                _ = counters.tick() => self.send_counters().await,
+                _ = counters.tick() => {
+                    self.keep_keys().await;
+                    self.send_counters().await;
+                }
             }
         }
     }
@@ -325,16 +324,13 @@ impl Agent {
             location: self.config.location.clone(),
             underlay_address: self.vtep.octets().to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            public_keys: as_bytes(&self.keeper.public_keys()),
+            tunnel_port: u32::from(self.keeper.port()),
         }))
     }
 
     async fn receive(&mut self, message: controller_message::Message) {
         let (revision, parsed) = match message {
-            controller_message::Message::Question(question) => return self.tell(question),
-            controller_message::Message::Withdrawal(withdrawal) => {
-                self.telling.remove(&withdrawal.question);
-                return;
-            }
             controller_message::Message::Snapshot(snapshot) => {
                 let desired = Desired::from_snapshot(snapshot.state.unwrap_or_default());
                 (snapshot.revision, desired)
@@ -365,47 +361,6 @@ impl Agent {
         .await;
     }
 
-    /// Answers a question beside everything else, for as long as the controller wants it.
-    fn tell(&mut self, asked: wire::Question) {
-        let Some(stream) = self.stream.clone() else {
-            return;
-        };
-        let number = asked.number;
-        let (requests, hub) = (self.own_requests.clone(), Arc::clone(&self.hub));
-        let telling = async move {
-            let answer = |telling: Vec<u8>, last| {
-                message(agent_message::Message::Answer(wire::Answer {
-                    question: number,
-                    telling,
-                    last,
-                }))
-            };
-            let refused = |error: serde_json::Error| Telling::Refused {
-                reason: format!("the question is not understood: {error}"),
-            };
-            let json = |telling: &Telling| serde_json::to_vec(telling).unwrap_or_default();
-            match serde_json::from_slice::<Question>(&asked.question) {
-                Ok(question) => {
-                    let same = std::convert::identity::<Telling>;
-                    let mut answers = control::tell(&requests, &hub, question, same).await;
-                    while let Some(telling) = answers.recv().await {
-                        if stream.send(answer(json(&telling), false)).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-                Err(error) => {
-                    let _ = stream.send(answer(json(&refused(error)), false)).await;
-                }
-            }
-            let _ = stream.send(answer(Vec::new(), true)).await;
-        };
-        // What was answered to the end needs no withdrawal.
-        self.telling.retain(|_, telling| !telling.0.is_finished());
-        let task = tokio::spawn(telling);
-        self.telling.insert(number, BeingTold(task));
-    }
-
     /// Applies the desired state; returns what went wrong, for the controller.
     async fn apply(&mut self) -> Option<String> {
         let desired = self.desired.as_ref()?;
@@ -416,6 +371,7 @@ impl Agent {
             ));
         };
         self.forget_released(own);
+        self.ready_tunnel(own).await;
         let desired = self.desired.as_ref()?;
         let mut around = self.around.clone();
         for number in self.released.keys() {
@@ -578,40 +534,19 @@ impl Agent {
                 hook: self.dataplane.hook(),
                 attached: self.attached_names(),
             },
+            Request::RotateKey => {
+                self.keeper.rotate();
+                Answer::Accepted
+            }
             Request::Release { endpoint } => match self.release(&endpoint) {
                 Ok(()) => Answer::Released,
                 Err(reason) => Answer::Refused { reason },
             },
-            Request::Ask(Question::Trace(entry)) => match self.trace(&entry) {
-                Ok(hops) => Answer::Told(Telling::Traced { hops }),
-                Err(reason) => Answer::Refused { reason },
-            },
             // Answered without this loop.
-            Request::Ask(Question::Flows(_) | Question::Capture(_)) => Answer::Refused {
+            Request::Flows(_) | Request::Capture(_) => Answer::Refused {
                 reason: "this is told, not asked".to_owned(),
             },
         }
-    }
-
-    fn trace(&mut self, entry: &TraceEntry) -> Result<Vec<TraceHop>, String> {
-        let desired = self
-            .desired
-            .as_ref()
-            .ok_or("the controller has not been reached yet")?;
-        let underlay = self.around.devices.get(&self.config.underlay);
-        let underlay =
-            underlay.ok_or_else(|| format!("there is no device {}", self.config.underlay))?;
-        let attachments = &self.attachments;
-        let around = trace::Around {
-            desired,
-            names: &self.hub.names(),
-            underlay: underlay.ifindex,
-            attached: &|number| match attachments.get(&number) {
-                Some(Attachment::Attached { ifindex }) => Some(*ifindex),
-                _ => None,
-            },
-        };
-        trace::hops(&mut self.dataplane, &around, entry)
     }
 
     fn attached_names(&self) -> Vec<String> {
@@ -664,7 +599,15 @@ impl Agent {
                 totals.drops.push((DropReason::PuntMalformed, refused));
             }
             let staged = self.dataplane.audit()?;
-            Ok(report::counters(totals, staged))
+            let tunnels = self.desired.as_ref().and_then(|desired| {
+                let own = own_number(desired, &self.config.node)?;
+                Some(self.keeper.tunnels(desired, own))
+            });
+            Ok(report::counters(
+                totals,
+                staged,
+                tunnels.unwrap_or_default(),
+            ))
         });
         match read {
             Ok(counters) => self.send(agent_message::Message::Counters(counters)).await,
@@ -690,6 +633,10 @@ fn own_number(desired: &Desired, name: &str) -> Option<u32> {
         .iter()
         .find(|(_, node)| node.name == name)
         .map(|(number, _)| *number)
+}
+
+fn as_bytes(keys: &[PublicKey]) -> Vec<Vec<u8>> {
+    keys.iter().map(|key| key.0.to_vec()).collect()
 }
 
 fn message(body: agent_message::Message) -> AgentMessage {

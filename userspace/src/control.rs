@@ -1,7 +1,7 @@
 //! The agent's local socket: one JSON object a line, for programs on the same node.
 //!
-//! A request has one answer; [`Request::Ask`] has a line for each thing that there is to tell, until
-//! the caller hangs up.
+//! A request has one answer; [`Request::Flows`] and [`Request::Capture`] have a line for each thing
+//! that they tell, until the caller hangs up.
 //!
 //! Whoever moves an endpoint's device to another node asks for [`Request::Release`] first, on the
 //! spot, so that the packets of the move need not wait for the controller's round trip.
@@ -9,7 +9,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Question, Telling};
+use sunwire_api::FlowItem;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     programs::Hook,
-    telemetry::hub::{Hub, HubError},
+    telemetry::hub::{CaptureItem, CaptureQuery, FlowQuery, Hub},
 };
 
 /// Name of the socket in the agent's state directory.
@@ -35,14 +35,18 @@ const TOLD: usize = 1024;
 pub enum Request {
     /// What the agent has applied.
     Status,
+    /// Replace the node's key by a new one, as soon as all other nodes know it.
+    RotateKey,
     /// Take an endpoint that is moving away off its device; from then on its packets are
     /// forwarded to where it goes.
     Release {
         /// Name of the endpoint.
         endpoint: String,
     },
-    /// Tell of packets.
-    Ask(Question),
+    /// Tell what becomes of packets.
+    Flows(FlowQuery),
+    /// Tell of packets whole.
+    Capture(CaptureQuery),
 }
 
 /// What the agent answers.
@@ -64,15 +68,38 @@ pub enum Answer {
         /// Names of the endpoints attached here.
         attached: Vec<String>,
     },
+    /// To [`Request::RotateKey`]: it will be done.
+    Accepted,
     /// To [`Request::Release`]: the device may be moved.
     Released,
-    /// To [`Request::Ask`].
-    Told(Telling),
+    /// To [`Request::Flows`].
+    Flow {
+        /// What there is to tell.
+        item: FlowItem,
+    },
+    /// To [`Request::Capture`]: a packet.
+    Packet(Box<Packet>),
+    /// To [`Request::Capture`]: packets are missing.
+    PacketsLost {
+        /// How many since the capture began.
+        count: u64,
+    },
     /// The request was not carried out.
     Refused {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// A captured packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Packet {
+    /// What became of it.
+    pub flow: sunwire_api::Flow,
+    /// Its first bytes, in hexadecimal.
+    pub frame: String,
+    /// Its length in bytes.
+    pub length: u32,
 }
 
 /// A request with the way back for its answer.
@@ -154,76 +181,44 @@ async fn write_line(
     write.write_all(text.as_bytes()).await
 }
 
-fn just<T>(answer: T) -> mpsc::Receiver<T> {
+fn just(answer: Answer) -> mpsc::Receiver<Answer> {
     let (sender, receiver) = mpsc::channel(1);
-    // It is empty, and its other end is here.
-    let _ = sender.try_send(answer);
+    sender.try_send(answer).expect("it is empty");
     receiver
 }
 
 /// All answers to a request, which end with the channel; to drop it ends them, too.
-async fn answers(
+pub(crate) async fn answers(
     requests: &mpsc::Sender<Asked>,
     hub: &Arc<Hub>,
     request: Request,
 ) -> mpsc::Receiver<Answer> {
     match request {
-        Request::Ask(question) => tell(requests, hub, question, Answer::Told).await,
+        Request::Flows(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).tell(query, items);
+            relay(telling, told, |item| Answer::Flow { item })
+        }
+        Request::Capture(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).capture(query, items);
+            relay(telling, told, captured)
+        }
         request => just(ask(requests, request).await),
     }
 }
 
-/// All answers to a question, each made into what the caller understands.
-pub(crate) async fn tell<T: Send + 'static>(
-    requests: &mpsc::Sender<Asked>,
-    hub: &Arc<Hub>,
-    question: Question,
-    made: fn(Telling) -> T,
-) -> mpsc::Receiver<T> {
-    match question {
-        Question::Flows(query) => {
-            let (items, told) = mpsc::channel(TOLD);
-            let telling = Arc::clone(hub).tell(query, items);
-            relay(
-                telling,
-                told,
-                move |item| made(Telling::Flow { item }),
-                made,
-            )
-        }
-        Question::Capture(query) => {
-            let (items, told) = mpsc::channel(TOLD);
-            let telling = Arc::clone(hub).capture(query, items);
-            relay(
-                telling,
-                told,
-                move |item| made(Telling::Capture { item }),
-                made,
-            )
-        }
-        Question::Trace(entry) => {
-            let told = match ask(requests, Request::Ask(Question::Trace(entry))).await {
-                Answer::Told(told) => told,
-                Answer::Refused { reason } => Telling::Refused { reason },
-                other => unreachable!("a trace is answered by hops: {other:?}"),
-            };
-            just(made(told))
-        }
-    }
-}
-
 /// Passes on what `telling` sends, then why it ended, if it did not end well.
-fn relay<I: Send + 'static, T: Send + 'static>(
-    telling: impl Future<Output = Result<(), HubError>> + Send + 'static,
-    mut told: mpsc::Receiver<I>,
-    item: impl Fn(I) -> T + Send + Sync + 'static,
-    refused: fn(Telling) -> T,
-) -> mpsc::Receiver<T> {
+fn relay<T: Send + 'static>(
+    telling: impl Future<Output = Result<(), crate::telemetry::hub::HubError>> + Send + 'static,
+    mut told: mpsc::Receiver<T>,
+    answer: fn(T) -> Answer,
+) -> mpsc::Receiver<Answer> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let pass = async {
-            while let Some(next) = told.recv().await {
-                if sender.send(item(next)).await.is_err() {
+            while let Some(item) = told.recv().await {
+                if sender.send(answer(item)).await.is_err() {
                     return;
                 }
             }
@@ -238,10 +233,31 @@ fn relay<I: Send + 'static, T: Send + 'static>(
         pass.await;
         if let Err(error) = ended {
             let reason = error.to_string();
-            let _ = sender.send(refused(Telling::Refused { reason })).await;
+            let _ = sender.send(Answer::Refused { reason }).await;
         }
     });
     receiver
+}
+
+fn captured(item: CaptureItem) -> Answer {
+    match item {
+        CaptureItem::Packet(packet) => Answer::Packet(Box::new(Packet {
+            flow: packet.flow.clone(),
+            frame: hex(&packet.frame),
+            length: packet.length,
+        })),
+        CaptureItem::Lost(count) => Answer::PacketsLost { count },
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 async fn ask(requests: &mpsc::Sender<Asked>, request: Request) -> Answer {

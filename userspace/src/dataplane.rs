@@ -16,7 +16,7 @@ use std::{
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::{
-        AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry, location,
+        AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry, location, peer,
     },
     vxlan,
 };
@@ -24,13 +24,14 @@ use sunwire_dataplane_common::{
 use crate::{
     audit::{self, StagedTotals},
     counters::{Totals, label_text},
+    crypt::resolve,
     flow_map::{FlowMap, InstallError},
     maps::{Capacity, Maps},
-    netlink::{Device, DeviceKind, Route},
+    netlink::{Device, Route},
     programs::{Hook, Programs, ProgramsError},
     services::Punts,
     shadow::ShadowError,
-    state::{Desired, Endpoint, kernel_address},
+    state::{Desired, Endpoint, Node, kernel_address},
     telemetry::{
         EventMaps,
         step::{self, Arrival, Step, StepError},
@@ -46,6 +47,8 @@ pub struct Surroundings {
     pub routes: BTreeMap<Ipv4Addr, Route>,
     /// Resolved next hops.
     pub neighbours: BTreeMap<(u32, Ipv4Addr), Mac>,
+    /// ifindex of the device behind which packets are encrypted, when it is ready.
+    pub tunnel: Option<u32>,
 }
 
 /// What became of an endpoint on this node.
@@ -77,12 +80,6 @@ pub enum DataplaneError {
     /// A packet could not be traced.
     #[error(transparent)]
     Trace(#[from] StepError),
-    /// An endpoint's device is none that frames can be sent to.
-    #[error("device {device} carries no Ethernet frames; a TAP does, a TUN device does not")]
-    NoEthernet {
-        /// Name of the device.
-        device: String,
-    },
     /// An endpoint's network was not sent.
     #[error("network {vni} of the endpoint is not known")]
     NoNetwork {
@@ -136,6 +133,14 @@ impl Dataplane {
         Ok(self.programs.attach_underlay(device)?)
     }
 
+    /// Runs the underlay program on the device behind which packets are encrypted.
+    ///
+    /// # Errors
+    /// When the device cannot be attached to.
+    pub fn attach_tunnel(&mut self, device: &str) -> Result<(), DataplaneError> {
+        Ok(self.programs.attach_tunnel(device)?)
+    }
+
     /// Makes the kernel be what `desired` says for node `own`, given what is around it. Returns
     /// what became of each endpoint that is, or is expected, here.
     ///
@@ -154,6 +159,7 @@ impl Dataplane {
             Control {
                 node: own,
                 vtep: Address::v4(vtep.octets()),
+                tunnel: around.tunnel.unwrap_or(0),
                 ..control
             },
         )?;
@@ -309,7 +315,19 @@ impl Dataplane {
             if *number == own {
                 continue;
             }
-            let peer = peer_entry(node.address, vtep, around).unwrap_or_default();
+            let encrypted = encrypted_entry(node, vtep, around);
+            // A node that does not know itself has no business with others; until it does, nothing
+            // goes out in the clear.
+            let is_required = desired
+                .nodes
+                .get(&own)
+                .is_none_or(|own| resolve::required(desired, own, node));
+            let peer = if is_required {
+                encrypted
+            } else {
+                peer_entry(node.address, vtep, around).unwrap_or_default()
+            };
+            self.maps.encrypted_peers.set(*number, encrypted)?;
             self.maps.peers.set(*number, peer)?;
             self.maps
                 .peer_addresses
@@ -320,19 +338,16 @@ impl Dataplane {
 
     fn write_locations(&mut self, desired: &Desired) -> Result<(), ShadowError> {
         for (number, endpoint) in &desired.endpoints {
-            let earlier = self.maps.locations.get(*number);
             let ifindex = self.attached.get(number).copied().unwrap_or(0);
             // A restarted agent has attached nothing yet; what it finds pinned goes on meanwhile.
             let ifindex = if ifindex == 0 {
-                earlier.ifindex
+                self.maps.locations.get(*number).ifindex
             } else {
                 ifindex
             };
-            // What the device is, is seen when it is attached.
-            let device = earlier.flags & location::TAP;
             self.maps
                 .locations
-                .set(*number, location_entry(desired, endpoint, ifindex, device))?;
+                .set(*number, location_entry(desired, endpoint, ifindex))?;
             for key in owner_keys(endpoint) {
                 self.maps.owners.set(key, *number)?;
             }
@@ -374,15 +389,6 @@ impl Dataplane {
             .networks
             .get(&endpoint.vni)
             .ok_or(DataplaneError::NoNetwork { vni: endpoint.vni })?;
-        let flags = match device.kind {
-            DeviceKind::Pair => 0,
-            DeviceKind::Tap => location::TAP,
-            DeviceKind::NoEthernet => {
-                return Err(DataplaneError::NoEthernet {
-                    device: endpoint.device.clone(),
-                });
-            }
-        };
         let mut entry = EndpointEntry {
             network: endpoint.vni,
             number,
@@ -398,10 +404,9 @@ impl Dataplane {
             self.programs.attach_endpoint(&endpoint.device, number)?;
             self.attached.insert(number, device.ifindex);
         }
-        self.maps.locations.set(
-            number,
-            location_entry(desired, endpoint, device.ifindex, flags),
-        )?;
+        self.maps
+            .locations
+            .set(number, location_entry(desired, endpoint, device.ifindex))?;
         Ok(())
     }
 
@@ -485,6 +490,9 @@ impl Dataplane {
             .peer_addresses
             .retain(|address| addresses.contains(address))?;
         self.maps
+            .encrypted_peers
+            .retain(|number| desired.nodes.contains_key(&number))?;
+        self.maps
             .peers
             .retain(|number| desired.nodes.contains_key(&number))
     }
@@ -512,12 +520,9 @@ fn expected(endpoint: &Endpoint, own: u32) -> bool {
     endpoint.node == own || (endpoint.moving && endpoint.other == own)
 }
 
-fn location_entry(
-    desired: &Desired,
-    endpoint: &Endpoint,
-    ifindex: u32,
-    flags: u32,
-) -> LocationEntry {
+fn location_entry(desired: &Desired, endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
+    let network = desired.networks.get(&endpoint.vni);
+    let encrypted = network.is_some_and(|network| network.encrypted);
     LocationEntry {
         network: endpoint.vni,
         node: endpoint.node,
@@ -526,11 +531,8 @@ fn location_entry(
         epoch: endpoint.epoch,
         mac: endpoint.mac,
         // A network that was not sent: its endpoints are not attached either.
-        mtu: desired
-            .networks
-            .get(&endpoint.vni)
-            .map_or(0, |network| network.mtu),
-        flags,
+        mtu: network.map_or(0, |network| network.mtu),
+        flags: if encrypted { location::ENCRYPTED } else { 0 },
     }
 }
 
@@ -565,9 +567,26 @@ fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Optio
     Some(PeerEntry {
         ifindex: route.ifindex,
         address: u32::from_ne_bytes(address.octets()),
+        flags: 0,
         checksum,
         template,
     })
+}
+
+/// How a node is reached through the device that encrypts. Without the device or the node's key,
+/// not at all.
+fn encrypted_entry(node: &Node, vtep: Ipv4Addr, around: &Surroundings) -> PeerEntry {
+    let ifindex = around.tunnel.filter(|_| !node.public_keys.is_empty());
+    // The process behind the device reads nothing of the Ethernet header.
+    let (template, checksum) =
+        vxlan::template([0; 6], [0; 6], vtep.octets(), node.address.octets());
+    PeerEntry {
+        ifindex: ifindex.unwrap_or(0),
+        address: u32::from_ne_bytes(node.address.octets()),
+        flags: peer::ENCRYPTED,
+        checksum,
+        template,
+    }
 }
 
 /// An error and its causes on one line.

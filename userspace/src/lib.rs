@@ -36,6 +36,7 @@ pub mod audit;
 mod class_map;
 pub mod control;
 pub mod counters;
+pub mod crypt;
 pub mod dataplane;
 pub mod flow_map;
 mod ids;

@@ -71,13 +71,14 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 25] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 26] {
         [
             ("ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
             // An IPv4, an IPv6 and a MAC address each.
             ("OWNERS", self.endpoints.saturating_mul(3)),
             ("PEERS", self.nodes),
+            ("ENCRYPTED_PEERS", self.nodes),
             ("PEER_ADDRESSES", self.nodes),
             ("NETWORKS", self.networks),
             ("CLASSES_V4", self.classes),
@@ -116,6 +117,7 @@ pub(crate) struct Maps {
     pub(crate) endpoints: ArrayShadow<EndpointEntry>,
     pub(crate) locations: ArrayShadow<LocationEntry>,
     pub(crate) peers: ArrayShadow<PeerEntry>,
+    pub(crate) encrypted_peers: ArrayShadow<PeerEntry>,
     pub(crate) networks: HashShadow<u32, NetworkEntry>,
     pub(crate) owners: HashShadow<AddressKey, u32>,
     pub(crate) peer_addresses: HashShadow<Address, u32>,
@@ -202,6 +204,11 @@ impl Maps {
                 LocationEntry::default(),
             )?,
             peers: ArrayShadow::open(take("PEERS")?, "PEERS", PeerEntry::default())?,
+            encrypted_peers: ArrayShadow::open(
+                take("ENCRYPTED_PEERS")?,
+                "ENCRYPTED_PEERS",
+                PeerEntry::default(),
+            )?,
             networks: HashShadow::open(take("NETWORKS")?, "NETWORKS")?,
             owners: HashShadow::open(take("OWNERS")?, "OWNERS")?,
             peer_addresses: HashShadow::open(take("PEER_ADDRESSES")?, "PEER_ADDRESSES")?,

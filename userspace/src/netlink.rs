@@ -9,10 +9,7 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressAttribute,
-    link::{
-        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-        LinkMessage,
-    },
+    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourState,
     },
@@ -34,20 +31,6 @@ pub struct Device {
     pub mtu: u32,
     /// ifindex of the bridge it is a port of, or zero.
     pub master: u32,
-    /// How packets get to the workload behind it.
-    pub kind: DeviceKind,
-}
-
-/// How packets get to the workload behind a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceKind {
-    /// It has another end, in the workload's namespace: veth, netkit.
-    Pair,
-    /// Sending to it is handing over: a TAP, which a virtual machine monitor reads, and whatever else
-    /// there is.
-    Tap,
-    /// It carries no Ethernet frames, as TUN devices do not: it can be no endpoint's.
-    NoEthernet,
 }
 
 /// How the next packet to an address leaves this node.
@@ -114,20 +97,8 @@ fn device(link: &LinkMessage) -> Option<(String, Device)> {
     let mut mac = Mac::default();
     let mut mtu = 0;
     let mut master = 0;
-    let mut kind = match link.header.link_layer_type {
-        LinkLayerType::Ether => DeviceKind::Tap,
-        _ => DeviceKind::NoEthernet,
-    };
     for attribute in &link.attributes {
         match attribute {
-            LinkAttribute::LinkInfo(infos) => {
-                let is_pair = |info: &LinkInfo| {
-                    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
-                };
-                if infos.iter().any(is_pair) && kind == DeviceKind::Tap {
-                    kind = DeviceKind::Pair;
-                }
-            }
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Controller(ifindex) => master = *ifindex,
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
@@ -148,7 +119,6 @@ fn device(link: &LinkMessage) -> Option<(String, Device)> {
             up,
             mtu,
             master,
-            kind,
         },
     ))
 }
@@ -192,6 +162,36 @@ pub async fn set_up(handle: &Handle, name: &str, ifindex: u32) -> Result<(), Net
         .execute()
         .await
         .map_err(failed(format!("set device {name} up")))
+}
+
+/// Longest frame that a TAP device takes, without its Ethernet header (Linux `tun_net_init`).
+const TUNNEL_MTU: u32 = 65_521;
+/// Packets that wait in the device when the process behind it is late; super-packets count once.
+const TUNNEL_QUEUE: u32 = 4096;
+
+/// Has the device that encrypts be up, with room for what it gets. Returns its ifindex.
+///
+/// # Errors
+/// When there is no such device, or netlink fails.
+pub async fn ready_tunnel_device(handle: &Handle, name: &str) -> Result<u32, NetlinkError> {
+    let found = devices(handle).await?;
+    let device = found
+        .get(name)
+        .ok_or_else(|| NetlinkError::NoDevice(name.to_owned()))?;
+    if !device.up || device.mtu != TUNNEL_MTU {
+        let message = LinkUnspec::new_with_index(device.ifindex)
+            .mtu(TUNNEL_MTU)
+            .append_extra_attribute(LinkAttribute::TxQueueLen(TUNNEL_QUEUE))
+            .up()
+            .build();
+        handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(failed(format!("set up device {name}")))?;
+    }
+    Ok(device.ifindex)
 }
 
 /// Makes sure that something holds the tunnel's UDP port: without a socket the kernel does not

@@ -29,7 +29,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v3";
+const LAYOUT: &str = "v4";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +199,12 @@ impl Programs {
         self.attach(Kind::Underlay, device, &path)
     }
 
+    /// Runs the underlay program on the packets of the device that encrypts.
+    pub(crate) fn attach_tunnel(&mut self, device: &str) -> Result<(), ProgramsError> {
+        let path = self.links.join("tunnel");
+        self.attach(Kind::Underlay, device, &path)
+    }
+
     /// Takes the endpoint program off its device. The device may be gone already.
     pub(crate) fn detach_endpoint(&mut self, number: u32) -> Result<(), ProgramsError> {
         hook::detach(&self.endpoint_link(number))
@@ -273,6 +279,7 @@ const MAP_NAMES: [&str; 40] = [
     "ENDPOINTS",
     "LOCATIONS",
     "PEERS",
+    "ENCRYPTED_PEERS",
     "NETWORKS",
     "OWNERS",
     "PEER_ADDRESSES",
@@ -290,7 +297,6 @@ const MAP_NAMES: [&str; 40] = [
     "OVERFLOW_V6",
     "OVERFLOWED",
     "OVERFLOW_COUNTER",
-    "FRAGMENTS",
     "SCRATCH",
     "PACKET",
     "QUESTION",

@@ -1,6 +1,7 @@
 //! Counters as the controller hears them.
 
 use sunwire_api::agent as wire;
+use sunwire_dataplane_common::drop_reason::DropReason;
 
 use crate::{
     audit::{AuditTotal, StagedTotals},
@@ -8,7 +9,14 @@ use crate::{
 };
 
 /// The message of all counters.
-pub(crate) fn counters(totals: Totals, staged: Vec<StagedTotals>) -> wire::Counters {
+///
+/// Packets that were handed to be encrypted and could not be sent are drops like those that the
+/// kernel counts.
+pub(crate) fn counters(
+    totals: Totals,
+    staged: Vec<StagedTotals>,
+    tunnels: Vec<wire::Tunnel>,
+) -> wire::Counters {
     let labels = totals.labels.into_iter().map(|label| wire::LabelCounter {
         vni: label.vni,
         label: label.label,
@@ -23,9 +31,22 @@ pub(crate) fn counters(totals: Totals, staged: Vec<StagedTotals>) -> wire::Count
             packets: total.packets,
             bytes: total.bytes,
         });
+    let mut drops: Vec<_> = drops.collect();
+    let unsent = tunnels.iter().map(|tunnel| tunnel.unsent_packets).sum();
+    let no_tunnel = DropReason::NoTunnel.name();
+    match drops.iter_mut().find(|drop| drop.reason == no_tunnel) {
+        Some(drop) => drop.packets += unsent,
+        None if unsent > 0 => drops.push(wire::DropCounter {
+            reason: no_tunnel.to_owned(),
+            packets: unsent,
+            bytes: 0,
+        }),
+        None => {}
+    }
     wire::Counters {
         labels: labels.collect(),
-        drops: drops.collect(),
+        drops,
+        tunnels,
         staged: staged.into_iter().map(staged_audit).collect(),
     }
 }

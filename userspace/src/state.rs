@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use sunwire_api::agent as wire;
+use sunwire_api::{EncryptionMode, PublicKey, agent as wire};
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     flow_key::Field,
@@ -33,6 +33,26 @@ pub struct Node {
     pub name: String,
     /// Address on the underlay.
     pub address: Ipv4Addr,
+    /// The cloud that it is in.
+    pub cloud: String,
+    /// Its public keys, the oldest first; none when it announced none.
+    pub public_keys: Vec<PublicKey>,
+    /// UDP port of encrypted packets.
+    pub tunnel_port: u16,
+}
+
+impl Node {
+    /// A node that has announced no key, in a cloud without a name.
+    #[must_use]
+    pub fn without_key(name: &str, address: Ipv4Addr) -> Self {
+        Node {
+            name: name.to_owned(),
+            address,
+            cloud: String::new(),
+            public_keys: Vec::new(),
+            tunnel_port: 0,
+        }
+    }
 }
 
 /// A virtual network.
@@ -52,6 +72,24 @@ pub struct Network {
     pub prefix_v4: u8,
     /// Length of the IPv6 subnet's prefix, in bits.
     pub prefix_v6: u8,
+    /// Its packets are encrypted on their way to any other node.
+    pub encrypted: bool,
+}
+
+#[cfg(test)]
+impl Network {
+    pub(crate) fn for_tests() -> Self {
+        Network {
+            name: "shop".to_owned(),
+            mtu: 1300,
+            gateway_v4: Address::ZERO,
+            gateway_v6: Address::ZERO,
+            gateway_mac: Mac::default(),
+            prefix_v4: 0,
+            prefix_v6: 0,
+            encrypted: false,
+        }
+    }
 }
 
 /// An endpoint.
@@ -142,6 +180,8 @@ pub struct Desired {
     pub table_nodes: HashMap<Digest, TableNode>,
     /// Every leaf that a program may reach.
     pub leaves: HashMap<Digest, Leaf>,
+    /// Which tunnels are encrypted, whatever networks ask for.
+    pub encryption: EncryptionMode,
 }
 
 /// A message from the controller that makes no sense.
@@ -195,14 +235,18 @@ impl Desired {
             if node.number == 0 {
                 return Err(bad("number"));
             }
-            let address = Ipv4Addr::from(address);
-            self.nodes.insert(
-                node.number,
-                Node {
-                    name: node.name,
-                    address,
-                },
-            );
+            let keys = node.public_keys.iter();
+            let keys = keys.map(|key| <[u8; 32]>::try_from(key.as_slice()).map(PublicKey));
+            let parsed = Node {
+                name: node.name,
+                address: Ipv4Addr::from(address),
+                cloud: node.cloud,
+                public_keys: keys
+                    .collect::<Result<_, _>>()
+                    .map_err(|_| bad("public_keys"))?,
+                tunnel_port: u16::try_from(node.tunnel_port).map_err(|_| bad("tunnel_port"))?,
+            };
+            self.nodes.insert(node.number, parsed);
         }
         for network in state.networks {
             let bad = |field| BadMessage {
@@ -220,8 +264,12 @@ impl Desired {
                 gateway_mac: parse::mac(&network.gateway_mac).ok_or(bad("gateway_mac"))?,
                 prefix_v4: parse::prefix(network.prefix_v4, 32).ok_or(bad("prefix_v4"))?,
                 prefix_v6: parse::prefix(network.prefix_v6, 128).ok_or(bad("prefix_v6"))?,
+                encrypted: network.encrypted,
             };
             self.networks.insert(vni.ok_or(bad("vni"))?, parsed);
+        }
+        if let Some(encryption) = state.encryption {
+            self.encryption = parse::encryption(encryption);
         }
         for endpoint in state.endpoints {
             let (number, parsed) = parse::endpoint(endpoint)?;

@@ -119,8 +119,6 @@ pub enum FlowVerdict {
     Dropped,
     /// Answered by the node, or needed no answer.
     Answered,
-    /// Not the switch's: the node's own network stack goes on with it.
-    Passed,
 }
 
 /// State of a connection.
@@ -174,7 +172,6 @@ impl FlowVerdict {
             FlowVerdict::Forwarded => "forwarded",
             FlowVerdict::Dropped => "dropped",
             FlowVerdict::Answered => "answered",
-            FlowVerdict::Passed => "passed",
         }
     }
 }

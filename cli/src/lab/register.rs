@@ -94,6 +94,7 @@ fn bodies<'w>(
     let body = |(name, (subnets, mtu)): (&str, (BTreeSet<Cidr>, u32))| {
         let mtu = u16::try_from(mtu).context("a network's MTU has 16 bits")?;
         Ok(NetworkCreate {
+            encryption: Default::default(),
             name: name.parse().with_context(|| format!("network {name:?}"))?,
             vni: None,
             subnets: subnets.into_iter().collect(),

@@ -2,6 +2,7 @@
 
 mod connection;
 pub(crate) mod counters;
+pub(crate) mod encryption;
 pub(crate) mod endpoint;
 mod guard;
 pub(crate) mod network;

@@ -3,6 +3,7 @@
 use sunwire_api::client::Guard;
 use sunwire_api::{Cidr, Name, Network, NetworkCreate, Vni};
 
+use super::encryption::OfNetwork;
 use super::{Connection, GuardArgs};
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
@@ -46,6 +47,9 @@ enum Command {
         /// Greatest IP packet in bytes, fixed for the network's life; 1300 when absent.
         #[arg(long, value_name = "BYTES")]
         mtu: Option<u16>,
+        /// Whether its packets are encrypted on their way to other nodes.
+        #[arg(long, value_enum, default_value_t)]
+        encryption: OfNetwork,
     },
     /// Delete a network that has neither endpoints nor a policy.
     Delete {
@@ -75,12 +79,14 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 subnets,
                 vni,
                 mtu,
+                encryption,
             } => {
                 let body = NetworkCreate {
                     name,
                     vni,
                     subnets,
                     mtu,
+                    encryption: encryption.into(),
                 };
                 let network = client.create_network(&body, Guard::None)?;
                 output::show(format, &network, one)?;

@@ -3,6 +3,7 @@
 //! Handlers parse, propose or read, and show; what may change is decided by the state alone.
 
 mod answer;
+mod encryption;
 mod endpoints;
 mod failure;
 mod networks;
@@ -14,7 +15,6 @@ mod policy_stage;
 mod policy_texts;
 mod request;
 mod status;
-mod telemetry;
 mod wait;
 
 use axum::Router;
@@ -84,11 +84,9 @@ pub(crate) fn router(handle: Handle) -> Router {
                 .put(policy_stage::put)
                 .delete(policy_stage::delete),
         )
+        .route("/v1/encryption", get(encryption::show).put(encryption::put))
         .route("/v1/status", get(status::status))
         .route("/v1/counters", get(status::counters))
-        .route("/v1/flows", get(telemetry::flows))
-        .route("/v1/capture", get(telemetry::capture))
-        .route("/v1/trace", post(telemetry::trace))
         .route("/v1/openapi.json", get(openapi::show))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -19,14 +19,15 @@ pub(crate) fn view(cluster: &Cluster, name: &Name) -> Result<Node, Refusal> {
             format!("there is no node {name}: a node appears when its agent connects"),
         )
     })?;
-    let revision = cluster.state.revision();
     Ok(Node {
         name: name.clone(),
         spec: NodeSpec {
             location: record.location.clone(),
             underlay_address: record.underlay_address.into(),
+            public_keys: record.public_keys.clone(),
+            tunnel_port: record.tunnel_port,
         },
-        status: cluster.sessions.status(name, record, revision),
+        status: cluster.sessions.status(name, record, &cluster.state),
         revision: record.revision,
     })
 }

@@ -4,8 +4,8 @@ use axum::Json;
 use utoipa::OpenApi;
 
 use super::{
-    endpoints, networks, nodes, policies, policy_analysis, policy_stage, policy_texts, status,
-    telemetry,
+    encryption, endpoints, networks, nodes, policies, policy_analysis, policy_stage, policy_texts,
+    status,
 };
 
 #[derive(OpenApi)]
@@ -48,11 +48,10 @@ use super::{
         policy_stage::show,
         policy_stage::put,
         policy_stage::delete,
+        encryption::show,
+        encryption::put,
         status::status,
         status::counters,
-        telemetry::flows,
-        telemetry::capture,
-        telemetry::trace,
     )
 )]
 struct Description;

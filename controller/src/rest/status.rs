@@ -55,7 +55,7 @@ pub(crate) async fn status(
 fn view(cluster: &Cluster) -> Status {
     let revision = cluster.state.revision();
     let nodes = cluster.state.nodes().iter().map(|(name, record)| {
-        let status = cluster.sessions.status(name, record, revision);
+        let status = cluster.sessions.status(name, record, &cluster.state);
         NodeProgress {
             name: name.clone(),
             number: record.number,

@@ -7,6 +7,7 @@
 //! and prover found of an entry stands in it, so that applying it again asks neither.
 
 mod addresses;
+mod encryption;
 mod endpoints;
 mod idempotency;
 mod moves;
@@ -21,9 +22,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sunwire_api::{Name, ProblemCode, Vni};
 
+pub use encryption::EncryptionRecord;
 pub use endpoints::EndpointRecord;
 pub(crate) use networks::GATEWAY_MAC;
 pub use networks::NetworkRecord;
+use nodes::Announced;
 pub use nodes::NodeRecord;
 pub use policies::{
     Fallback, PolicyRecord, Program, Staged, StagedText, TextRevision, UnconfirmedText,
@@ -48,6 +51,8 @@ pub struct State {
     networks: BTreeMap<Name, NetworkRecord>,
     endpoints: BTreeMap<Name, EndpointRecord>,
     policies: BTreeMap<Name, PolicyRecord>,
+    #[serde(default)]
+    encryption: EncryptionRecord,
     /// By network.
     #[serde(skip)]
     programs: BTreeMap<Name, Program>,
@@ -106,6 +111,8 @@ impl State {
             | Command::ReportEndpoint { .. }
             | Command::ConfirmPolicy { .. }
             | Command::UnstagePolicy { .. }
+            | Command::SetNodeKeys { .. }
+            | Command::SetEncryption { .. }
             | Command::DeletePolicy { .. } => false,
         }
     }
@@ -164,7 +171,21 @@ impl State {
                 name,
                 location,
                 underlay_address,
-            } => self.register_node(name, location, *underlay_address, examiner, &mut effects),
+                public_keys,
+                tunnel_port,
+            } => {
+                let announced = Announced {
+                    location: location.clone(),
+                    underlay_address: *underlay_address,
+                    public_keys: public_keys.clone(),
+                    tunnel_port: *tunnel_port,
+                };
+                self.register_node(name, announced, examiner, &mut effects)
+            }
+            Command::SetNodeKeys { name, public_keys } => {
+                self.set_node_keys(name, public_keys, &mut effects)
+            }
+            Command::SetEncryption { mode } => self.set_encryption(*mode, &mut effects),
             Command::DeleteNode { name } => self.delete_node(name, force, examiner, &mut effects),
             Command::CreateNetwork(create) => self.create_network(create, &mut effects),
             Command::DeleteNetwork { name } => self.delete_network(name, &mut effects),
@@ -326,7 +347,11 @@ impl State {
             | Command::StagePolicy { name, .. }
             | Command::UnstagePolicy { name }
             | Command::DeletePolicy { name } => (name, self.policies.get(name).map(|p| p.revision)),
+            Command::SetEncryption { .. } => {
+                return self.check_encryption_precondition(proposal);
+            }
             Command::RegisterNode { .. }
+            | Command::SetNodeKeys { .. }
             | Command::CreateNetwork(_)
             | Command::CreateEndpoint(_)
             | Command::FinishMove { .. }

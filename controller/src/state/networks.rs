@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Cidr, MacAddress, Name, NetworkCreate, ProblemCode, Vni};
+use sunwire_api::{Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, ProblemCode, Vni};
 
 use super::{State, addresses};
 use crate::effects::Effects;
@@ -33,6 +33,9 @@ pub struct NetworkRecord {
     pub subnets: Vec<Cidr>,
     /// Greatest IP packet, in bytes.
     pub mtu: u16,
+    /// Whether its packets are encrypted.
+    #[serde(default)]
+    pub encryption: NetworkEncryption,
     /// Revision of its last change.
     pub revision: u64,
 }
@@ -81,6 +84,7 @@ impl State {
             vni,
             subnets: create.subnets.clone(),
             mtu,
+            encryption: create.encryption,
             revision: effects.revision,
         };
         self.networks.insert(name.clone(), record);

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Name, NodeLocation, ProblemCode};
+use sunwire_api::{Name, NodeLocation, ProblemCode, PublicKey};
 
 use super::State;
 use super::policies::{Change, Reexamined};
@@ -20,19 +20,41 @@ pub struct NodeRecord {
     pub location: NodeLocation,
     /// Its address on the underlay.
     pub underlay_address: Ipv4Addr,
+    /// Its public keys, the oldest first: one, or two while the newer one takes over.
+    #[serde(default)]
+    pub public_keys: Vec<PublicKey>,
+    /// UDP port of encrypted packets.
+    #[serde(default)]
+    pub tunnel_port: u16,
     /// Revision of its last change.
     pub revision: u64,
 }
+
+/// What an agent says of its node.
+pub(super) struct Announced {
+    pub(super) location: NodeLocation,
+    pub(super) underlay_address: Ipv4Addr,
+    pub(super) public_keys: Vec<PublicKey>,
+    pub(super) tunnel_port: u16,
+}
+
+/// Keys that a node has at most: while it changes them, the older and the newer.
+const KEYS_MAX: usize = 2;
 
 impl State {
     pub(super) fn register_node(
         &mut self,
         name: &Name,
-        location: &NodeLocation,
-        underlay_address: Ipv4Addr,
+        announced: Announced,
         examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
+        let Announced {
+            location,
+            underlay_address,
+            public_keys,
+            tunnel_port,
+        } = announced;
         let address_of_one = !(underlay_address.is_unspecified()
             || underlay_address.is_multicast()
             || underlay_address.is_broadcast());
@@ -54,9 +76,13 @@ impl State {
                 ),
             ));
         }
+        self.check_public_keys(name, &public_keys)?;
         let number = match self.nodes.get(name) {
             Some(known)
-                if known.location == *location && known.underlay_address == underlay_address =>
+                if known.location == location
+                    && known.underlay_address == underlay_address
+                    && known.public_keys == public_keys
+                    && known.tunnel_port == tunnel_port =>
             {
                 return Err(Refusal::Unchanged);
             }
@@ -65,8 +91,10 @@ impl State {
         };
         let record = NodeRecord {
             number,
-            location: location.clone(),
+            location,
             underlay_address,
+            public_keys,
+            tunnel_port,
             revision: effects.revision,
         };
         // A node comes into being whatever policies assert: it is there. One that is known already
@@ -80,6 +108,48 @@ impl State {
         self.last_node_number = self.last_node_number.max(number);
         effects.nodes.insert(name.clone());
         self.settle(policies, effects);
+        Ok(())
+    }
+
+    pub(super) fn set_node_keys(
+        &mut self,
+        name: &Name,
+        public_keys: &[PublicKey],
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        if self.node(name)?.public_keys == public_keys {
+            return Err(Refusal::Unchanged);
+        }
+        self.check_public_keys(name, public_keys)?;
+        if let Some(record) = self.nodes.get_mut(name) {
+            record.public_keys = public_keys.to_vec();
+            record.revision = effects.revision;
+        }
+        effects.nodes.insert(name.clone());
+        Ok(())
+    }
+
+    /// A key names one node, or packets of one would be taken for another's.
+    fn check_public_keys(&self, name: &Name, keys: &[PublicKey]) -> Result<(), Refusal> {
+        let invalid = |detail| Err(Refusal::new(ProblemCode::PublicKeyInvalid, detail));
+        if keys.len() > KEYS_MAX {
+            let count = keys.len();
+            return invalid(format!(
+                "node {name} announces {count} public keys: one, or two while it changes them"
+            ));
+        }
+        for (at, key) in keys.iter().enumerate() {
+            if key.0 == [0; 32] || keys[..at].contains(key) {
+                return invalid(format!("{key} cannot be a public key of node {name}"));
+            }
+            let mut others = self.nodes.iter().filter(|(other, _)| *other != name);
+            if let Some((other, _)) = others.find(|(_, other)| other.public_keys.contains(key)) {
+                return invalid(format!(
+                    "node {other} has the public key {key}: nodes must not share a state \
+                     directory; remove the keys in that of {name}, and it makes new ones"
+                ));
+            }
+        }
         Ok(())
     }
 

@@ -41,6 +41,7 @@ impl State {
                 vni: network.vni,
                 subnets: network.subnets.clone(),
                 mtu: network.mtu,
+                encryption: network.encryption,
             },
             status: NetworkStatus {
                 gateways: network.gateways().collect(),

@@ -95,6 +95,8 @@ impl Running {
             .unwrap();
         let (say, said) = mpsc::channel(64);
         let hello = agent::Hello {
+            public_keys: Vec::new(),
+            tunnel_port: 51820,
             node: node.to_owned(),
             location: "aws:us-east-1".to_owned(),
             underlay_address: vec![198, 18, 0, last_byte],
@@ -145,7 +147,7 @@ impl Agent {
     pub(crate) async fn delta(&mut self) -> agent::Delta {
         match self.hear().await {
             Heard::Delta(delta) => delta,
-            other => panic!("a delta was due, not {other:?}"),
+            Heard::Snapshot(snapshot) => panic!("a delta was due, not {snapshot:?}"),
         }
     }
 
@@ -186,6 +188,7 @@ pub(crate) fn network(text: &str) -> NetworkCreate {
             "fd00:20::/64".parse().unwrap(),
         ],
         mtu: None,
+        encryption: Default::default(),
     }
 }
 

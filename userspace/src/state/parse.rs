@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sunwire_api::agent as wire;
+use sunwire_api::{EncryptionMode, agent as wire};
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::LABEL_BYTES,
@@ -207,6 +207,18 @@ fn copied(copy: &wire::Copy) -> Result<Copied, BadMessage> {
 
 fn digest(bytes: &[u8]) -> Option<Digest> {
     bytes.try_into().ok().map(Digest)
+}
+
+/// A mode that this version does not know is taken for the strictest: what it leaves open is sent
+/// encrypted or not at all.
+pub(super) fn encryption(encryption: wire::Encryption) -> EncryptionMode {
+    match encryption.mode() {
+        wire::encryption::Mode::Off => EncryptionMode::Off,
+        wire::encryption::Mode::BetweenClouds => EncryptionMode::BetweenClouds,
+        wire::encryption::Mode::Always | wire::encryption::Mode::Unspecified => {
+            EncryptionMode::Always
+        }
+    }
 }
 
 /// A MAC address.

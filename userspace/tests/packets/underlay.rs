@@ -7,7 +7,7 @@ use sunwire_dataplane_common::drop_reason::DropReason;
 use super::{
     Case, Expect,
     world::{
-        AWAY_3, COMING_6, DB, DB_2, GOING_7, LEFT_5, MISSING_4, MOVED_9, MTU, NOBODY_99,
+        ABROAD_10, AWAY_3, COMING_6, DB, DB_2, GOING_7, LEFT_5, MISSING_4, MOVED_9, MTU, NOBODY_99,
         OTHER_ADDRESS, OTHER_MAC, SHOP, TWIN, TWIN_DB, UNREACHABLE_8, WEB_1, ether_type, from_node,
         node_mac, v4, v6, vtep,
     },
@@ -209,6 +209,11 @@ fn refused() -> Vec<Case> {
             "an endpoint of ours does not speak from elsewhere",
             to(v4(WEB_1, DB_2, UDP)),
             not_there,
+        ),
+        drops(
+            "a node in another cloud is not heard in the clear",
+            from_node(5, SHOP).wrap(&v4(ABROAD_10, DB_2, UDP).bytes()),
+            DropReason::Unencrypted,
         ),
         drops(
             "an endpoint of a third node does not speak from the second",

@@ -6,6 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use sunwire_api::EncryptionMode;
 use sunwire_dataplane_common::{
     address::Mac,
     flow_key::Field,
@@ -14,7 +15,7 @@ use sunwire_dataplane_common::{
 use sunwire_userspace::{
     maps::Capacity,
     programs::Hook,
-    state::{Desired, Endpoint},
+    state::{Desired, Endpoint, Node},
 };
 
 use crate::fixture::{
@@ -61,6 +62,8 @@ pub(crate) const GOING_7: Who = Who(7);
 pub(crate) const UNREACHABLE_8: Who = Who(8);
 /// Moved from node 2 to node 3.
 pub(crate) const MOVED_9: Who = Who(9);
+/// At node 5, which is in another cloud and has announced no key.
+pub(crate) const ABROAD_10: Who = Who(10);
 /// An address that nobody owns.
 pub(crate) const NOBODY_99: Who = Who(99);
 /// The gateway.
@@ -172,6 +175,12 @@ pub(crate) fn desired() -> Desired {
         let name = format!("node{number}");
         desired.nodes.insert(number, node(&name, vtep(number)));
     }
+    desired.encryption = EncryptionMode::BetweenClouds;
+    let abroad = Node {
+        cloud: "abroad".to_owned(),
+        ..node("node5", vtep(5))
+    };
+    desired.nodes.insert(5, abroad);
     for (vni, name) in [(SHOP, "shop"), (TWIN, "twin"), (LAWLESS, "lawless")] {
         let network = network(name, MTU, GATEWAY.v4(), GATEWAY.v6(), GATEWAY_MAC);
         desired.networks.insert(vni, network);
@@ -197,6 +206,7 @@ pub(crate) fn desired() -> Desired {
         (7, moved(at(SHOP, 7, GOING_7, none, 1), 2, true)),
         (8, at(SHOP, 8, UNREACHABLE_8, none, 4)),
         (9, moved(at(SHOP, 9, MOVED_9, none, 3), 2, false)),
+        (10, at(SHOP, 10, ABROAD_10, none, 5)),
         (TWIN_WEB_11, at(TWIN, TWIN_WEB_11, WEB_1, 3, 1)),
         (12, at(TWIN, 12, DB_2, 4, 1)),
         (13, at(TWIN, 13, AWAY_3, none, 3)),

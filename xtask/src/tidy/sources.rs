@@ -24,8 +24,8 @@ const WITH_UNSAFE: &[&str] = &[
     "dataplane-ebpf/src/",
     "lab/src/sys.rs",
     "netns-tests/src/bench/ethtool.rs",
+    "userspace/src/crypt/sys.rs",
     "userspace/src/pod.rs",
-    "userspace/tests/fixture/tap.rs",
 ];
 
 /// Kinds of text files in which blanks are checked.

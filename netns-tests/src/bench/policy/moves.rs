@@ -118,13 +118,14 @@ fn move_to(desired: &mut Desired, node: u32) {
 fn cloud() -> Desired {
     let mut desired = Desired::default();
     for number in [OWN].into_iter().chain(OTHERS) {
-        let node = Node {
-            name: format!("node{number}"),
-            address: Ipv4Addr::from(u32::from(VTEP) + number - OWN),
-        };
+        let node = Node::without_key(
+            &format!("node{number}"),
+            Ipv4Addr::from(u32::from(VTEP) + number - OWN),
+        );
         desired.nodes.insert(number, node);
     }
     let network = Network {
+        encrypted: false,
         name: "bench".to_owned(),
         mtu: 1_300,
         gateway_v4: Address::v4([10, 255, 255, 254]),

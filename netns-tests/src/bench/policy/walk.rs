@@ -183,12 +183,10 @@ fn connect(namespace: &Namespace, number: u32) -> Result<()> {
 /// One node with all endpoints, and no policy yet.
 fn cloud(rules: &Rules) -> Desired {
     let mut desired = Desired::default();
-    let node = Node {
-        name: "node1".to_owned(),
-        address: VTEP,
-    };
+    let node = Node::without_key("node1", VTEP);
     desired.nodes.insert(OWN, node);
     let network = Network {
+        encrypted: false,
         name: "bench".to_owned(),
         mtu: MTU,
         gateway_v4: Address::v4([10, 255, 255, 254]),

@@ -56,6 +56,7 @@ pub(super) fn desired() -> Desired {
     let mut desired = Desired::default();
     for (vni, name) in [(SHOP, "shop"), (OTHER, "other")] {
         let network = Network {
+            encrypted: false,
             name: name.to_owned(),
             mtu: 1300,
             gateway_v4: address("10.20.0.1"),

@@ -1,0 +1,255 @@
+//! A peer and its tunnels: one WireGuard tunnel for each pair of keys that is in force.
+//!
+//! ```text
+//!   this node's keys      peer's keys
+//!   older   newer    x    older   newer        up to four tunnels while both rotate, else one
+//! ```
+//!
+//! Packets are accepted from any of them and sent by the newest that has a session. So a new key
+//! takes over when its handshake is done, and nothing is lost: until then the older tunnel carries
+//! on, and what is still under way in it is let in for as long as the older key is in force.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use boringtun::noise::{Tunn, TunnResult};
+use sunwire_api::PublicKey;
+
+use super::packet;
+
+/// Bytes that encryption adds: header and tag of a WireGuard data message (WireGuard, 5.4.6).
+pub(super) const OVERHEAD_BYTES: usize = 32;
+/// The shortest buffer the library wants: a handshake initiation.
+pub(super) const MESSAGE_BYTES_MIN: usize = 148;
+/// How often an idle tunnel says that it is there, so that address translations on the way stay
+/// and both ends know whether it is up.
+const KEEPALIVE_S: u16 = 25;
+
+/// A tunnel for one pair of keys.
+pub(super) struct Tunnel {
+    /// This node's key.
+    pub(super) own: PublicKey,
+    /// The peer's key.
+    pub(super) theirs: PublicKey,
+    /// What the sessions' indices begin with.
+    pub(super) index: u32,
+    tunn: Tunn,
+}
+
+/// A peer. Whoever sends to it or receives from it holds it exclusively meanwhile.
+pub(super) struct PeerState {
+    /// Its address on the underlay, and within the tunnel.
+    pub(super) address: Ipv4Addr,
+    /// Where datagrams go.
+    pub(super) endpoint: SocketAddrV4,
+    /// As configured; `endpoint` may have moved since.
+    pub(super) configured: SocketAddrV4,
+    /// The newest pair of keys first.
+    pub(super) tunnels: Vec<Tunnel>,
+    pub(super) counters: Counters,
+}
+
+/// What is counted of a peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) handshakes: u64,
+    pub(super) sent_packets: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_packets: u64,
+    pub(super) received_bytes: u64,
+    pub(super) decrypt_errors: u64,
+    pub(super) unsent_packets: u64,
+    pub(super) wrong_key: u64,
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// A packet for the device: this many bytes at the beginning of the buffer.
+    Packet(usize),
+    /// An answer to where it came from: this many bytes at the beginning of the buffer. Packets
+    /// that waited may follow; see [`PeerState::waiting`].
+    Answer(usize),
+    /// Nothing more to do.
+    Nothing,
+}
+
+impl Tunnel {
+    pub(super) fn new(own: &super::table::OwnIdentity, theirs: PublicKey, index: u32) -> Self {
+        let tunn = Tunn::new(
+            own.secret.clone(),
+            boringtun::x25519::PublicKey::from(theirs.0),
+            None,
+            Some(KEEPALIVE_S),
+            index,
+            Some(std::sync::Arc::clone(&own.limiter)),
+        );
+        Tunnel {
+            own: own.public,
+            theirs,
+            index,
+            tunn,
+        }
+    }
+
+    /// Seconds since the handshake of the session that packets are sent by.
+    pub(super) fn handshake_age_s(&self) -> Option<f64> {
+        let age = self.tunn.time_since_last_handshake();
+        age.map(|age| age.as_secs_f64())
+    }
+}
+
+impl PeerState {
+    pub(super) fn new(address: Ipv4Addr, configured: SocketAddrV4) -> Self {
+        PeerState {
+            address,
+            endpoint: configured,
+            configured,
+            tunnels: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The tunnel that packets are sent by: the newest with a session, else the newest.
+    fn sending(&mut self) -> Option<&mut Tunnel> {
+        let up = self
+            .tunnels
+            .iter()
+            .position(|tunnel| tunnel.tunn.time_since_last_handshake().is_some());
+        self.tunnels.get_mut(up.unwrap_or(0))
+    }
+
+    /// Encrypts a packet to the end of `out`. A packet that finds no session waits, as long as
+    /// there is room, and a handshake begins: the message to send is then another one, or none.
+    pub(super) fn encrypt(&mut self, packet: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        self.counters.sent_packets += 1;
+        self.counters.sent_bytes += packet.len() as u64;
+        let start = out.len();
+        let room = (packet.len() + OVERHEAD_BYTES).max(MESSAGE_BYTES_MIN);
+        out.resize(start + room, 0);
+        let mut has_session = false;
+        let mut written = 0;
+        if let Some(tunnel) = self.sending() {
+            has_session = tunnel.handshake_age_s().is_some();
+            if let TunnResult::WriteToNetwork(message) =
+                tunnel.tunn.encapsulate(packet, &mut out[start..])
+            {
+                written = message.len();
+            }
+        }
+        self.counters.unsent_packets += u64::from(!has_session);
+        out.truncate(start + written);
+        (written > 0).then_some(written)
+    }
+
+    /// Takes a datagram that names the tunnel with `index`, or is a handshake for the tunnel with
+    /// these keys.
+    pub(super) fn decrypt(
+        &mut self,
+        which: Which,
+        from: SocketAddrV4,
+        datagram: &[u8],
+        buffer: &mut [u8],
+    ) -> Received {
+        let found = self.tunnels.iter_mut().find(|tunnel| match which {
+            Which::Index(index) => tunnel.index == index,
+            Which::Keys(own, theirs) => tunnel.own == own && tunnel.theirs == theirs,
+        });
+        let Some(tunnel) = found else {
+            return Received::Nothing;
+        };
+        let is_handshake = datagram
+            .first()
+            .is_some_and(|kind| *kind == 1 || *kind == 2);
+        let address = SocketAddr::V4(from).ip();
+        let result = tunnel.tunn.decapsulate(Some(address), datagram, buffer);
+        let received = match result {
+            TunnResult::Done => Received::Nothing,
+            TunnResult::Err(error) => {
+                tracing::debug!(peer = %self.address, ?error, "a datagram was refused");
+                self.counters.decrypt_errors += 1;
+                return Received::Nothing;
+            }
+            // A cookie under load tells nothing of the sender.
+            TunnResult::WriteToNetwork([3, rest @ ..]) => return Received::Answer(1 + rest.len()),
+            TunnResult::WriteToNetwork(message) => Received::Answer(message.len()),
+            TunnResult::WriteToTunnelV4(inner, _) => {
+                // A peer speaks for itself alone, and of nothing but VXLAN.
+                let is_its_own =
+                    packet::tunnelled(inner).is_some_and(|(source, _)| source == self.address);
+                if !is_its_own {
+                    self.counters.decrypt_errors += 1;
+                    return Received::Nothing;
+                }
+                self.counters.received_packets += 1;
+                self.counters.received_bytes += inner.len() as u64;
+                Received::Packet(inner.len())
+            }
+            TunnResult::WriteToTunnelV6(..) => {
+                self.counters.decrypt_errors += 1;
+                return Received::Nothing;
+            }
+        };
+        if is_handshake && matches!(received, Received::Answer(_)) {
+            self.counters.handshakes += 1;
+        }
+        // Authenticated: from here it is reached where it spoke from.
+        self.endpoint = from;
+        received
+    }
+
+    /// Encrypts the next packet that waited for a session; to be called after an answer until
+    /// there are no more.
+    pub(super) fn waiting(&mut self, which: Which, buffer: &mut [u8]) -> Option<usize> {
+        let found = self.tunnels.iter_mut().find(|tunnel| match which {
+            Which::Index(index) => tunnel.index == index,
+            Which::Keys(own, theirs) => tunnel.own == own && tunnel.theirs == theirs,
+        });
+        match found?.tunn.decapsulate(None, &[], buffer) {
+            TunnResult::WriteToNetwork(message) => {
+                self.counters.unsent_packets = self.counters.unsent_packets.saturating_sub(1);
+                Some(message.len())
+            }
+            _ => None,
+        }
+    }
+
+    /// What the timers of the tunnels want sent now; `send` gets each message.
+    pub(super) fn tick(&mut self, buffer: &mut [u8], mut send: impl FnMut(SocketAddrV4, &[u8])) {
+        for tunnel in &mut self.tunnels {
+            let result = tunnel.tunn.update_timers(buffer);
+            let result = match result {
+                // It gave up after 90 seconds. We do not: the peer may come back at any time.
+                TunnResult::Err(_) => tunnel.tunn.format_handshake_initiation(buffer, false),
+                result => result,
+            };
+            if let TunnResult::WriteToNetwork(message) = result {
+                send(self.endpoint, message);
+            }
+        }
+    }
+
+    /// Begins the handshake of a tunnel that is new.
+    pub(super) fn begin(
+        &mut self,
+        index: u32,
+        buffer: &mut [u8],
+        mut send: impl FnMut(SocketAddrV4, &[u8]),
+    ) {
+        for tunnel in self.tunnels.iter_mut().filter(|t| t.index == index) {
+            if let TunnResult::WriteToNetwork(message) =
+                tunnel.tunn.format_handshake_initiation(buffer, false)
+            {
+                send(self.endpoint, message);
+            }
+        }
+    }
+}
+
+/// Which tunnel of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// By the beginning of its sessions' indices.
+    Index(u32),
+    /// By its keys, this node's first.
+    Keys(PublicKey, PublicKey),
+}
