@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sunwire_api::{DeviceName, Name, NodeLocation};
 use sunwire_userspace::agent::{self, Config};
+use sunwire_userspace::connections::sweep::Usage;
 use sunwire_userspace::control::{self, Answer, Request};
 use sunwire_userspace::crypt::keeper::Settings;
 use sunwire_userspace::crypt::supervisor::PORT;
@@ -149,9 +150,24 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             show(format, &answer)
         }
         (Some(Command::Release { endpoint, state }), _) => {
-            let endpoint = endpoint.to_string();
-            let answer = call(&state.state_dir, &Request::Release { endpoint })?;
-            show(format, &answer)
+            let mut released = None;
+            let request = Request::Release {
+                endpoint: endpoint.to_string(),
+                since: None,
+            };
+            let socket = state.state_dir.join(control::SOCKET);
+            let answers = control::listen(&state.state_dir, &request)
+                .with_context(|| format!("no agent answers at {}", socket.display()))?;
+            for answer in answers {
+                match answer.context("the agent went away")? {
+                    Answer::Parcel { .. } => {}
+                    answer => {
+                        released = Some(answer);
+                        break;
+                    }
+                }
+            }
+            show(format, &released.context("the agent went away")?)
         }
         (None, Some(run)) => serve(run),
         (None, None) => unreachable!("without a subcommand, --node is required"),
@@ -209,7 +225,13 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             eprintln!("error: the agent refused: {reason}");
             Ok(Outcome::Negative)
         }
-        Answer::Flow { .. } | Answer::Packet(_) | Answer::PacketsLost { .. } => {
+        Answer::Flow { .. }
+        | Answer::Packet(_)
+        | Answer::PacketsLost { .. }
+        | Answer::Parcel { .. }
+        | Answer::Exported { .. }
+        | Answer::Adopted { .. }
+        | Answer::Connections { .. } => {
             anyhow::bail!("the agent answers out of turn: {answer:?}")
         }
         Answer::Accepted => {
@@ -227,6 +249,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             generation,
             hook,
             attached,
+            flows,
         } => {
             output::show(format, answer, |_| {
                 let mut table = Table::new(&[
@@ -236,6 +259,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
                     "GENERATION",
                     "HOOK",
                     "ATTACHED",
+                    "FLOWS",
                 ]);
                 table.row([
                     node.clone(),
@@ -244,10 +268,23 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
                     generation.to_string(),
                     hook.to_string(),
                     attached.join(","),
+                    in_use(flows),
                 ]);
                 table
             })?;
             Ok(Outcome::Done)
         }
     }
+}
+
+/// How much of the room for flows is in use, and whether it was enough.
+fn in_use(flows: &Usage) -> String {
+    let mut text = format!(
+        "{}+{} of {}",
+        flows.in_use_v4, flows.in_use_v6, flows.capacity
+    );
+    if flows.is_overflowing {
+        text.push_str(" (full)");
+    }
+    text
 }

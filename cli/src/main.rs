@@ -6,6 +6,7 @@
 //!         --> agent.rs               runs sunwire-userspace's agent, talks to a running one
 //!         --> rest/, policy/         ask the controller; policies also without one
 //!         --> flows.rs               what becomes of packets
+//!         --> connections.rs         what an agent remembers of flows
 //!         --> lab/                   labs, with controller and agents inside
 //!         --> output.rs              answers as tables or JSON
 //!         --> exit.rs                what the shell learns
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod connections;
 mod controller;
 mod crypt;
 mod exit;
@@ -64,6 +66,7 @@ enum Command {
     Status(rest::status::Args),
     Counters(rest::counters::Args),
     Flows(flows::Args),
+    Connections(connections::Args),
     Lab(lab::Args),
 }
 
@@ -90,6 +93,7 @@ impl Command {
             Command::Status(args) => rest::status::run(args, format),
             Command::Counters(args) => rest::counters::run(args, format),
             Command::Flows(args) => flows::run(args, format),
+            Command::Connections(args) => connections::run(args, format),
             Command::Lab(args) => lab::run(args, format),
         }
     }

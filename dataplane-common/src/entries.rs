@@ -101,6 +101,8 @@ pub mod location {
     pub const TAP: u32 = 1 << 0;
     /// The network's packets are encrypted wherever they go: see `ENCRYPTED_PEERS`.
     pub const ENCRYPTED: u32 = 1 << 1;
+    /// The endpoint lives on this node or is moving to it: its flows are kept.
+    pub const EXPECTED: u32 = 1 << 2;
 }
 
 /// How a node is reached, in `PEERS` by its number; for packets of networks that are encrypted

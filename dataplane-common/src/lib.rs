@@ -10,6 +10,7 @@
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
 //! - [`flow`]: one entry per flow: its connection and the verdict on it.
+//! - [`expiry`]: how long a flow is kept, and how flows are told to the agent.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
 //! - [`entries`]: keys and values of every other map.
 //! - [`punt`]: what workloads ask of the node itself.
@@ -38,6 +39,7 @@ pub mod capacity;
 pub mod drop_reason;
 pub mod entries;
 pub mod event;
+pub mod expiry;
 pub mod flow;
 pub mod flow_key;
 pub mod headers;

@@ -29,13 +29,14 @@ mod maps;
 mod neighbour;
 mod punt;
 mod rewrite;
+mod sweep;
 mod tunnel;
 mod underlay;
 
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT},
-    macros::classifier,
-    programs::TcContext,
+    macros::{classifier, raw_tracepoint},
+    programs::{RawTracePointContext, TcContext},
 };
 use sunwire_dataplane_common::{drop_reason::DropReason, event::program};
 
@@ -76,6 +77,30 @@ fn endpoint_trace(ctx: TcContext) -> i32 {
 fn underlay_trace(ctx: TcContext) -> i32 {
     let mut skb = Skb::traced(&ctx);
     underlay_packet(&mut skb)
+}
+
+// The programs below are attached to nothing either: the agent runs them. Raw tracepoints are the one
+// kind that the kernel runs on request with packets handled meanwhile.
+
+#[raw_tracepoint(tracepoint = "sunwire_clock")]
+fn flow_clock(_: RawTracePointContext) -> u32 {
+    flow::now()
+}
+
+#[raw_tracepoint(tracepoint = "sunwire_sweep")]
+fn flow_sweep(ctx: RawTracePointContext) -> u32 {
+    sweep::sweep(ctx.arg::<u64>(0))
+}
+
+#[raw_tracepoint(tracepoint = "sunwire_select")]
+fn flow_select(ctx: RawTracePointContext) -> u32 {
+    sweep::select(sweep::Selection {
+        local: ctx.arg::<u64>(0) as u32,
+        part: ctx.arg::<u64>(1) as u32,
+        parts: ctx.arg::<u64>(2) as u32,
+        forgets: ctx.arg::<u64>(3) as u32,
+        found: 0,
+    })
 }
 
 #[inline(always)]

@@ -15,6 +15,7 @@ use sunwire_dataplane_common::{
         LocationEntry, NetworkEntry, PeerEntry,
     },
     event::{EventLosses, EventRecord, EventSettings},
+    expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
     headers::Parsed,
     punt::PuntRecord,
@@ -76,6 +77,11 @@ pub(crate) static OVERFLOWED: Array<u32> = Array::with_max_entries(1, 0);
 // Flows for which there was no room.
 #[map]
 pub(crate) static OVERFLOW_COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+// What a sweep of the flows goes by and finds, and flows on their way to the agent: see `sweep`.
+#[map]
+pub(crate) static SWEEP: Array<Sweep> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static FLOW_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 // Memory that a program uses while it runs.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);

@@ -22,6 +22,7 @@ use sunwire_api::{
     client::{Client, ClientError, Guard},
 };
 use sunwire_lab::{Lab, NodeHandle, Topology, UNDERLAY_DEVICE, Workload, eventually_ok};
+use sunwire_userspace::connections::mover;
 
 /// Port of the REST API.
 const REST_PORT: u16 = 7510;
@@ -339,8 +340,8 @@ impl Cloud {
         Ok(policy)
     }
 
-    /// Moves an endpoint with its workload's device to another node: announced to all nodes,
-    /// released by the agent it leaves, moved, attached by the agent it comes to.
+    /// Moves an endpoint with its workload's device and its connections to another node: announced to
+    /// all nodes, released by the agent it leaves, moved, attached by the agent it comes to.
     ///
     /// # Errors
     /// When any of the steps fails.
@@ -352,17 +353,12 @@ impl Cloud {
 
         let from = workload.node();
         let to = self.lab.node(to)?.clone();
+        let endpoint = name.as_str();
+        let (connections, token) = mover::export(&from.state_dir, endpoint)?;
+        mover::adopt(&to.state_dir, endpoint, &connections)?;
         let started = std::time::Instant::now();
-        let request = sunwire_userspace::control::Request::Release {
-            endpoint: name.to_string(),
-        };
-        match sunwire_userspace::control::call(&from.state_dir, &request)? {
-            sunwire_userspace::control::Answer::Released => {}
-            other => bail!(
-                "the agent of {} does not release {name}: {other:?}",
-                from.name
-            ),
-        }
+        let changed = mover::release(&from.state_dir, endpoint, Some(token))?;
+        mover::adopt(&to.state_dir, endpoint, &changed)?;
         self.lab.move_host_side(workload, &from, &to)?;
         eventually_ok("the moved device to be up", PATIENCE, || {
             match workload.host_device() {

@@ -39,7 +39,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint as Transport};
 
 use crate::{
-    control::{self, Answer, Asked, Request},
+    connections::{Connections, sweep::Sweeping, tables::TablesError},
+    control::{self, Answer, Asked, Asks, Request},
     crypt::{self, keeper::Keeper, key::KeyError},
     dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
     maps::Capacity,
@@ -94,6 +95,12 @@ pub enum AgentError {
     /// The kernel refuses the programs.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
+    /// The kernel's flows cannot be used.
+    #[error(transparent)]
+    Connections(#[from] TablesError),
+    /// Flows cannot be swept.
+    #[error("cannot start a thread to sweep flows")]
+    Sweep(#[source] io::Error),
     /// Workloads cannot be answered.
     #[error(transparent)]
     Services(#[from] ServicesError),
@@ -181,8 +188,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let services = Services::start(punts, &config.upstream_dns)?;
     let rings = dataplane.take_events().expect("nobody has taken them");
     let hub = Hub::start(rings).map_err(AgentError::Events)?;
-    let (asked_sender, asked) = mpsc::channel(QUEUE);
-    tokio::spawn(control::serve(listener, asked_sender, Arc::clone(&hub)));
+    let connections = Connections::load(&config.bpf_directory, config.capacity)?;
+    let sweeping = Sweeping::start(&connections).map_err(AgentError::Sweep)?;
+    let (requests, asked) = mpsc::channel(QUEUE);
+    let asks = Asks {
+        requests,
+        hub: Arc::clone(&hub),
+        connections: Arc::clone(&connections),
+    };
+    tokio::spawn(control::serve(listener, asks));
     dataplane.attach_underlay(&config.underlay)?;
     let transport = Transport::from_shared(config.controller.clone())
         .map_err(|_| AgentError::Url {
@@ -217,11 +231,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         hub,
         keeper,
         tunnel: None,
+        connections,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
         () = shutdown => {}
     }
+    drop(sweeping);
     Ok(())
 }
 
@@ -252,6 +268,8 @@ struct Agent {
     keeper: Keeper,
     /// ifindex of the device that encrypts, once our program is attached to it.
     tunnel: Option<u32>,
+    /// What is remembered of flows.
+    connections: Arc<Connections>,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -274,9 +292,9 @@ impl Agent {
                 // Local callers hold a device still while they wait, so they go first.
                 biased;
                 Some((request, reply)) = asked.recv() => {
-                    let answer = self.answer(request).await;
+                    let answers = self.answer(request).await;
                     // A caller that went away needs no answer.
-                    let _ = reply.send(answer);
+                    let _ = reply.send(answers);
                 }
                 Some(_) = events.next() => {
                     while events.next().now_or_never().flatten().is_some() {}
@@ -389,6 +407,7 @@ impl Agent {
                 self.attachments = attachments;
                 self.set_devices_up().await;
                 self.publish();
+                self.publish_connections(own);
                 self.report().await;
                 None
             }
@@ -409,6 +428,19 @@ impl Agent {
             _ => None,
         });
         self.services.publish(desired, here.collect());
+    }
+
+    /// Lets connections be known by the desired state.
+    fn publish_connections(&self, own: u32) {
+        let Some(desired) = &self.desired else { return };
+        let labels = self.dataplane.label_slots();
+        self.connections.publish(
+            desired,
+            own,
+            &self.attachments,
+            Arc::new(Names::new(&self.config.node, desired, labels)),
+            self.dataplane.generation(),
+        );
     }
 
     /// A release ends with the move it was for, or when the device has gone.
@@ -524,28 +556,32 @@ impl Agent {
         }
     }
 
-    async fn answer(&mut self, request: Request) -> Answer {
+    async fn answer(&mut self, request: Request) -> Vec<Answer> {
+        let refused = |reason| vec![Answer::Refused { reason }];
         match request {
-            Request::Status => Answer::Status {
+            Request::Status => vec![Answer::Status {
                 node: self.config.node.clone(),
                 connected: self.stream.is_some(),
                 revision: self.revision,
                 generation: self.dataplane.generation(),
                 hook: self.dataplane.hook(),
                 attached: self.attached_names(),
-            },
+                flows: self.connections.usage(),
+            }],
             Request::RotateKey => {
                 self.keeper.rotate();
-                Answer::Accepted
+                vec![Answer::Accepted]
             }
-            Request::Release { endpoint } => match self.release(&endpoint) {
-                Ok(()) => Answer::Released,
-                Err(reason) => Answer::Refused { reason },
+            Request::Release { endpoint, since } => match self.release(&endpoint, since) {
+                Ok(answers) => answers,
+                Err(reason) => refused(reason),
             },
             // Answered without this loop.
-            Request::Flows(_) | Request::Capture(_) => Answer::Refused {
-                reason: "this is told, not asked".to_owned(),
-            },
+            Request::Flows(_)
+            | Request::Capture(_)
+            | Request::Connections { .. }
+            | Request::Export { .. }
+            | Request::Adopt { .. } => refused("this is told, not asked".to_owned()),
         }
     }
 
@@ -559,7 +595,8 @@ impl Agent {
             .collect()
     }
 
-    fn release(&mut self, name: &str) -> Result<(), String> {
+    /// Lets an endpoint go, and returns the last word on its connections.
+    fn release(&mut self, name: &str, since: Option<u64>) -> Result<Vec<Answer>, String> {
         let desired = self
             .desired
             .as_ref()
@@ -586,7 +623,18 @@ impl Agent {
         self.attachments.remove(&number);
         self.reported.remove(&number);
         self.publish();
-        Ok(())
+        self.publish_connections(own);
+        // The device is released whatever becomes of the connections.
+        let rest = self.connections.rest(number, since);
+        let mut answers = rest.map_or_else(
+            |error| {
+                tracing::error!(endpoint = name, error = %chain(&error), "connections stay behind");
+                Vec::new()
+            },
+            |parcels| control::parcels(&parcels),
+        );
+        answers.push(Answer::Released);
+        Ok(answers)
     }
 
     async fn send_counters(&mut self) {

@@ -1,10 +1,11 @@
 //! The agent's local socket: one JSON object a line, for programs on the same node.
 //!
 //! A request has one answer; [`Request::Flows`] and [`Request::Capture`] have a line for each thing
-//! that they tell, until the caller hangs up.
+//! that they tell, until the caller hangs up. Connections come in pieces, and then a last answer.
 //!
 //! Whoever moves an endpoint's device to another node asks for [`Request::Release`] first, on the
-//! spot, so that the packets of the move need not wait for the controller's round trip.
+//! spot, so that the packets of the move need not wait for the controller's round trip. The endpoint's
+//! connections go with it: see [`mover`](crate::connections::mover).
 
 use std::{io, path::Path, sync::Arc};
 
@@ -17,6 +18,8 @@ use tokio::{
 };
 
 use crate::{
+    connections::{Connections, listing::ListedConnection, parcel::Parcel, sweep::Usage},
+    dataplane::chain,
     programs::Hook,
     telemetry::hub::{CaptureItem, CaptureQuery, FlowQuery, Hub},
 };
@@ -24,8 +27,10 @@ use crate::{
 /// Name of the socket in the agent's state directory.
 pub const SOCKET: &str = "agent.sock";
 
-/// Bytes of a request; a longer one is refused.
-const REQUEST_BYTES: u64 = 16_384;
+/// Bytes of a request; a longer one is refused. The largest holds a parcel.
+const REQUEST_BYTES: u64 = 1 << 18;
+/// Connections on a line.
+const LISTED: usize = 256;
 /// Things told that may wait for a slow caller; what does not fit is lost, counted and told.
 const TOLD: usize = 1024;
 
@@ -42,6 +47,27 @@ pub enum Request {
     Release {
         /// Name of the endpoint.
         endpoint: String,
+        /// The token of an export: only what has changed since is told then.
+        #[serde(default)]
+        since: Option<u64>,
+    },
+    /// Tell the connections of an endpoint, or of all on this node.
+    Connections {
+        /// Name of the endpoint.
+        #[serde(default)]
+        endpoint: Option<String>,
+    },
+    /// Tell the connections of an endpoint here in the form that they travel in.
+    Export {
+        /// Name of the endpoint.
+        endpoint: String,
+    },
+    /// Take over connections of an endpoint that lives here or is moving here.
+    Adopt {
+        /// Name of the endpoint.
+        endpoint: String,
+        /// A parcel, in hexadecimal.
+        parcel: String,
     },
     /// Tell what becomes of packets.
     Flows(FlowQuery),
@@ -67,11 +93,37 @@ pub enum Answer {
         hook: Hook,
         /// Names of the endpoints attached here.
         attached: Vec<String>,
+        /// How many flows are remembered.
+        flows: Usage,
     },
     /// To [`Request::RotateKey`]: it will be done.
     Accepted,
-    /// To [`Request::Release`]: the device may be moved.
+    /// To [`Request::Release`], after the parcels of its connections: the device may be moved.
     Released,
+    /// To [`Request::Export`] and [`Request::Release`]: some connections.
+    Parcel {
+        /// A parcel, in hexadecimal.
+        parcel: String,
+    },
+    /// To [`Request::Export`], after the parcels.
+    Exported {
+        /// How many connections there were.
+        connections: u64,
+        /// By which [`Request::Release`] tells what has changed since.
+        token: u64,
+    },
+    /// To [`Request::Adopt`].
+    Adopted {
+        /// How many connections there were.
+        connections: u64,
+    },
+    /// To [`Request::Connections`]: some connections.
+    Connections {
+        /// In the order of their network, protocol and ends.
+        connections: Vec<ListedConnection>,
+        /// Whether there are no more.
+        is_last: bool,
+    },
     /// To [`Request::Flows`].
     Flow {
         /// What there is to tell.
@@ -102,8 +154,19 @@ pub struct Packet {
     pub length: u32,
 }
 
-/// A request with the way back for its answer.
-pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
+/// A request with the way back for its answers.
+pub(crate) type Asked = (Request, oneshot::Sender<Vec<Answer>>);
+
+/// Whom to ask.
+#[derive(Clone)]
+pub(crate) struct Asks {
+    /// The agent's loop.
+    pub(crate) requests: mpsc::Sender<Asked>,
+    /// Of what becomes of packets.
+    pub(crate) hub: Arc<Hub>,
+    /// Of connections.
+    pub(crate) connections: Arc<Connections>,
+}
 
 /// Binds the socket, in place of one that an earlier agent left.
 pub(crate) fn bind(directory: &Path) -> io::Result<UnixListener> {
@@ -117,13 +180,13 @@ pub(crate) fn bind(directory: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves callers until the agent ends.
-pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Asked>, hub: Arc<Hub>) {
+pub(crate) async fn serve(listener: UnixListener, asks: Asks) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (requests, hub) = (requests.clone(), Arc::clone(&hub));
+                let asks = asks.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, requests, hub).await {
+                    if let Err(error) = converse(stream, asks).await {
                         tracing::debug!(%error, "a local caller went away");
                     }
                 });
@@ -136,11 +199,7 @@ pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Asked>,
     }
 }
 
-async fn converse(
-    stream: UnixStream,
-    requests: mpsc::Sender<Asked>,
-    hub: Arc<Hub>,
-) -> io::Result<()> {
+async fn converse(stream: UnixStream, asks: Asks) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -150,7 +209,7 @@ async fn converse(
             return Ok(());
         }
         let mut answers = match serde_json::from_str::<Request>(&line) {
-            Ok(request) => answers(&requests, &hub, request).await,
+            Ok(request) => answers(&asks, request).await,
             Err(error) => just(Answer::Refused {
                 reason: format!("the request is not understood: {error}"),
             }),
@@ -182,17 +241,20 @@ async fn write_line(
 }
 
 fn just(answer: Answer) -> mpsc::Receiver<Answer> {
-    let (sender, receiver) = mpsc::channel(1);
-    sender.try_send(answer).expect("it is empty");
+    all(vec![answer])
+}
+
+fn all(answers: Vec<Answer>) -> mpsc::Receiver<Answer> {
+    let (sender, receiver) = mpsc::channel(answers.len().max(1));
+    for answer in answers {
+        sender.try_send(answer).expect("there is room for all");
+    }
     receiver
 }
 
 /// All answers to a request, which end with the channel; to drop it ends them, too.
-pub(crate) async fn answers(
-    requests: &mpsc::Sender<Asked>,
-    hub: &Arc<Hub>,
-    request: Request,
-) -> mpsc::Receiver<Answer> {
+pub(crate) async fn answers(asks: &Asks, request: Request) -> mpsc::Receiver<Answer> {
+    let hub = &asks.hub;
     match request {
         Request::Flows(query) => {
             let (items, told) = mpsc::channel(TOLD);
@@ -204,7 +266,15 @@ pub(crate) async fn answers(
             let telling = Arc::clone(hub).capture(query, items);
             relay(telling, told, captured)
         }
-        request => just(ask(requests, request).await),
+        request
+        @ (Request::Connections { .. } | Request::Export { .. } | Request::Adopt { .. }) => {
+            // The kernel goes through all its flows meanwhile; nothing else waits for that.
+            let connections = Arc::clone(&asks.connections);
+            let answers =
+                tokio::task::spawn_blocking(move || of_connections(&connections, request)).await;
+            all(answers.unwrap_or_else(|_| vec![refused("the agent failed; its log says how")]))
+        }
+        request => all(ask(&asks.requests, request).await),
     }
 }
 
@@ -250,6 +320,62 @@ fn captured(item: CaptureItem) -> Answer {
     }
 }
 
+fn refused(reason: impl ToString) -> Answer {
+    Answer::Refused {
+        reason: reason.to_string(),
+    }
+}
+
+fn of_connections(connections: &Connections, request: Request) -> Vec<Answer> {
+    let answers = match request {
+        Request::Connections { endpoint } => connections.list(endpoint.as_deref()).map(|listed| {
+            let count = listed.len().div_ceil(LISTED).max(1);
+            let mut listed = listed.into_iter();
+            let pieces = (1..=count).map(|piece| Answer::Connections {
+                connections: listed.by_ref().take(LISTED).collect(),
+                is_last: piece == count,
+            });
+            pieces.collect()
+        }),
+        Request::Export { endpoint } => connections.export(&endpoint).map(|export| {
+            let mut answers = parcels(&export.parcels);
+            answers.push(Answer::Exported {
+                connections: export.connections,
+                token: export.token,
+            });
+            answers
+        }),
+        Request::Adopt { endpoint, parcel } => {
+            let Some(parcel) = unhex(&parcel) else {
+                return vec![refused("the parcel is no hexadecimal number")];
+            };
+            let adopted = connections.adopt(&endpoint, &parcel);
+            adopted.map(|connections| vec![Answer::Adopted { connections }])
+        }
+        _ => Ok(Vec::new()),
+    };
+    answers.unwrap_or_else(|error| vec![refused(chain(&error))])
+}
+
+/// Parcels on lines.
+pub(crate) fn parcels(parcels: &[Parcel]) -> Vec<Answer> {
+    let lines = parcels.iter().map(|parcel| Answer::Parcel {
+        parcel: hex(&parcel.to_bytes()),
+    });
+    lines.collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => Some((digit(*high)? << 4 | digit(*low)?) as u8),
+            _ => None,
+        })
+        .collect()
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(2 * bytes.len());
@@ -260,11 +386,9 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-async fn ask(requests: &mpsc::Sender<Asked>, request: Request) -> Answer {
+async fn ask(requests: &mpsc::Sender<Asked>, request: Request) -> Vec<Answer> {
     let (sender, receiver) = oneshot::channel();
-    let gone = || Answer::Refused {
-        reason: "the agent is shutting down".to_owned(),
-    };
+    let gone = || vec![refused("the agent is shutting down")];
     if requests.send((request, sender)).await.is_err() {
         return gone();
     }
@@ -298,4 +422,28 @@ pub fn listen(
     stream.write_all(text.as_bytes())?;
     let lines = std::io::BufReader::new(stream).lines();
     Ok(lines.map(|line| Ok(serde_json::from_str(&line?)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_as_text_and_other_text_is_refused() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        for bad in ["0", "0g", "é0", "+1"] {
+            assert_eq!(unhex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_release_of_an_earlier_version_is_still_understood() {
+        let request = r#"{"request":"release","endpoint":"web1"}"#;
+        let expected = Request::Release {
+            endpoint: "web1".to_owned(),
+            since: None,
+        };
+        assert_eq!(serde_json::from_str::<Request>(request).unwrap(), expected);
+    }
 }

@@ -174,7 +174,7 @@ impl Dataplane {
             self.maps.networks.set(*vni, entry)?;
         }
         self.detach_gone(desired, own, around)?;
-        self.write_locations(desired)?;
+        self.write_locations(desired, own)?;
         // A policy that cannot be installed must not keep devices from being attached: the error
         // is kept until the rest is done.
         let installed = self.flow.install(&mut self.maps, desired);
@@ -336,7 +336,7 @@ impl Dataplane {
         Ok(())
     }
 
-    fn write_locations(&mut self, desired: &Desired) -> Result<(), ShadowError> {
+    fn write_locations(&mut self, desired: &Desired, own: u32) -> Result<(), ShadowError> {
         for (number, endpoint) in &desired.endpoints {
             let ifindex = self.attached.get(number).copied().unwrap_or(0);
             // A restarted agent has attached nothing yet; what it finds pinned goes on meanwhile.
@@ -347,7 +347,7 @@ impl Dataplane {
             };
             self.maps
                 .locations
-                .set(*number, location_entry(desired, endpoint, ifindex))?;
+                .set(*number, location_entry(desired, own, endpoint, ifindex))?;
             for key in owner_keys(endpoint) {
                 self.maps.owners.set(key, *number)?;
             }
@@ -366,7 +366,7 @@ impl Dataplane {
         for (number, endpoint) in desired.endpoints.iter().filter(|(_, e)| expected(e, own)) {
             let attachment = match around.devices.get(&endpoint.device) {
                 None => Attachment::Absent,
-                Some(device) => match self.attach_one(desired, *number, endpoint, device) {
+                Some(device) => match self.attach_one(desired, own, *number, endpoint, device) {
                     Ok(()) => Attachment::Attached {
                         ifindex: device.ifindex,
                     },
@@ -381,6 +381,7 @@ impl Dataplane {
     fn attach_one(
         &mut self,
         desired: &Desired,
+        own: u32,
         number: u32,
         endpoint: &Endpoint,
         device: &Device,
@@ -404,9 +405,10 @@ impl Dataplane {
             self.programs.attach_endpoint(&endpoint.device, number)?;
             self.attached.insert(number, device.ifindex);
         }
-        self.maps
-            .locations
-            .set(number, location_entry(desired, endpoint, device.ifindex))?;
+        self.maps.locations.set(
+            number,
+            location_entry(desired, own, endpoint, device.ifindex),
+        )?;
         Ok(())
     }
 
@@ -516,13 +518,24 @@ pub struct TableSizes {
 }
 
 /// Whether an endpoint's device belongs on this node: it lives here, or it is moving here.
-fn expected(endpoint: &Endpoint, own: u32) -> bool {
+pub(crate) fn expected(endpoint: &Endpoint, own: u32) -> bool {
     endpoint.node == own || (endpoint.moving && endpoint.other == own)
 }
 
-fn location_entry(desired: &Desired, endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
+fn location_entry(
+    desired: &Desired,
+    own: u32,
+    endpoint: &Endpoint,
+    ifindex: u32,
+) -> LocationEntry {
     let network = desired.networks.get(&endpoint.vni);
-    let encrypted = network.is_some_and(|network| network.encrypted);
+    let mut flags = 0;
+    if network.is_some_and(|network| network.encrypted) {
+        flags |= location::ENCRYPTED;
+    }
+    if expected(endpoint, own) {
+        flags |= location::EXPECTED;
+    }
     LocationEntry {
         network: endpoint.vni,
         node: endpoint.node,
@@ -532,7 +545,7 @@ fn location_entry(desired: &Desired, endpoint: &Endpoint, ifindex: u32) -> Locat
         mac: endpoint.mac,
         // A network that was not sent: its endpoints are not attached either.
         mtu: network.map_or(0, |network| network.mtu),
-        flags: if encrypted { location::ENCRYPTED } else { 0 },
+        flags,
     }
 }
 

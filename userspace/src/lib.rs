@@ -12,6 +12,7 @@
 //! - [`dataplane`]: the whole desired state into the kernel, in an order that loses no packet.
 //! - [`programs`]: loading, and where programs are attached.
 //! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
+//! - [`connections`]: what is remembered of flows, for how long, and how it moves with an endpoint.
 //! - [`services`]: what workloads ask of the node: addresses, names, routers.
 //! - [`audit`]: what staged policies would have done.
 //! - [`telemetry`]: what became of packets, told to whoever asks.
@@ -34,6 +35,7 @@
 pub mod agent;
 pub mod audit;
 mod class_map;
+pub mod connections;
 pub mod control;
 pub mod counters;
 pub mod crypt;

@@ -9,6 +9,7 @@ use sunwire_dataplane_common::{
         LocationEntry, NetworkEntry, PeerEntry,
     },
     event::{EventLosses, EventSettings},
+    expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
@@ -54,6 +55,7 @@ pod!(
     RootEntry,
     RootKey,
     StagedRoot,
+    Sweep,
     TupleV4,
     TupleV6,
     Verdict,

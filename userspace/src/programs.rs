@@ -135,35 +135,12 @@ impl Programs {
         capacity: Capacity,
         hook: Option<Hook>,
     ) -> Result<(Self, Maps), ProgramsError> {
-        let maps = directory.join(format!("maps-{LAYOUT}"));
         let links = directory.join("links");
-        // Before anything is made, by the nearest directory that is there.
-        let there = directory.ancestors().find(|path| path.exists());
-        let found = there.map(statfs).transpose().ok().flatten();
-        if found.is_none_or(|found| found.filesystem_type() != BPF_FS_MAGIC) {
-            let path = directory.to_owned();
-            return Err(ProgramsError::NoBpfFileSystem { path });
-        }
-        for path in [&maps, &links] {
-            fs::create_dir_all(path).map_err(|source| ProgramsError::Pins {
-                path: path.clone(),
-                source,
-            })?;
-        }
-        let mut loader = EbpfLoader::new();
-        let names: Vec<(&str, PathBuf)> = MAP_NAMES
-            .iter()
-            .map(|name| (*name, maps.join(name)))
-            .collect();
-        for (name, path) in &names {
-            loader.map_pin_path(name, path.as_path());
-        }
-        for (name, entries) in capacity.by_map() {
-            loader.map_max_entries(name, entries);
-        }
-        let mut ebpf = loader
-            .load(OBJECT)
-            .map_err(|source| ProgramsError::Load(Box::new(source)))?;
+        let mut ebpf = open(directory, capacity)?;
+        fs::create_dir_all(&links).map_err(|source| ProgramsError::Pins {
+            path: links.clone(),
+            source,
+        })?;
         for kind in Kind::ALL {
             let program = program(&mut ebpf, kind)?;
             program.load().map_err(|source| ProgramsError::Program {
@@ -251,6 +228,37 @@ impl Programs {
     }
 }
 
+/// Opens the object with the maps pinned under `directory`, which are made when they are not there
+/// yet; its programs are not loaded.
+pub(crate) fn open(directory: &Path, capacity: Capacity) -> Result<Ebpf, ProgramsError> {
+    let maps = directory.join(format!("maps-{LAYOUT}"));
+    // Before anything is made, by the nearest directory that is there.
+    let there = directory.ancestors().find(|path| path.exists());
+    let found = there.map(statfs).transpose().ok().flatten();
+    if found.is_none_or(|found| found.filesystem_type() != BPF_FS_MAGIC) {
+        let path = directory.to_owned();
+        return Err(ProgramsError::NoBpfFileSystem { path });
+    }
+    fs::create_dir_all(&maps).map_err(|source| ProgramsError::Pins {
+        path: maps.clone(),
+        source,
+    })?;
+    let mut loader = EbpfLoader::new();
+    let names: Vec<(&str, PathBuf)> = MAP_NAMES
+        .iter()
+        .map(|name| (*name, maps.join(name)))
+        .collect();
+    for (name, path) in &names {
+        loader.map_pin_path(name, path.as_path());
+    }
+    for (name, entries) in capacity.by_map() {
+        loader.map_max_entries(name, entries);
+    }
+    loader
+        .load(OBJECT)
+        .map_err(|source| ProgramsError::Load(Box::new(source)))
+}
+
 /// Removes what an agent of another layout pinned: its programs keep the maps they use until they
 /// are swapped, and pins that nobody reads again would keep them for ever.
 fn remove_older_layouts(directory: &Path) {
@@ -274,7 +282,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 40] = [
+const MAP_NAMES: [&str; 42] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -297,6 +305,8 @@ const MAP_NAMES: [&str; 40] = [
     "OVERFLOW_V6",
     "OVERFLOWED",
     "OVERFLOW_COUNTER",
+    "SWEEP",
+    "FLOW_RECORDS",
     "SCRATCH",
     "PACKET",
     "QUESTION",

@@ -119,7 +119,7 @@ fn key(network: u32, family: Family, address: Address) -> AddressKey {
 }
 
 /// An address of a packet; `None` without one.
-pub(super) fn ip(family: Family, address: Address) -> Option<IpAddr> {
+pub(crate) fn ip(family: Family, address: Address) -> Option<IpAddr> {
     let bytes = address.to_bytes();
     match family {
         Family::V4 => Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),

@@ -1,0 +1,314 @@
+//! All flows one after the other, for the agent: those that are over are forgotten, those that it
+//! wants to know are told.
+//!
+//! The kernel calls a function of ours for each entry of a map, so that the agent needs one system
+//! call for a map and not two for an entry. Packets are handled meanwhile; a flow that one of them
+//! touches just when it is forgotten begins anew.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    helpers::bpf_for_each_map_elem,
+    maps::{HashMap, LruHashMap},
+};
+use sunwire_dataplane_common::{
+    address::Address,
+    entries::location,
+    expiry::{Ending, FlowRecord, Sweep, ended, part, take},
+    flow::{FlowEntry, Phase, TupleV4, TupleV6},
+};
+
+use crate::{
+    deliver, flow,
+    maps::{FLOW_RECORDS, FLOWS_V4, FLOWS_V6, OVERFLOW_V4, OVERFLOW_V6, SWEEP},
+};
+
+/// What the kernel calls for each entry: map, key, value, and what the caller gave.
+type Visit = extern "C" fn(*mut c_void, *mut c_void, *mut c_void, *mut c_void) -> i64;
+/// Go on with the next entry.
+const GO_ON: i64 = 0;
+
+/// Which flows the agent wants.
+pub(crate) struct Selection {
+    /// Number of their endpoint; zero for all.
+    pub(crate) local: u32,
+    /// One part of `parts`.
+    pub(crate) part: u32,
+    /// Into how many parts flows are divided.
+    pub(crate) parts: u32,
+    /// Not zero to forget them instead.
+    pub(crate) forgets: u32,
+    /// How many there were.
+    pub(crate) found: u32,
+}
+
+/// Goes through one map: `FLOWS` by 4 or 6, `OVERFLOW` by 104 or 106. Returns zero, unless the kernel
+/// cannot.
+#[inline(always)]
+pub(crate) fn sweep(map: u64) -> u32 {
+    let nothing = core::ptr::null_mut();
+    let visited = match map {
+        4 => visit(&FLOWS_V4, sweep_v4, nothing),
+        6 => visit(&FLOWS_V6, sweep_v6, nothing),
+        104 => visit(&OVERFLOW_V4, sweep_overflow_v4, nothing),
+        106 => visit(&OVERFLOW_V6, sweep_overflow_v6, nothing),
+        _ => -1,
+    };
+    u32::from(visited < 0)
+}
+
+/// Tells or forgets flows; returns how many there were.
+#[inline(always)]
+pub(crate) fn select(mut selection: Selection) -> u32 {
+    let wanted = (&raw mut selection).cast();
+    visit(&FLOWS_V4, select_v4, wanted);
+    visit(&OVERFLOW_V4, select_v4, wanted);
+    visit(&FLOWS_V6, select_v6, wanted);
+    visit(&OVERFLOW_V6, select_v6, wanted);
+    // SAFETY: it is here; the visits wrote to it.
+    unsafe { (&raw const selection.found).read_volatile() }
+}
+
+#[inline(always)]
+fn visit<M>(map: &'static M, each: Visit, with: *mut c_void) -> i64 {
+    let map = core::ptr::from_ref(map).cast_mut().cast();
+    // SAFETY: the verifier checks `each` with the map's own keys and values.
+    unsafe { bpf_for_each_map_elem(map, each as *mut c_void, with, 0) }
+}
+
+extern "C" fn sweep_v4(
+    _: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    _: *mut c_void,
+) -> i64 {
+    sweep_one::<TupleV4>(&FLOWS_V4, key, value)
+}
+
+extern "C" fn sweep_v6(
+    _: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    _: *mut c_void,
+) -> i64 {
+    sweep_one::<TupleV6>(&FLOWS_V6, key, value)
+}
+
+extern "C" fn sweep_overflow_v4(
+    _: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    _: *mut c_void,
+) -> i64 {
+    sweep_overflow::<TupleV4>(&FLOWS_V4, &OVERFLOW_V4, key, value)
+}
+
+extern "C" fn sweep_overflow_v6(
+    _: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    _: *mut c_void,
+) -> i64 {
+    sweep_overflow::<TupleV6>(&FLOWS_V6, &OVERFLOW_V6, key, value)
+}
+
+/// The limits and counts of the sweep that runs.
+#[inline(always)]
+fn limits() -> Option<&'static mut Sweep> {
+    let sweep = SWEEP.get_ptr_mut(0)?;
+    // SAFETY: the agent lets one sweep run at a time, and reads it afterwards.
+    Some(unsafe { &mut *sweep })
+}
+
+/// Why an entry is to be forgotten, if it is.
+#[inline(always)]
+fn verdict(network_protocol: u32, entry: &FlowEntry, sweep: &Sweep) -> Option<Ending> {
+    let network = network_protocol >> 8;
+    let is_expected = deliver::location(entry.local, network)
+        .is_some_and(|location| location.flags & location::EXPECTED != 0);
+    ended(
+        entry,
+        network_protocol as u8,
+        flow::now(),
+        is_expected,
+        sweep,
+    )
+}
+
+#[inline(always)]
+fn count(sweep: &mut Sweep, ending: Ending) {
+    match ending {
+        Ending::Silent => sweep.ended[0] += 1,
+        Ending::Closed => sweep.ended[1] += 1,
+        Ending::Pressure => sweep.ended[2] += 1,
+        Ending::Gone => sweep.ended[3] += 1,
+    }
+}
+
+#[inline(always)]
+fn sweep_one<K: 'static>(
+    flows: &'static HashMap<K, FlowEntry>,
+    key: *mut c_void,
+    value: *mut c_void,
+) -> i64 {
+    let Some(sweep) = limits() else {
+        return GO_ON;
+    };
+    // SAFETY: the kernel hands over a key and a value of the map; both kinds of key begin with
+    // network and protocol.
+    let (network_protocol, key, entry) = unsafe {
+        (
+            *key.cast::<u32>(),
+            &*key.cast::<K>(),
+            &*value.cast::<FlowEntry>(),
+        )
+    };
+    match verdict(network_protocol, entry, sweep) {
+        Some(ending) => {
+            // Gone already: then somebody else forgot it.
+            let _ = flows.remove(key);
+            count(sweep, ending);
+        }
+        None => sweep.kept += 1,
+    }
+    GO_ON
+}
+
+#[inline(always)]
+fn sweep_overflow<K: 'static>(
+    flows: &'static HashMap<K, FlowEntry>,
+    overflow: &'static LruHashMap<K, FlowEntry>,
+    key: *mut c_void,
+    value: *mut c_void,
+) -> i64 {
+    let Some(sweep) = limits() else {
+        return GO_ON;
+    };
+    // SAFETY: as in `sweep_one`.
+    let (network_protocol, key, entry) = unsafe {
+        (
+            *key.cast::<u32>(),
+            &*key.cast::<K>(),
+            &*value.cast::<FlowEntry>(),
+        )
+    };
+    if let Some(ending) = verdict(network_protocol, entry, sweep) {
+        let _ = overflow.remove(key);
+        count(sweep, ending);
+        return GO_ON;
+    }
+    let is_wanted = match sweep.take {
+        take::ALL => true,
+        take::BOTH_WAYS => !matches!(entry.phase(), Phase::OneWay),
+        _ => false,
+    };
+    if is_wanted && sweep.room > 0 && flows.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok() {
+        // From here on packets find it there.
+        let _ = overflow.remove(key);
+        sweep.room -= 1;
+        sweep.taken += 1;
+    } else {
+        sweep.kept += 1;
+    }
+    GO_ON
+}
+
+extern "C" fn select_v4(
+    map: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    with: *mut c_void,
+) -> i64 {
+    // SAFETY: as in `sweep_one`, and `with` is what `select` gave.
+    let (tuple, entry, selection) = unsafe {
+        (
+            &*key.cast::<TupleV4>(),
+            &*value.cast::<FlowEntry>(),
+            &mut *with.cast::<Selection>(),
+        )
+    };
+    if !is_selected(selection, entry, tuple.local, tuple.remote, tuple.ports) {
+        return GO_ON;
+    }
+    if selection.forgets != 0 {
+        forget(map, key);
+        return GO_ON;
+    }
+    let Some(mut record) = FLOW_RECORDS.reserve::<FlowRecord>(0) else {
+        return GO_ON;
+    };
+    // SAFETY: the reserved memory is of a record's size; every field is written.
+    unsafe {
+        let record = record.as_mut_ptr();
+        (*record).family = 4;
+        (*record).key.network_protocol = tuple.network_protocol;
+        (*record).key.ports = tuple.ports;
+        (*record).key.local = Address([tuple.local, 0, 0, 0]);
+        (*record).key.remote = Address([tuple.remote, 0, 0, 0]);
+        (*record).entry = *entry;
+    }
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+    GO_ON
+}
+
+extern "C" fn select_v6(
+    map: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    with: *mut c_void,
+) -> i64 {
+    // SAFETY: as in `select_v4`.
+    let (tuple, entry, selection) = unsafe {
+        (
+            &*key.cast::<TupleV6>(),
+            &*value.cast::<FlowEntry>(),
+            &mut *with.cast::<Selection>(),
+        )
+    };
+    let (local, remote) = (tuple.local.0[3], tuple.remote.0[3]);
+    if !is_selected(selection, entry, local, remote, tuple.ports) {
+        return GO_ON;
+    }
+    if selection.forgets != 0 {
+        forget(map, key);
+        return GO_ON;
+    }
+    let Some(mut record) = FLOW_RECORDS.reserve::<FlowRecord>(0) else {
+        return GO_ON;
+    };
+    // SAFETY: as in `select_v4`.
+    unsafe {
+        let record = record.as_mut_ptr();
+        (*record).family = 6;
+        (*record).key = *tuple;
+        (*record).entry = *entry;
+    }
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+    GO_ON
+}
+
+#[inline(always)]
+fn is_selected(
+    selection: &mut Selection,
+    entry: &FlowEntry,
+    local: u32,
+    remote: u32,
+    ports: u32,
+) -> bool {
+    if selection.local != 0 && selection.local != entry.local {
+        return false;
+    }
+    if selection.parts > 1 && part(local, remote, ports, selection.parts) != selection.part {
+        return false;
+    }
+    selection.found += 1;
+    true
+}
+
+/// Removes an entry from the map that is visited.
+#[inline(always)]
+fn forget(map: *mut c_void, key: *mut c_void) {
+    // SAFETY: both are the kernel's own, for this visit.
+    let _ = unsafe { aya_ebpf::helpers::bpf_map_delete_elem(map, key) };
+}

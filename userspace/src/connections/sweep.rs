@@ -1,0 +1,263 @@
+//! Forgets flows that are over or not heard of, on a thread of its own, and says how much room is
+//! left.
+//!
+//! ```text
+//! every 5 s, or every second while there is little room:
+//!   FLOWS     forget what is over
+//!   OVERFLOW  forget what is over; take back what there is room for, both ways first
+//!   all back and room left -> packets look in one map only again
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use sunwire_dataplane_common::expiry::{
+    ENDINGS, Ending, SILENCE_S, SILENCE_UNDER_PRESSURE_S, Sweep, take,
+};
+
+use super::{
+    Connections,
+    clock::Hertz,
+    tables::{Tables, TablesError, Which},
+};
+use crate::dataplane::chain;
+
+/// How often there is a sweep.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often while there is little room.
+const EVERY_UNDER_PRESSURE: Duration = Duration::from_secs(1);
+
+/// How many flows there are, and what became of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// IPv4 flows, as of the last sweep.
+    pub in_use_v4: u32,
+    /// IPv6 flows, likewise.
+    pub in_use_v6: u32,
+    /// How many of each family there is room for.
+    pub capacity: u32,
+    /// Flows there was no room for that are remembered while others do not need their place.
+    pub overflow: u32,
+    /// Flows for which there was no room, since the maps were made.
+    pub overflowed_total: u64,
+    /// Whether there is no room now.
+    pub is_overflowing: bool,
+    /// Flows that were forgotten since the agent started, by reason.
+    pub ended_total: BTreeMap<String, u64>,
+    /// How long the last sweep took, µs.
+    pub sweep_us: u64,
+}
+
+/// What sweeps remember from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    in_use: [u32; 2],
+    overflow: u32,
+    ended: [u64; ENDINGS],
+    overflowed_total: u64,
+    is_overflowing: bool,
+    sweep_us: u64,
+}
+
+/// Flows up to which there is room: above, new ones that nobody answers go early.
+fn comfortable(capacity: usize) -> u32 {
+    (capacity - capacity / 8) as u32
+}
+
+/// The limits of a sweep.
+fn limits(hertz: Hertz, is_pressed: bool) -> Sweep {
+    let one_way = if is_pressed {
+        hertz.jiffies(SILENCE_UNDER_PRESSURE_S)
+    } else {
+        0
+    };
+    Sweep {
+        silence: SILENCE_S.map(|seconds| hertz.jiffies(seconds)),
+        one_way,
+        ..Sweep::default()
+    }
+}
+
+impl Sweeper {
+    /// Whether there is little room, as of the last sweep.
+    fn is_pressed(&self, capacity: [usize; 2]) -> bool {
+        let mut families = self.in_use.iter().zip(capacity);
+        self.is_overflowing || families.any(|(in_use, capacity)| *in_use > comfortable(capacity))
+    }
+
+    /// Sweeps once.
+    pub(super) fn sweep(&mut self, tables: &Tables) -> Result<(), TablesError> {
+        let started = Instant::now();
+        let capacity = tables.capacity();
+        self.is_overflowing = tables.is_overflowed()?;
+        let limits = limits(tables.hertz(), self.is_pressed(capacity));
+        for (family, which) in [Which::V4, Which::V6].into_iter().enumerate() {
+            let found = tables.sweep(which, limits)?;
+            self.in_use[family] = found.kept;
+            self.count(&found);
+        }
+        if self.is_overflowing {
+            self.take_back(tables, limits, take::BOTH_WAYS)?;
+            self.take_back(tables, limits, take::ALL)?;
+            let families = self.in_use.iter().zip(capacity);
+            let mut families = families.map(|(in_use, capacity)| *in_use < comfortable(capacity));
+            if self.overflow == 0 && families.all(|has_room| has_room) {
+                tables.clear_overflowed()?;
+                // What came between the last look and the word.
+                self.take_back(tables, limits, take::ALL)?;
+                self.is_overflowing = false;
+            }
+        }
+        self.overflowed_total = tables.overflow_total()?;
+        self.sweep_us = started.elapsed().as_micros() as u64;
+        Ok(())
+    }
+
+    fn take_back(&mut self, tables: &Tables, limits: Sweep, take: u32) -> Result<(), TablesError> {
+        self.overflow = 0;
+        let maps = [Which::OverflowV4, Which::OverflowV6];
+        for (family, which) in maps.into_iter().enumerate() {
+            let room = comfortable(tables.capacity()[family]);
+            let room = room.saturating_sub(self.in_use[family]);
+            let limits = Sweep {
+                room,
+                take,
+                ..limits
+            };
+            let found = tables.sweep(which, limits)?;
+            self.in_use[family] += found.taken;
+            self.overflow += found.kept;
+            self.count(&found);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, found: &Sweep) {
+        for (total, count) in self.ended.iter_mut().zip(found.ended) {
+            *total += u64::from(count);
+        }
+    }
+
+    /// What is to be told of it.
+    pub(super) fn usage(&self, capacity: [usize; 2]) -> Usage {
+        let ended = Ending::ALL.iter();
+        let ended = ended.map(|ending| (ending.name().to_owned(), self.ended[*ending as usize]));
+        Usage {
+            in_use_v4: self.in_use[0],
+            in_use_v6: self.in_use[1],
+            capacity: capacity[0] as u32,
+            overflow: self.overflow,
+            overflowed_total: self.overflowed_total,
+            is_overflowing: self.is_overflowing,
+            ended_total: ended.collect(),
+            sweep_us: self.sweep_us,
+        }
+    }
+}
+
+/// Sweeps until it is dropped.
+pub struct Sweeping {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sweeping {
+    /// Starts to sweep.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(connections: &Arc<Connections>) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let connections = Arc::downgrade(connections);
+        let thread = thread::Builder::new()
+            .name("sweep".to_owned())
+            .spawn(move || run(&connections, &stopped))?;
+        Ok(Sweeping {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Sweeping {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A sweep is over in a moment; if it panicked, that was told.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(connections: &Weak<Connections>, stopped: &mpsc::Receiver<()>) {
+    let mut every = EVERY;
+    let mut was_overflowing = false;
+    let mut was_failing = false;
+    while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+        let Some(connections) = connections.upgrade() else {
+            return;
+        };
+        let outcome = connections.sweep();
+        let usage = connections.usage();
+        match outcome {
+            Ok(()) => was_failing = false,
+            // Once until it works again.
+            Err(error) if !was_failing => {
+                was_failing = true;
+                tracing::error!(error = %chain(&error), "flows are not swept");
+            }
+            Err(_) => {}
+        }
+        // Once when it begins, and once when it ends.
+        if usage.is_overflowing && !was_overflowing {
+            tracing::warn!(
+                capacity = usage.capacity,
+                in_use_v4 = usage.in_use_v4,
+                in_use_v6 = usage.in_use_v6,
+                overflowed_total = usage.overflowed_total,
+                "there is no room for new flows: they make way for each other; those that are \
+                 there stay"
+            );
+        } else if was_overflowing && !usage.is_overflowing {
+            tracing::info!(
+                overflowed_total = usage.overflowed_total,
+                "there is room for flows again"
+            );
+        }
+        was_overflowing = usage.is_overflowing;
+        every = if connections.is_pressed() {
+            EVERY_UNDER_PRESSURE
+        } else {
+            EVERY
+        };
+    }
+}
+
+impl Connections {
+    /// Forgets what is over. Before the first state was applied nothing is known of endpoints, and
+    /// nothing is done.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sweep(&self) -> Result<(), TablesError> {
+        if !self.is_known() {
+            return Ok(());
+        }
+        self.sweeper().sweep(&self.tables)
+    }
+
+    /// How many flows there are, as of the last sweep.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.sweeper().usage(self.tables.capacity())
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.sweeper().is_pressed(self.tables.capacity())
+    }
+}
