@@ -33,9 +33,11 @@ mod sweep;
 mod tunnel;
 mod underlay;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT},
-    macros::{classifier, raw_tracepoint},
+    macros::classifier,
     programs::{RawTracePointContext, TcContext},
 };
 use sunwire_dataplane_common::{drop_reason::DropReason, event::program};
@@ -80,20 +82,26 @@ fn underlay_trace(ctx: TcContext) -> i32 {
 }
 
 // The programs below are attached to nothing either: the agent runs them. Raw tracepoints are the one
-// kind that the kernel runs on request with packets handled meanwhile.
+// kind that the kernel runs on request with packets handled meanwhile. The library's attribute for
+// them would return zero whatever the function returns.
 
-#[raw_tracepoint(tracepoint = "sunwire_clock")]
-fn flow_clock(_: RawTracePointContext) -> u32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sunwire_clock")]
+extern "C" fn flow_clock(_: *mut c_void) -> u32 {
     flow::now()
 }
 
-#[raw_tracepoint(tracepoint = "sunwire_sweep")]
-fn flow_sweep(ctx: RawTracePointContext) -> u32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sunwire_sweep")]
+extern "C" fn flow_sweep(ctx: *mut c_void) -> u32 {
+    let ctx = RawTracePointContext::new(ctx);
     sweep::sweep(ctx.arg::<u64>(0))
 }
 
-#[raw_tracepoint(tracepoint = "sunwire_select")]
-fn flow_select(ctx: RawTracePointContext) -> u32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sunwire_select")]
+extern "C" fn flow_select(ctx: *mut c_void) -> u32 {
+    let ctx = RawTracePointContext::new(ctx);
     sweep::select(sweep::Selection {
         local: ctx.arg::<u64>(0) as u32,
         part: ctx.arg::<u64>(1) as u32,

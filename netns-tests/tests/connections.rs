@@ -153,7 +153,9 @@ fn lab_established_connections_survive_moves_through_a_stateful_policy() {
     let unasked = udp(&web, address(WEB, 54));
     unasked.send_to(&[0; 4], address(CLIENT, 5000)).unwrap();
     eventually("what nobody asked for to be counted", PATIENCE, || {
-        cloud.label_packets("unasked").is_ok_and(|packets| packets == 1)
+        cloud
+            .label_packets("unasked")
+            .is_ok_and(|packets| packets == 1)
     })
     .unwrap();
     cloud.down().unwrap();

@@ -7,7 +7,7 @@ mod lives;
 mod moves;
 mod room;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
@@ -35,6 +35,8 @@ use crate::{
 };
 
 pub(crate) const VNI: u32 = 100;
+/// How long anything may take that should happen at once, on a machine that is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const A: Who = Who(1);
 pub(crate) const B: Who = Who(2);
 pub(crate) const C: Who = Who(3);
