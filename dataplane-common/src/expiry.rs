@@ -271,7 +271,7 @@ mod tests {
         ];
         for (protocol, sent, received, silence, ending) in cases {
             // Also across the end of the clock.
-            for now in [1_000_000, silence / 2] {
+            for now in [1_000_000_u32, silence / 2] {
                 let at = |silent: u32| {
                     let entry = entry(sent, received, now.wrapping_sub(silent));
                     ended(&entry, protocol, now, true, &sweep())

@@ -161,6 +161,12 @@ pub(crate) fn note_sent(entry: &mut FlowEntry, headers: &Headers) {
 #[inline(always)]
 pub(crate) fn note_received(entry: &mut FlowEntry, headers: &Headers) {
     let events = events(headers);
+    if entry.begins_anew(headers) {
+        // The other side begins a connection with the ports of one that is over: what was seen of
+        // that one would end this one early.
+        entry.sent = 0;
+        entry.received = 0;
+    }
     if entry.received & events != events {
         entry.received |= events;
     }

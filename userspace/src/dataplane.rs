@@ -522,12 +522,7 @@ pub(crate) fn expected(endpoint: &Endpoint, own: u32) -> bool {
     endpoint.node == own || (endpoint.moving && endpoint.other == own)
 }
 
-fn location_entry(
-    desired: &Desired,
-    own: u32,
-    endpoint: &Endpoint,
-    ifindex: u32,
-) -> LocationEntry {
+fn location_entry(desired: &Desired, own: u32, endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
     let network = desired.networks.get(&endpoint.vni);
     let mut flags = 0;
     if network.is_some_and(|network| network.encrypted) {
