@@ -65,7 +65,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if headers.eth_src != endpoint.mac {
         return Err(DropReason::SpoofedSource);
     }
-    if let Some(served) = punt::serve(skb, &parsed, endpoint) {
+    if let Some(served) = punt::serve(skb, parsed, endpoint) {
         return served;
     }
     match headers.family {

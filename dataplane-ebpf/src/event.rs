@@ -108,9 +108,8 @@ pub(crate) fn end(skb: &mut Skb, outcome: &Result<Handled, DropReason>, program:
 fn select(skb: &mut Skb, settings: &EventSettings) {
     let mut flags = settings.wanted & why::CAPTURE;
     // SAFETY: the helper takes and touches nothing.
-    if settings.wanted & why::SAMPLE != 0
-        && unsafe { bpf_get_prandom_u32() } < settings.sample_below
-    {
+    let random = unsafe { bpf_get_prandom_u32() };
+    if settings.wanted & why::SAMPLE != 0 && random < settings.sample_below {
         flags |= why::SAMPLE;
     }
     if flags != 0 {

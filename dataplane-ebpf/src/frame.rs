@@ -478,7 +478,7 @@ impl Skb {
         scratch: *mut PuntRecord,
         header: PuntHeader,
     ) -> Result<(), DropReason> {
-        let length = u32::from(header.length);
+        let length = header.length;
         if length == 0 || length > FRAME_BYTES as u32 {
             return Err(DropReason::TooBig);
         }

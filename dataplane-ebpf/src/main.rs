@@ -16,6 +16,10 @@
 #![no_main]
 // Loads and stores of header fields are written in the target's own assembly; see `frame`.
 #![feature(asm_experimental_arch)]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "keys and values handed over whole would be copied on the short stack"
+)]
 
 mod audit;
 mod classify;
