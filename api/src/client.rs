@@ -9,17 +9,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::io::{self, BufRead as _, BufReader, Lines};
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::BodyReader;
 use ureq::http::{Method, Request};
 
 use crate::{
-    ApplyRequest, Counters, Deleted, Encryption, EncryptionSpec, Endpoint, EndpointCreate,
-    EndpointPatch, EndpointState, ExplainRequest, MoveRequest, Name, Network, NetworkCreate, Node,
-    Page, Policy, PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision,
-    PolicyText, PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status,
+    ApplyRequest, CaptureItem, CaptureQuery, Counters, Deleted, Encryption, EncryptionSpec,
+    Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
+    MoveRequest, Name, Network, NetworkCreate, Node, Page, Policy, PolicyChecked,
+    PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText, PolicyVerification,
+    Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -31,6 +35,43 @@ pub struct Client {
     agent: ureq::Agent,
     base: String,
     force: bool,
+}
+
+/// Items of a stream of server-sent events. It ends when the controller has no more, or stops.
+pub struct Stream<T> {
+    lines: Lines<BufReader<BodyReader<'static>>>,
+    items: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for Stream<T> {
+    type Item = io::Result<T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let line = match self.lines.next()? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error)),
+            };
+            // Comments keep the connection alive; our items have one line of data each.
+            if let Some(data) = line.strip_prefix("data:") {
+                return Some(serde_json::from_str(data.trim_start()).map_err(io::Error::from));
+            }
+        }
+    }
+}
+
+/// A text as a value in a query (RFC 3986, 2.1).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(byte));
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }
 
 /// What protects a write from crossing another one.
@@ -380,6 +421,63 @@ impl Client {
                 return Ok(items);
             }
         }
+    }
+
+    /// What becomes of packets, one item after the other, as they come; the controller's other end
+    /// goes on for as long as the iterator is held.
+    pub fn flows(&self, query: &FlowQuery) -> Answer<Stream<FlowItem>> {
+        self.stream(&format!(
+            "/v1/flows?filter={}&last={}&follow={}&sample={}",
+            escaped(&query.filter),
+            query.last,
+            query.follow,
+            query.sample
+        ))
+    }
+
+    /// Packets as they are captured, likewise.
+    pub fn capture(&self, query: &CaptureQuery) -> Answer<Stream<CaptureItem>> {
+        let endpoint = match &query.endpoint {
+            Some(endpoint) => format!("&endpoint={}", escaped(endpoint)),
+            None => String::new(),
+        };
+        self.stream(&format!(
+            "/v1/capture?filter={}&bytes={}{endpoint}",
+            escaped(&query.filter),
+            query.bytes
+        ))
+    }
+
+    /// Where a packet goes.
+    pub fn trace(&self, request: &TraceRequest) -> Answer<Trace> {
+        self.write(Method::POST, "/v1/trace", Guard::None, Some(request))
+    }
+
+    /// Asks for server-sent events.
+    fn stream<T: DeserializeOwned>(&self, path: &str) -> Answer<Stream<T>> {
+        let unanswered = |source: ureq::Error| ClientError::Unanswered {
+            base: self.base.clone(),
+            source: Box::new(source),
+        };
+        let url = format!("{}{path}", self.base);
+        let mut response = self.agent.get(&url).call().map_err(unanswered)?;
+        let status = response.status();
+        if status.is_success() {
+            let lines = BufReader::new(response.into_body().into_reader());
+            return Ok(Stream {
+                lines: lines.lines(),
+                items: PhantomData,
+            });
+        }
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let bytes = body.read_to_vec().map_err(unanswered)?;
+        let problem: Problem =
+            serde_json::from_slice(&bytes).map_err(|source| ClientError::Strange {
+                base: self.base.clone(),
+                status: status.as_u16(),
+                source,
+            })?;
+        Err(ClientError::Refused(Box::new(problem)))
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {

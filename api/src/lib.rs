@@ -30,8 +30,10 @@ mod node;
 mod policy;
 pub mod problem;
 mod public_key;
+mod question;
 mod resource;
 mod status;
+mod trace;
 mod vni;
 
 pub use analysis::{
@@ -64,6 +66,10 @@ pub use policy::{
 };
 pub use problem::{Diagnostic, Problem, ProblemCode, Severity, Violation};
 pub use public_key::{PublicKey, PublicKeyError};
+pub use question::{CaptureItem, CaptureQuery, CapturedPacket, FlowQuery, Question, Telling};
 pub use resource::{Deleted, Page, Resource};
 pub use status::{Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status};
+pub use trace::{
+    Trace, TraceEntry, TraceHop, TraceOutcome, TraceRequest, TraceRewrite, from_hex, to_hex,
+};
 pub use vni::{Vni, VniError};

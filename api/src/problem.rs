@@ -277,6 +277,8 @@ problem_codes! {
     PreconditionRequired = "precondition-required", 428, "If-Match is required";
     /// The controller has failed at something that is not the request's fault.
     Internal = "internal", 500, "The controller failed";
+    /// The packet cannot be traced: it is none, or the node where it would enter does not answer.
+    NotTraceable = "not-traceable", 422, "The packet cannot be traced";
     /// The controller is stopping.
     Stopping = "stopping", 503, "The controller is stopping";
 }

@@ -225,9 +225,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             eprintln!("error: the agent refused: {reason}");
             Ok(Outcome::Negative)
         }
-        Answer::Flow { .. }
-        | Answer::Packet(_)
-        | Answer::PacketsLost { .. }
+        Answer::Told(_)
         | Answer::Parcel { .. }
         | Answer::Exported { .. }
         | Answer::Adopted { .. }

@@ -129,7 +129,7 @@ mod tests {
         };
         assert_eq!(
             table(&[connection]).render(),
-            "NETWORK  PROTOCOL  LOCAL               REMOTE                             PHASE        SILENT  LABEL\n\
+            "NETWORK  PROTOCOL  LOCAL               REMOTE                            PHASE        SILENT  LABEL\n\
              shop     tcp       web1 10.20.0.12:80  [fd00::1]:40000 (as vip fd00::2)  established  2m      -\n"
         );
     }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use sunwire_api::{
-    Flow, FlowCause, FlowConnection, FlowFilter, FlowItem, FlowLosses, protocol_name,
-    tcp_flag_letters,
+    Flow, FlowCause, FlowConnection, FlowFilter, FlowItem, FlowLosses, FlowQuery, Question,
+    Telling, protocol_name, tcp_flag_letters,
 };
 use sunwire_userspace::control::{self, Answer, Request};
-use sunwire_userspace::telemetry::hub::FlowQuery;
 
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format};
+use crate::rest::Connection;
 
 /// Show what became of packets: drops, first packets of flows, and samples on demand.
 #[derive(Debug, clap::Args)]
@@ -43,9 +43,25 @@ pub(crate) struct Args {
     /// Also tell one of N packets at random, whatever becomes of it; every one with 1.
     #[arg(long, value_name = "N", requires = "follow", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// Ask the agent of this node, where it has its local socket.
-    #[arg(long, value_name = "DIR", default_value = "/run/sunwire/agent")]
-    state_dir: PathBuf,
+    #[command(flatten)]
+    from: Source,
+}
+
+/// Whom to ask: all nodes through the controller, or the agent on this node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Source {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Ask the agent on this node instead of the controller, by its socket in DIR.
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "/run/sunwire/agent",
+        conflicts_with_all = ["server", "lab"]
+    )]
+    pub(crate) local: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
@@ -56,14 +72,34 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
         follow: args.follow,
         sample: args.sample.unwrap_or(0),
     };
-    of_agent(
-        &args.state_dir,
-        &Request::Flows(query),
-        |answer| match answer {
-            Answer::Flow { item } => show(format, &item),
+    if let Some(state_dir) = &args.from.local {
+        return of_agent(state_dir, Question::Flows(query), |telling| match telling {
+            Telling::Flow { item } => show(format, &item),
             other => anyhow::bail!("the agent answers out of turn: {other:?}"),
-        },
-    )
+        });
+    }
+    let last = query.last;
+    args.from.connection.run(|client| {
+        let mut items = client.flows(&query)?;
+        if args.follow {
+            items.try_for_each(|item| show(format, &item?))?;
+            return Ok(Outcome::Done);
+        }
+        // Each node tells its own last ones.
+        let mut earlier = Vec::new();
+        for item in items {
+            match item? {
+                FlowItem::Flow(flow) => earlier.push(flow),
+                other => show(format, &other)?,
+            }
+        }
+        earlier.sort_by_key(|flow| flow.time_unix_ns);
+        let skipped = earlier.len().saturating_sub(last);
+        for flow in earlier.into_iter().skip(skipped) {
+            show(format, &FlowItem::Flow(flow))?;
+        }
+        Ok(Outcome::Done)
+    })
 }
 
 /// The filter that the words on the command line make.
@@ -76,20 +112,21 @@ pub(crate) fn parse_filter(words: &[String]) -> anyhow::Result<FlowFilter> {
 /// Hands out the answers of the agent on this node.
 pub(crate) fn of_agent(
     state_dir: &Path,
-    request: &Request,
-    mut each: impl FnMut(Answer) -> anyhow::Result<()>,
+    question: Question,
+    mut each: impl FnMut(Telling) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
-    let answers = control::listen(state_dir, request).with_context(|| {
+    let answers = control::listen(state_dir, &Request::Ask(question)).with_context(|| {
         let socket = state_dir.join(control::SOCKET);
         format!("no agent answers at {}", socket.display())
     })?;
     for answer in answers {
         match answer.context("the agent went away")? {
-            Answer::Refused { reason } => {
+            Answer::Told(Telling::Refused { reason }) | Answer::Refused { reason } => {
                 eprintln!("error: the agent refused: {reason}");
                 return Ok(Outcome::Negative);
             }
-            answer => each(answer)?,
+            Answer::Told(telling) => each(telling)?,
+            other => anyhow::bail!("the agent answers out of turn: {other:?}"),
         }
     }
     Ok(Outcome::Done)

@@ -5,6 +5,8 @@
 //!         --> controller.rs          runs sunwire-controller
 //!         --> agent.rs               runs sunwire-userspace's agent, talks to a running one
 //!         --> rest/, policy/         ask the controller; policies also without one
+//!         --> flows.rs, capture.rs   what becomes of packets
+//!         --> trace.rs               what would become of one
 //!         --> flows.rs               what becomes of packets
 //!         --> connections.rs         what an agent remembers of flows
 //!         --> lab/                   labs, with controller and agents inside
@@ -15,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod capture;
 mod connections;
 mod controller;
 mod crypt;
@@ -26,6 +29,7 @@ mod output;
 mod policy;
 mod rest;
 mod shutdown;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -66,6 +70,8 @@ enum Command {
     Status(rest::status::Args),
     Counters(rest::counters::Args),
     Flows(flows::Args),
+    Trace(trace::Args),
+    Capture(capture::Args),
     Connections(connections::Args),
     Lab(lab::Args),
 }
@@ -93,6 +99,8 @@ impl Command {
             Command::Status(args) => rest::status::run(args, format),
             Command::Counters(args) => rest::counters::run(args, format),
             Command::Flows(args) => flows::run(args, format),
+            Command::Trace(args) => trace::run(args, format),
+            Command::Capture(args) => capture::run(args, format),
             Command::Connections(args) => connections::run(args, format),
             Command::Lab(args) => lab::run(args, format),
         }

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::command::{Command, Proposal};
 use crate::handle::Handle;
 use crate::owner::{Hello, Message};
-use crate::sessions::{QUEUE_MAX, SessionId};
+use crate::sessions::{QUEUE_MAX, Way};
 
 /// How long a client may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ impl Agents for AgentService {
         let (reader, closed) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
         let register = Proposal::internal(register);
+        let way = feed.downgrade();
         let hello = Hello {
             prepared: self.handle.prepare(&register).await.map_err(refused)?,
             register,
@@ -71,7 +72,8 @@ impl Agents for AgentService {
             .map_err(|_| Status::unavailable("the controller is stopping"))?
             .map_err(|refusal| refused(refusal.into()))?;
         tracing::info!(%node, "agent connected");
-        tokio::spawn(listen(self.handle.clone(), node, session, stream, closed));
+        let way = (session, way);
+        tokio::spawn(listen(self.handle.clone(), node, way, stream, closed));
         Ok(Response::new(Box::pin(ReceiverStream::new(fed))))
     }
 }
@@ -80,7 +82,7 @@ impl Agents for AgentService {
 async fn listen(
     handle: Handle,
     node: Name,
-    session: SessionId,
+    (session, feed): Way,
     mut stream: Streaming<agent::AgentMessage>,
     mut closed: oneshot::Receiver<()>,
 ) {
@@ -90,6 +92,17 @@ async fn listen(
             said = stream.message() => said,
         };
         match said {
+            Ok(Some(agent::AgentMessage {
+                message: Some(Said::Answer(answer)),
+            })) => {
+                // Past the owner of the state, which has more important things to do.
+                let questions = handle.questions();
+                let unwanted = questions.answered(&node, session, answer);
+                if let (Some(withdrawal), Some(feed)) = (unwanted, feed.upgrade()) {
+                    // When there is no room, the next answer brings another one.
+                    let _ = feed.try_send(Ok(withdrawal));
+                }
+            }
             Ok(Some(said)) => {
                 let said = Message::Said(node.clone(), session, said);
                 if handle.send(said).await.is_err() {
@@ -104,6 +117,7 @@ async fn listen(
         }
     }
     tracing::info!(%node, "agent gone");
+    handle.questions().gone(&node, session);
     // When the owner is gone too, there is nobody left to tell.
     let _ = handle.send(Message::Gone(node, session)).await;
 }

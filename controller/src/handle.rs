@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sunwire_api::{Problem, ProblemCode};
+use sunwire_api::{Name, Problem, ProblemCode, Question};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -12,6 +12,7 @@ use crate::command::Proposal;
 use crate::effects::Effects;
 use crate::examine::Prepared;
 use crate::owner::{Cluster, Message, Tick};
+use crate::questions::{Answers, Questions};
 use crate::refusal::Refusal;
 
 /// How often policies are examined beforehand for a change that others keep crossing.
@@ -24,6 +25,7 @@ pub(crate) struct Handle {
     ticks: watch::Receiver<Tick>,
     examining: Arc<Mutex<()>>,
     beside: Beside,
+    questions: Questions,
 }
 
 impl Handle {
@@ -33,6 +35,7 @@ impl Handle {
             ticks,
             examining: Arc::default(),
             beside: Beside::default(),
+            questions: Questions::default(),
         }
     }
 
@@ -44,6 +47,24 @@ impl Handle {
     /// Where long work is done that changes nothing.
     pub(crate) fn beside(&self) -> &Beside {
         &self.beside
+    }
+
+    /// What agents are asked beside the state.
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
+    /// Asks a node's agent; `None` when it is not connected or too busy.
+    pub(crate) async fn ask(
+        &self,
+        node: &Name,
+        question: &Question,
+    ) -> Result<Option<Answers>, Problem> {
+        let name = node.clone();
+        let way = self
+            .read(move |cluster| cluster.sessions.way(&name))
+            .await?;
+        Ok(way.and_then(|way| self.questions.ask(node, way, question)))
     }
 
     /// Proposes a change. `view` makes the answer out of the state right after it; it is returned

@@ -41,6 +41,7 @@ pub mod log;
 mod owner;
 mod packet_json;
 mod policy_check;
+mod questions;
 mod refusal;
 mod report;
 mod rest;

@@ -341,7 +341,11 @@ impl Owner {
                     Err(error) => tracing::warn!(%node, error, "keys were refused"),
                 }
             }
-            Some(agent::agent_message::Message::Hello(_)) | None => {
+            // Answers have gone past here.
+            Some(
+                agent::agent_message::Message::Hello(_) | agent::agent_message::Message::Answer(_),
+            )
+            | None => {
                 tracing::warn!(%node, "an agent said something out of place");
             }
         }

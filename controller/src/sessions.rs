@@ -20,6 +20,12 @@ pub(crate) const QUEUE_MAX: usize = 256;
 /// What goes to an agent: messages, then perhaps why the stream ends.
 pub(crate) type Feed = mpsc::Sender<Result<agent::ControllerMessage, Status>>;
 
+/// A stream, and a way into it that does not keep it open.
+pub(crate) type Way = (
+    SessionId,
+    mpsc::WeakSender<Result<agent::ControllerMessage, Status>>,
+);
+
 /// Names a stream for as long as the controller runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(u64);
@@ -127,6 +133,12 @@ impl Sessions {
         self.nodes
             .get(node)
             .is_some_and(|node| node.session.is_some())
+    }
+
+    /// The node's stream and the way into it, if it has one.
+    pub(crate) fn way(&self, node: &Name) -> Option<Way> {
+        let session = self.nodes.get(node)?.session.as_ref()?;
+        Some((session.id, session.feed.downgrade()))
     }
 
     /// Queues a delta for every agent.

@@ -284,6 +284,7 @@ async fn an_agent_that_does_not_read_is_fed_everything_anew_when_it_reads_again(
                 snapshots += 1;
                 snapshot.revision
             }
+            other => panic!("nobody asks the node anything: {other:?}"),
         };
         assert!(now > revision);
         revision = now;

@@ -253,6 +253,9 @@ fn the_guide_explains_every_route_and_every_code() {
         "/v1/policies/shop/stage",
         "/v1/status",
         "/v1/counters",
+        "/v1/flows",
+        "/v1/capture",
+        "/v1/trace",
         "/v1/openapi.json",
     ] {
         assert!(guide.contains(path), "{path}");

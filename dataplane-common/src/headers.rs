@@ -23,6 +23,8 @@ pub const IPV6_BYTES: usize = 40;
 /// Length of an IPv4 header without options, in bytes.
 pub const IPV4_BYTES: usize = 20;
 
+/// Length of an IPv6 fragment header, in bytes.
+pub const FRAGMENT_BYTES: usize = 8;
 /// Length of a TCP header without options, in bytes.
 pub const TCP_BYTES: usize = 20;
 /// Length of a UDP header in bytes.
@@ -109,8 +111,23 @@ pub struct Parsed {
     pub headers: Headers,
     /// Offset of the transport header in bytes from the start of the frame; zero without IP.
     pub transport: u32,
-    /// The packet is a fragment, first or later; ports are then not read.
-    pub fragment: bool,
+    /// Whether it is part of a datagram; a later part has no transport header.
+    pub fragment: Fragment,
+    /// Identification of the datagram that a fragment belongs to.
+    pub fragment_id: u32,
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Fragment {
+    /// All of it.
+    #[default]
+    Whole = 0,
+    /// The first part, with the transport header.
+    First = 1,
+    /// A later part, without.
+    Later = 2,
 }
 
 impl Headers {
@@ -138,7 +155,8 @@ impl Headers {
                 ..Headers::default()
             },
             transport: 0,
-            fragment: false,
+            fragment: Fragment::Whole,
+            fragment_id: 0,
         };
         match parsed.headers.ether_type {
             ETHER_IPV4 => parsed.ipv4(frame)?,
@@ -174,10 +192,10 @@ impl Parsed {
         headers.protocol = ip.byte::<9>();
         headers.src.0[0] = ip.word::<12>();
         headers.dst.0[0] = ip.word::<16>();
-        // More fragments, or an offset: the transport header is not (wholly) here.
-        if u16::from_be(ip.half::<6>()) & 0x3fff != 0 {
-            self.fragment = true;
-        }
+        // Reserved bit 1, don't fragment 1, more fragments 1, offset 13 (RFC 791, 3.1).
+        let flags = u16::from_be(ip.half::<6>());
+        self.fragmented(flags & 0x1fff != 0, flags & 0x2000 != 0);
+        self.fragment_id = u32::from(ip.half::<4>());
         self.transport(frame, (ETHERNET_BYTES + header_bytes) as u32)
     }
 
@@ -207,16 +225,44 @@ impl Parsed {
             ip.word::<32>(),
             ip.word::<36>(),
         ]);
-        if headers.protocol == PROTOCOL_IPV6_FRAGMENT {
-            self.fragment = true;
+        if headers.protocol != PROTOCOL_IPV6_FRAGMENT {
+            return self.transport(frame, (ETHERNET_BYTES + IPV6_BYTES) as u32);
         }
-        self.transport(frame, (ETHERNET_BYTES + IPV6_BYTES) as u32)
+        let at = ETHERNET_BYTES + IPV6_BYTES;
+        let fragment = frame.window::<FRAGMENT_BYTES>(at).ok_or(Malformed)?;
+        headers.protocol = fragment.byte::<0>();
+        // Offset 13 bits, reserved 2, more fragments 1 (RFC 8200, 4.5).
+        let flags = u16::from_be(fragment.half::<2>());
+        self.fragmented(flags & 0xfff8 != 0, flags & 1 != 0);
+        self.fragment_id = fragment.word::<4>();
+        self.transport(frame, (at + FRAGMENT_BYTES) as u32)
+    }
+
+    #[inline(always)]
+    fn fragmented(&mut self, has_offset: bool, has_more: bool) {
+        self.fragment = match (has_offset, has_more) {
+            (true, _) => Fragment::Later,
+            (false, true) => Fragment::First,
+            (false, false) => Fragment::Whole,
+        };
+    }
+
+    /// Whether there is something between the IP header's fixed part and the transport header.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_options(&self) -> bool {
+        let fixed = match self.headers.family {
+            Family::V4 => IPV4_BYTES,
+            Family::V6 => IPV6_BYTES,
+            Family::None => 0,
+        };
+        self.transport as usize != ETHERNET_BYTES + fixed
     }
 
     #[inline(always)]
     fn transport<B: Bytes>(&mut self, frame: &B, offset: u32) -> Result<(), Malformed> {
         self.transport = offset;
-        if self.fragment {
+        if self.fragment == Fragment::Later {
             return Ok(());
         }
         let headers = &mut self.headers;
@@ -302,8 +348,13 @@ mod tests {
         let (mut frame, _) = udp_v4(0);
         frame[21] = 1;
         let parsed = Headers::parse(&frame.as_slice()).unwrap();
-        assert!(parsed.fragment);
+        assert_eq!(parsed.fragment, Fragment::Later);
         assert_eq!(parsed.headers.dst_port, 0);
+        // The first one has them: more fragments, no offset.
+        (frame[20], frame[21]) = (0x20, 0);
+        let parsed = Headers::parse(&frame.as_slice()).unwrap();
+        assert_eq!(parsed.fragment, Fragment::First);
+        assert_eq!(parsed.headers.dst_port, 53);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
 //! - [`flow`]: one entry per flow: its connection and the verdict on it.
+//! - [`fragment`]: what fragments after the first have not.
 //! - [`expiry`]: how long a flow is kept, and how flows are told to the agent.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
 //! - [`entries`]: keys and values of every other map.
@@ -42,6 +43,7 @@ pub mod event;
 pub mod expiry;
 pub mod flow;
 pub mod flow_key;
+pub mod fragment;
 pub mod headers;
 pub mod punt;
 pub mod tables;

@@ -6,11 +6,11 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
     event::notes,
-    flow::{Direction, events, has_flow, kind, mask, seen, shape, signature},
+    flow::{Direction, events, has_flow, kind, mask, seen, shape, signature, tcp},
     flow_key::Connection,
     headers::{
-        ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Headers, PROTOCOL_ICMPV6,
-        PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
+        ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Fragment, Headers,
+        PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
     tables::{Copied, MAX_COPIES, Verdict, set},
 };
@@ -18,10 +18,10 @@ use sunwire_dataplane_common::{
 use crate::{
     Handled, audit, classify, counters,
     deliver::{self, Way},
-    event, flow,
+    event, flow, fragment,
     frame::{self, Skb},
     maps::{CONTROL, ENDPOINTS, VERDICTS},
-    neighbour, punt, rewrite, tunnel,
+    neighbour, punt, rewrite, segment_size, too_big, tunnel,
 };
 
 /// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
@@ -59,14 +59,32 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     }
     skb.ensure_headers(0);
     let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
+    if let Some(handled) = check(skb, parsed, endpoint)? {
+        return Ok(handled);
+    }
+    decide(skb, parsed, endpoint, control)
+}
+
+/// What comes before any policy: who sends, whether it is for the node itself, and whether it fits.
+/// Returns what became of a packet that ends here.
+// A function of its own, like `first_copy`: what one of them needs of the stack the other one has
+// when it is over.
+#[inline(never)]
+fn check(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    endpoint: &EndpointEntry,
+) -> Result<Option<Handled>, DropReason> {
     *parsed = Headers::parse(&skb.view(0)).map_err(|_| DropReason::Malformed)?;
     let headers = &parsed.headers;
 
     if headers.eth_src != endpoint.mac {
         return Err(DropReason::SpoofedSource);
     }
-    if let Some(served) = punt::serve(skb, parsed, endpoint) {
-        return served;
+    if parsed.fragment == Fragment::Whole
+        && let Some(served) = punt::serve(skb, parsed, endpoint)
+    {
+        return served.map(Some);
     }
     match headers.family {
         Family::V4 => {
@@ -75,8 +93,13 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
             }
         }
         Family::V6 => {
-            if headers.protocol == PROTOCOL_ICMPV6 && neighbour::is_control(headers.icmp_type) {
-                return neighbour::solicitation(skb, headers, endpoint);
+            // No part of a datagram is neighbour discovery (RFC 6980, 5).
+            let is_whole = parsed.fragment == Fragment::Whole;
+            if headers.protocol == PROTOCOL_ICMPV6
+                && neighbour::is_control(headers.icmp_type)
+                && is_whole
+            {
+                return neighbour::solicitation(skb, headers, endpoint).map(Some);
             }
             if headers.src != endpoint.ipv6 || headers.src == Address::ZERO {
                 // Multicast listener reports come from the link-local address, behind an extension
@@ -92,34 +115,36 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
             }
         }
         Family::None => match headers.ether_type {
-            ETHER_ARP => return neighbour::arp(skb, endpoint),
+            ETHER_ARP => return neighbour::arp(skb, endpoint).map(Some),
             ETHER_VLAN | ETHER_QINQ => return Err(DropReason::Vlan),
             _ => {}
         },
     }
-    if parsed.fragment {
-        return Err(DropReason::Fragment);
+    if parsed.fragment != Fragment::Whole {
+        fragment::find_ports(skb, parsed, endpoint.network)?;
     }
-    if headers.eth_dst.is_group() {
+    if parsed.headers.eth_dst.is_group() {
         return Err(DropReason::Multicast);
     }
-    check_size(skb, parsed, endpoint)?;
-    decide(skb, parsed, endpoint, control)
+    if !fits(skb, parsed, endpoint)? {
+        return too_big::answer(skb, parsed, endpoint).map(Some);
+    }
+    if parsed.headers.tcp_flags & tcp::SYN != 0 {
+        segment_size::clamp(skb, parsed, endpoint.mtu)?;
+    }
+    Ok(None)
 }
 
+/// Whether a packet, or each segment of a super-packet, is within the network's MTU.
 #[inline(always)]
-fn check_size(skb: &mut Skb, parsed: &Parsed, endpoint: &EndpointEntry) -> Result<(), DropReason> {
+fn fits(skb: &mut Skb, parsed: &Parsed, endpoint: &EndpointEntry) -> Result<bool, DropReason> {
     let bytes = match skb.gso_size() {
         0 => skb.len() - ETHERNET_BYTES as u32,
         segment => {
             parsed.transport - ETHERNET_BYTES as u32 + transport_bytes(skb, parsed)? + segment
         }
     };
-    if bytes > endpoint.mtu {
-        Err(DropReason::TooBig)
-    } else {
-        Ok(())
-    }
+    Ok(bytes <= endpoint.mtu)
 }
 
 /// Length of the transport header that every segment of a super-packet repeats.
@@ -158,7 +183,13 @@ fn decide(
             skb.set_mark(0);
             Some(further_copy(mark, control.generation)?)
         }
-        _ => first_copy(skb, &parsed.headers, endpoint, control, &mut way)?,
+        _ => match first_copy(skb, &parsed.headers, endpoint, control, &mut way) {
+            AS_IT_IS => None,
+            slot => {
+                let verdict = dropped_or(slot)?;
+                Some(&verdict.copied[0])
+            }
+        },
     };
     if let Some(copied) = copied {
         way.keeps_mac = copied.set & set::ETH_DST != 0;
@@ -171,16 +202,52 @@ fn decide(
     deliver::send(skb, parsed, &way)
 }
 
-/// Decides, and sends the copies after the first on a way of their own. Returns what is to be
-/// written into the first one, unless it goes as it is.
-#[inline(always)]
+/// The first copy goes as it is.
+const AS_IT_IS: u32 = u32::MAX;
+/// Added to the number of a drop reason.
+const DROPPED: u32 = 1 << 31;
+
+/// Decides, and sends the copies after the first on a way of their own. Returns the slot of the
+/// verdict by which the first one is to be written, [`AS_IT_IS`], or a drop reason and [`DROPPED`].
+#[inline(never)]
 fn first_copy(
     skb: &mut Skb,
     headers: &Headers,
     endpoint: &EndpointEntry,
     control: &Control,
     way: &mut Way,
-) -> Result<Option<&'static Copied>, DropReason> {
+) -> u32 {
+    match first(skb, headers, endpoint, control, way) {
+        Ok(outcome) => outcome,
+        Err(reason) => DROPPED | reason as u32,
+    }
+}
+
+/// What [`first_copy`] returns, when it is not [`AS_IT_IS`].
+#[inline(always)]
+fn dropped_or(outcome: u32) -> Result<&'static Verdict, DropReason> {
+    if outcome & DROPPED != 0 {
+        // Each of the reasons that it gives, one by one: it is a number of the kernel's.
+        return Err(match outcome & !DROPPED {
+            code if code == DropReason::NoPolicy as u32 => DropReason::NoPolicy,
+            code if code == DropReason::Policy as u32 => DropReason::Policy,
+            code if code == DropReason::Revoked as u32 => DropReason::Revoked,
+            code if code == DropReason::TranslationTaken as u32 => DropReason::TranslationTaken,
+            code if code == DropReason::Resize as u32 => DropReason::Resize,
+            _ => DropReason::BadTables,
+        });
+    }
+    VERDICTS.get(outcome).ok_or(DropReason::BadTables)
+}
+
+#[inline(always)]
+fn first(
+    skb: &mut Skb,
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    control: &Control,
+    way: &mut Way,
+) -> Result<u32, DropReason> {
     let flow = match remembered(headers, endpoint, control, skb.is_traced()) {
         Some(flow) => {
             event::established(skb);
@@ -198,7 +265,7 @@ fn first_copy(
             flow
         }
         None => {
-            if decided(decide_anew(skb, headers, endpoint, control))? {
+            if ask(skb, headers, endpoint, control)? {
                 event::new_flow(skb);
             }
             flow::scratch().ok_or(DropReason::BadTables)?
@@ -207,12 +274,12 @@ fn first_copy(
     way.to = flow.location;
     way.tunnel_port = flow.tunnel_port;
     if flow.shape == shape::PLAIN {
-        return Ok(None);
+        return Ok(AS_IT_IS);
     }
     let slot = flow.verdict;
     let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
     fan_out(skb, verdict, slot, control.generation)?;
-    Ok(Some(&verdict.copied[0]))
+    Ok(slot)
 }
 
 /// What is to be written into a copy after the first, which entered again.
@@ -257,43 +324,8 @@ fn remembered(
     Some(flow)
 }
 
-/// What [`decide_anew`] returns, as a result: whether the packet is the first of its flow.
-#[inline(always)]
-fn decided(code: u32) -> Result<bool, DropReason> {
-    if code >= DECIDED {
-        return Ok(code == DECIDED_NEW);
-    }
-    // Each of the reasons that it gives, one by one: the code is a number of the kernel's.
-    Err(match code {
-        code if code == DropReason::NoPolicy as u32 => DropReason::NoPolicy,
-        code if code == DropReason::Policy as u32 => DropReason::Policy,
-        code if code == DropReason::Revoked as u32 => DropReason::Revoked,
-        code if code == DropReason::TranslationTaken as u32 => DropReason::TranslationTaken,
-        _ => DropReason::BadTables,
-    })
-}
-
-/// The packet goes on by what is in the scratch entry.
-const DECIDED: u32 = u32::MAX - 1;
-/// The same, and it is the first of its flow.
-const DECIDED_NEW: u32 = u32::MAX;
-
-/// Asks the policy, counts the verdict under its label, and remembers it. Returns [`DECIDED`],
-/// [`DECIDED_NEW`] or the number of a drop reason: a function of the kernel's returns a number.
-#[inline(never)]
-fn decide_anew(
-    skb: &mut Skb,
-    headers: &Headers,
-    endpoint: &EndpointEntry,
-    control: &Control,
-) -> u32 {
-    match ask(skb, headers, endpoint, control) {
-        Ok(true) => DECIDED_NEW,
-        Ok(false) => DECIDED,
-        Err(reason) => reason as u32,
-    }
-}
-
+/// Asks the policy, counts the verdict under its label, and remembers it; then the scratch entry says
+/// how the packet goes on. Returns whether the packet is the first of its flow.
 #[inline(always)]
 fn ask(
     skb: &mut Skb,

@@ -215,9 +215,11 @@ fn tell(skb: &Skb, settings: &EventSettings, program: u32, verdict: u32, reason:
         outer: (program == program::UNDERLAY || outer != 0) as u16,
         ..record.event
     };
+    // Of what is dropped before its destination is looked up, user space picks by address.
     let ours = settings.capture_endpoint == 0
         || settings.capture_endpoint == source
-        || settings.capture_endpoint == destination;
+        || settings.capture_endpoint == destination
+        || destination == 0;
     if reasons & why::CAPTURE != 0 && ours && !output(&CAPTURED, record, settings.capture_bytes) {
         losses.captured_full += 1;
     }

@@ -21,10 +21,11 @@ use sunwire_dataplane_common::{
     bytes::{Bytes, Window},
     drop_reason::DropReason,
     headers::{
-        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, IPV6_BYTES, PROTOCOL_TCP, Parsed, TCP_BYTES,
-        UDP_BYTES,
+        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, FRAGMENT_BYTES, IPV6_BYTES, PROTOCOL_IPV6_FRAGMENT,
+        PROTOCOL_TCP, Parsed, TCP_BYTES, UDP_BYTES,
     },
     punt::{FRAME_BYTES, HEADER_BYTES, PuntHeader, PuntRecord},
+    vxlan::OUTER_BYTES,
 };
 
 use crate::maps::PACKET;
@@ -49,6 +50,9 @@ pub(crate) mod note {
     /// In [`FLAGS`]: the frame begins with the headers of a tunnel.
     pub(crate) use sunwire_dataplane_common::event::notes::OUTER;
 }
+
+/// Bytes in front of the payload of a tunnelled TCP packet over IPv6 with timestamps.
+const USUAL_HEADERS: u32 = (OUTER_BYTES + ETHERNET_BYTES + IPV6_BYTES) as u32 + 32;
 
 /// A socket buffer.
 pub(crate) struct Skb {
@@ -261,10 +265,13 @@ impl Skb {
         if segments != 0 {
             return segments;
         }
-        // After a tunnel, and from a TAP, the count is not filled in, but the size is.
+        // After a tunnel, and from a TAP, the count is not filled in, but the size is. Where the
+        // payload begins is not looked for: counting as if it were behind the longest usual headers is
+        // one too few only when the last segment has but a few bytes.
         match self.gso_size() {
             0 => 1,
-            size => u64::from(self.len() / size) + 1,
+            _ if self.len() <= USUAL_HEADERS => 1,
+            size => u64::from((self.len() - USUAL_HEADERS - 1) / size) + 1,
         }
     }
 
@@ -397,6 +404,8 @@ impl Skb {
         };
         let transport = match protocol {
             PROTOCOL_TCP => TCP_BYTES,
+            // As long as the longest of the others, and as a fragment header with what follows.
+            PROTOCOL_IPV6_FRAGMENT => FRAGMENT_BYTES + TCP_BYTES,
             _ => UDP_BYTES,
         };
         (offset + ETHERNET_BYTES + transport) as u32 + ip
@@ -434,6 +443,22 @@ impl Skb {
             start: start as *mut u8,
             borrow: PhantomData,
         })
+    }
+
+    /// Bytes from an offset on, copied by a helper: the offset may be any number.
+    #[inline(always)]
+    pub(crate) fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0u8; N];
+        // SAFETY: the context is valid, and the pointer and length describe `bytes`.
+        let status = unsafe {
+            bpf_skb_load_bytes(
+                self.raw.cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        (status == 0).then_some(bytes)
     }
 
     /// Words from an offset on, in memory order, copied by a helper.

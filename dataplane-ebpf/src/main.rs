@@ -28,12 +28,15 @@ mod deliver;
 mod endpoint;
 mod event;
 mod flow;
+mod fragment;
 mod frame;
 mod maps;
 mod neighbour;
 mod punt;
 mod rewrite;
+mod segment_size;
 mod sweep;
+mod too_big;
 mod tunnel;
 mod underlay;
 
@@ -56,6 +59,9 @@ enum Handled {
     Consumed,
     /// Not ours: the kernel's own stack goes on with it.
     Pass,
+    /// It was dropped, and that was counted and told: the kernel carries out on this return code
+    /// what answers it.
+    Told(i32),
 }
 
 #[classifier]
@@ -131,8 +137,12 @@ fn underlay_packet(skb: &mut Skb) -> i32 {
 
 #[inline(always)]
 fn finish(skb: &mut Skb, outcome: Result<Handled, DropReason>, program: u32) -> i32 {
+    if let Ok(Handled::Told(action)) = outcome {
+        return action;
+    }
     event::end(skb, &outcome, program);
     match outcome {
+        Ok(Handled::Told(action)) => action,
         Ok(Handled::Redirect(action)) => action,
         Ok(Handled::Pass) => TC_ACT_OK,
         Ok(Handled::Consumed) => TC_ACT_SHOT,

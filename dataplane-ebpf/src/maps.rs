@@ -17,6 +17,7 @@ use sunwire_dataplane_common::{
     event::{EventLosses, EventRecord, EventSettings},
     expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
+    fragment::{FragmentKey, FragmentPorts},
     headers::Parsed,
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
@@ -77,6 +78,9 @@ pub(crate) static OVERFLOWED: Array<u32> = Array::with_max_entries(1, 0);
 // Flows for which there was no room.
 #[map]
 pub(crate) static OVERFLOW_COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(4096, 0);
 // What a sweep of the flows goes by and finds, and flows on their way to the agent: see `sweep`.
 #[map]
 pub(crate) static SWEEP: Array<Sweep> = Array::with_max_entries(1, 0);

@@ -5,7 +5,9 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     flow::FlowEntry,
-    headers::{ETHERNET_BYTES, Family, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed},
+    headers::{
+        ETHERNET_BYTES, Family, Fragment, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
+    },
     tables::{Copied, set},
     vxlan::fold_checksum,
 };
@@ -168,6 +170,9 @@ fn has_ports(parsed: &Parsed) -> bool {
 #[inline(always)]
 fn transport_checksum(parsed: &Parsed) -> Option<(usize, u64)> {
     let transport = parsed.transport_offset();
+    if parsed.fragment == Fragment::Later {
+        return None;
+    }
     match (parsed.headers.protocol, parsed.headers.family) {
         (PROTOCOL_TCP, _) => Some((transport + TCP_CHECKSUM, 0)),
         (PROTOCOL_UDP, _) => Some((transport + UDP_CHECKSUM, BPF_F_MARK_MANGLED_0)),
@@ -179,6 +184,10 @@ fn transport_checksum(parsed: &Parsed) -> Option<(usize, u64)> {
 
 #[inline(always)]
 fn port(skb: &mut Skb, parsed: &Parsed, offset: usize, port: u16) -> Result<(), DropReason> {
+    if parsed.fragment == Fragment::Later && has_ports(parsed) {
+        // The first part of the datagram has the ports.
+        return Ok(());
+    }
     let Some((checksum, flags)) = transport_checksum(parsed).filter(|_| has_ports(parsed)) else {
         return absent(u32::from(port));
     };

@@ -6,12 +6,12 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{AddressKey, LocationEntry, location, peer},
     flow::{Direction, has_flow},
-    headers::{ETHER_IPV4, ETHERNET_BYTES, Headers, PROTOCOL_UDP},
+    headers::{ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
 };
 
 use crate::{
-    Handled, deliver, flow,
+    Handled, deliver, flow, fragment,
     frame::{self, Skb, note},
     maps::{CONTROL, NETWORKS, PEER_ADDRESSES, PEERS},
     tunnel,
@@ -54,6 +54,10 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
 
     let inner = frame::parsed().ok_or(DropReason::BadTables)?;
     *inner = Headers::parse(&skb.view(OUTER_BYTES)).map_err(|_| DropReason::Malformed)?;
+    if inner.fragment != Fragment::Whole {
+        // Without its first part it belongs to no flow, and is still delivered to whom it is for.
+        let _ = fragment::find_ports(skb, inner, header.vni);
+    }
     let plain = !tunnel::was_encrypted(skb, control);
     let known = known(&inner.headers, header, source, plain);
     let (from, to) = match &known {

@@ -7,11 +7,10 @@ mod common;
 use std::time::Duration;
 
 use common::{CLIENT, OPEN, WEB, can_run, cloud};
-use sunwire_api::{Flow, FlowEntry, FlowItem, FlowVerdict};
+use sunwire_api::{Flow, FlowEntry, FlowItem, FlowQuery, FlowVerdict, Question, Telling};
 use sunwire_lab::traffic::ping::{PingOptions, ping};
 use sunwire_netns_tests::cloud::Cloud;
 use sunwire_userspace::control::{self, Answer, Request};
-use sunwire_userspace::telemetry::hub::FlowQuery;
 
 fn ping_web(cloud: &Cloud) {
     let client = cloud.lab().workload("client1").unwrap();
@@ -31,19 +30,19 @@ fn first_flow(cloud: &Cloud, node: &str, filter: &str, sample: u32) -> Flow {
         follow: true,
         sample,
     };
-    let answers = control::listen(&state, &Request::Flows(query)).unwrap();
+    let answers = control::listen(&state, &Request::Ask(Question::Flows(query))).unwrap();
     let (sender, receiver) = std::sync::mpsc::channel();
     // Ends with the test's agent.
     std::thread::spawn(move || {
         for answer in answers {
             match answer {
-                Ok(Answer::Flow {
+                Ok(Answer::Told(Telling::Flow {
                     item: FlowItem::Flow(flow),
-                }) => {
+                })) => {
                     let _ = sender.send(Ok(flow));
                     return;
                 }
-                Ok(Answer::Flow { .. }) => {}
+                Ok(Answer::Told(Telling::Flow { .. })) => {}
                 other => {
                     let _ = sender.send(Err(format!("{other:?}")));
                     return;
@@ -98,8 +97,8 @@ fn flows_are_told_by_name_with_label_verdict_and_way() {
         filter: "from".to_owned(),
         ..FlowQuery::default()
     };
-    let answer = control::call(&state, &Request::Flows(query)).unwrap();
-    let Answer::Refused { reason } = answer else {
+    let answer = control::call(&state, &Request::Ask(Question::Flows(query))).unwrap();
+    let Answer::Told(Telling::Refused { reason }) = answer else {
         panic!("{answer:?}");
     };
     assert!(reason.contains("is missing"), "{reason}");

@@ -12,6 +12,8 @@
 //! agent removes nothing before it has seen a whole snapshot.
 
 mod encryption;
+mod local;
+mod questions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,10 +27,12 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
-use sunwire_api::PublicKey;
-use sunwire_api::agent::{
-    self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
-    controller_message, endpoint_report,
+use sunwire_api::{
+    PublicKey,
+    agent::{
+        self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
+        controller_message, endpoint_report,
+    },
 };
 use sunwire_dataplane_common::drop_reason::DropReason;
 use tokio::{
@@ -51,8 +55,6 @@ use crate::{
     state::Desired,
     telemetry::{hub::Hub, names::Names},
 };
-
-mod local;
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
@@ -198,6 +200,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         hub: Arc::clone(&hub),
         connections: Arc::clone(&connections),
     };
+    let own_requests = asks.requests.clone();
     tokio::spawn(control::serve(listener, asks));
     dataplane.attach_underlay(&config.underlay)?;
     let transport = Transport::from_shared(config.controller.clone())
@@ -231,6 +234,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         headroom,
         services,
         hub,
+        own_requests,
+        telling: BTreeMap::new(),
         keeper,
         tunnel: None,
         connections,
@@ -266,6 +271,10 @@ struct Agent {
     services: Services,
     /// Tells what becomes of packets.
     hub: Arc<Hub>,
+    /// Where the agent itself asks what local callers ask.
+    own_requests: mpsc::Sender<Asked>,
+    /// Questions of the controller that are being answered.
+    telling: BTreeMap<u64, questions::BeingTold>,
     /// Keys, and the process that encrypts.
     keeper: Keeper,
     /// ifindex of the device that encrypts, once our program is attached to it.
@@ -309,6 +318,7 @@ impl Agent {
                         tracing::warn!("the controller's stream ended; forwarding goes on");
                         inbound = None;
                         self.stream = None;
+                        self.telling.clear();
                         next_attempt = Instant::now() + retry;
                     }
                 },
@@ -351,6 +361,11 @@ impl Agent {
 
     async fn receive(&mut self, message: controller_message::Message) {
         let (revision, parsed) = match message {
+            controller_message::Message::Question(question) => return self.tell(question),
+            controller_message::Message::Withdrawal(withdrawal) => {
+                self.telling.remove(&withdrawal.question);
+                return;
+            }
             controller_message::Message::Snapshot(snapshot) => {
                 let desired = Desired::from_snapshot(snapshot.state.unwrap_or_default());
                 (snapshot.revision, desired)

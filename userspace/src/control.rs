@@ -1,7 +1,7 @@
 //! The agent's local socket: one JSON object a line, for programs on the same node.
 //!
-//! A request has one answer; [`Request::Flows`] and [`Request::Capture`] have a line for each thing
-//! that they tell, until the caller hangs up. Connections come in pieces, and then a last answer.
+//! A request has one answer; [`Request::Ask`] has a line for each thing that there is to tell, until
+//! the caller hangs up. Connections come in pieces, and then a last answer.
 //!
 //! Whoever moves an endpoint's device to another node asks for [`Request::Release`] first, on the
 //! spot, so that the packets of the move need not wait for the controller's round trip. The endpoint's
@@ -10,7 +10,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::FlowItem;
+use sunwire_api::{Question, Telling};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -21,7 +21,7 @@ use crate::{
     connections::{Connections, listing::ListedConnection, parcel::Parcel, sweep::Usage},
     dataplane::chain,
     programs::Hook,
-    telemetry::hub::{CaptureItem, CaptureQuery, FlowQuery, Hub},
+    telemetry::hub::{Hub, HubError},
 };
 
 /// Name of the socket in the agent's state directory.
@@ -69,10 +69,8 @@ pub enum Request {
         /// A parcel, in hexadecimal.
         parcel: String,
     },
-    /// Tell what becomes of packets.
-    Flows(FlowQuery),
-    /// Tell of packets whole.
-    Capture(CaptureQuery),
+    /// Tell of packets.
+    Ask(Question),
 }
 
 /// What the agent answers.
@@ -100,6 +98,8 @@ pub enum Answer {
     Accepted,
     /// To [`Request::Release`], after the parcels of its connections: the device may be moved.
     Released,
+    /// To [`Request::Ask`].
+    Told(Telling),
     /// To [`Request::Export`] and [`Request::Release`]: some connections.
     Parcel {
         /// A parcel, in hexadecimal.
@@ -124,34 +124,11 @@ pub enum Answer {
         /// Whether there are no more.
         is_last: bool,
     },
-    /// To [`Request::Flows`].
-    Flow {
-        /// What there is to tell.
-        item: FlowItem,
-    },
-    /// To [`Request::Capture`]: a packet.
-    Packet(Box<Packet>),
-    /// To [`Request::Capture`]: packets are missing.
-    PacketsLost {
-        /// How many since the capture began.
-        count: u64,
-    },
     /// The request was not carried out.
     Refused {
         /// Why, and what to do.
         reason: String,
     },
-}
-
-/// A captured packet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Packet {
-    /// What became of it.
-    pub flow: sunwire_api::Flow,
-    /// Its first bytes, in hexadecimal.
-    pub frame: String,
-    /// Its length in bytes.
-    pub length: u32,
 }
 
 /// A request with the way back for its answers.
@@ -240,32 +217,23 @@ async fn write_line(
     write.write_all(text.as_bytes()).await
 }
 
-fn just(answer: Answer) -> mpsc::Receiver<Answer> {
+fn just<T>(answer: T) -> mpsc::Receiver<T> {
     all(vec![answer])
 }
 
-fn all(answers: Vec<Answer>) -> mpsc::Receiver<Answer> {
+fn all<T>(answers: Vec<T>) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(answers.len().max(1));
     for answer in answers {
-        sender.try_send(answer).expect("there is room for all");
+        // There is room for all, and the other end is here.
+        let _ = sender.try_send(answer);
     }
     receiver
 }
 
 /// All answers to a request, which end with the channel; to drop it ends them, too.
-pub(crate) async fn answers(asks: &Asks, request: Request) -> mpsc::Receiver<Answer> {
-    let hub = &asks.hub;
+async fn answers(asks: &Asks, request: Request) -> mpsc::Receiver<Answer> {
     match request {
-        Request::Flows(query) => {
-            let (items, told) = mpsc::channel(TOLD);
-            let telling = Arc::clone(hub).tell(query, items);
-            relay(telling, told, |item| Answer::Flow { item })
-        }
-        Request::Capture(query) => {
-            let (items, told) = mpsc::channel(TOLD);
-            let telling = Arc::clone(hub).capture(query, items);
-            relay(telling, told, captured)
-        }
+        Request::Ask(question) => tell(&asks.requests, &asks.hub, question, Answer::Told).await,
         request
         @ (Request::Connections { .. } | Request::Export { .. } | Request::Adopt { .. }) => {
             // The kernel goes through all its flows meanwhile; nothing else waits for that.
@@ -278,17 +246,58 @@ pub(crate) async fn answers(asks: &Asks, request: Request) -> mpsc::Receiver<Ans
     }
 }
 
+/// All answers to a question, each made into what the caller understands.
+pub(crate) async fn tell<T: Send + 'static>(
+    requests: &mpsc::Sender<Asked>,
+    hub: &Arc<Hub>,
+    question: Question,
+    made: fn(Telling) -> T,
+) -> mpsc::Receiver<T> {
+    match question {
+        Question::Flows(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).tell(query, items);
+            relay(
+                telling,
+                told,
+                move |item| made(Telling::Flow { item }),
+                made,
+            )
+        }
+        Question::Capture(query) => {
+            let (items, told) = mpsc::channel(TOLD);
+            let telling = Arc::clone(hub).capture(query, items);
+            relay(
+                telling,
+                told,
+                move |item| made(Telling::Capture { item }),
+                made,
+            )
+        }
+        Question::Trace(entry) => {
+            let mut answers = ask(requests, Request::Ask(Question::Trace(entry))).await;
+            let told = match answers.pop() {
+                Some(Answer::Told(told)) => told,
+                Some(Answer::Refused { reason }) => Telling::Refused { reason },
+                other => unreachable!("a trace is answered by hops: {other:?}"),
+            };
+            just(made(told))
+        }
+    }
+}
+
 /// Passes on what `telling` sends, then why it ended, if it did not end well.
-fn relay<T: Send + 'static>(
-    telling: impl Future<Output = Result<(), crate::telemetry::hub::HubError>> + Send + 'static,
-    mut told: mpsc::Receiver<T>,
-    answer: fn(T) -> Answer,
-) -> mpsc::Receiver<Answer> {
+fn relay<I: Send + 'static, T: Send + 'static>(
+    telling: impl Future<Output = Result<(), HubError>> + Send + 'static,
+    mut told: mpsc::Receiver<I>,
+    item: impl Fn(I) -> T + Send + Sync + 'static,
+    refused: fn(Telling) -> T,
+) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let pass = async {
-            while let Some(item) = told.recv().await {
-                if sender.send(answer(item)).await.is_err() {
+            while let Some(next) = told.recv().await {
+                if sender.send(item(next)).await.is_err() {
                     return;
                 }
             }
@@ -303,21 +312,10 @@ fn relay<T: Send + 'static>(
         pass.await;
         if let Err(error) = ended {
             let reason = error.to_string();
-            let _ = sender.send(Answer::Refused { reason }).await;
+            let _ = sender.send(refused(Telling::Refused { reason })).await;
         }
     });
     receiver
-}
-
-fn captured(item: CaptureItem) -> Answer {
-    match item {
-        CaptureItem::Packet(packet) => Answer::Packet(Box::new(Packet {
-            flow: packet.flow.clone(),
-            frame: hex(&packet.frame),
-            length: packet.length,
-        })),
-        CaptureItem::Lost(count) => Answer::PacketsLost { count },
-    }
 }
 
 fn refused(reason: impl ToString) -> Answer {

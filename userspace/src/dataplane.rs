@@ -27,7 +27,7 @@ use crate::{
     crypt::resolve,
     flow_map::{FlowMap, InstallError},
     maps::{Capacity, Maps},
-    netlink::{Device, Route},
+    netlink::{Device, DeviceKind, Route},
     programs::{Hook, Programs, ProgramsError},
     services::Punts,
     shadow::ShadowError,
@@ -80,6 +80,12 @@ pub enum DataplaneError {
     /// A packet could not be traced.
     #[error(transparent)]
     Trace(#[from] StepError),
+    /// An endpoint's device is none that frames can be sent to.
+    #[error("device {device} carries no Ethernet frames; a TAP does, a TUN device does not")]
+    NoEthernet {
+        /// Name of the device.
+        device: String,
+    },
     /// An endpoint's network was not sent.
     #[error("network {vni} of the endpoint is not known")]
     NoNetwork {
@@ -338,16 +344,20 @@ impl Dataplane {
 
     fn write_locations(&mut self, desired: &Desired, own: u32) -> Result<(), ShadowError> {
         for (number, endpoint) in &desired.endpoints {
+            let earlier = self.maps.locations.get(*number);
             let ifindex = self.attached.get(number).copied().unwrap_or(0);
             // A restarted agent has attached nothing yet; what it finds pinned goes on meanwhile.
             let ifindex = if ifindex == 0 {
-                self.maps.locations.get(*number).ifindex
+                earlier.ifindex
             } else {
                 ifindex
             };
-            self.maps
-                .locations
-                .set(*number, location_entry(desired, own, endpoint, ifindex))?;
+            // What the device is, is seen when it is attached.
+            let device = earlier.flags & location::TAP;
+            self.maps.locations.set(
+                *number,
+                location_entry(desired, own, endpoint, ifindex, device),
+            )?;
             for key in owner_keys(endpoint) {
                 self.maps.owners.set(key, *number)?;
             }
@@ -390,6 +400,15 @@ impl Dataplane {
             .networks
             .get(&endpoint.vni)
             .ok_or(DataplaneError::NoNetwork { vni: endpoint.vni })?;
+        let flags = match device.kind {
+            DeviceKind::Pair => 0,
+            DeviceKind::Tap => location::TAP,
+            DeviceKind::NoEthernet => {
+                return Err(DataplaneError::NoEthernet {
+                    device: endpoint.device.clone(),
+                });
+            }
+        };
         let mut entry = EndpointEntry {
             network: endpoint.vni,
             number,
@@ -407,7 +426,7 @@ impl Dataplane {
         }
         self.maps.locations.set(
             number,
-            location_entry(desired, own, endpoint, device.ifindex),
+            location_entry(desired, own, endpoint, device.ifindex, flags),
         )?;
         Ok(())
     }
@@ -522,9 +541,15 @@ pub(crate) fn expected(endpoint: &Endpoint, own: u32) -> bool {
     endpoint.node == own || (endpoint.moving && endpoint.other == own)
 }
 
-fn location_entry(desired: &Desired, own: u32, endpoint: &Endpoint, ifindex: u32) -> LocationEntry {
+fn location_entry(
+    desired: &Desired,
+    own: u32,
+    endpoint: &Endpoint,
+    ifindex: u32,
+    device: u32,
+) -> LocationEntry {
     let network = desired.networks.get(&endpoint.vni);
-    let mut flags = 0;
+    let mut flags = device;
     if network.is_some_and(|network| network.encrypted) {
         flags |= location::ENCRYPTED;
     }

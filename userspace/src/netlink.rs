@@ -9,7 +9,10 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressAttribute,
-    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{
+        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage,
+    },
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourState,
     },
@@ -31,6 +34,20 @@ pub struct Device {
     pub mtu: u32,
     /// ifindex of the bridge it is a port of, or zero.
     pub master: u32,
+    /// How packets get to the workload behind it.
+    pub kind: DeviceKind,
+}
+
+/// How packets get to the workload behind a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// It has another end, in the workload's namespace: veth, netkit.
+    Pair,
+    /// Sending to it is handing over: a TAP, which a virtual machine monitor reads, and whatever else
+    /// there is.
+    Tap,
+    /// It carries no Ethernet frames, as TUN devices do not: it can be no endpoint's.
+    NoEthernet,
 }
 
 /// How the next packet to an address leaves this node.
@@ -97,8 +114,20 @@ fn device(link: &LinkMessage) -> Option<(String, Device)> {
     let mut mac = Mac::default();
     let mut mtu = 0;
     let mut master = 0;
+    let mut kind = match link.header.link_layer_type {
+        LinkLayerType::Ether => DeviceKind::Tap,
+        _ => DeviceKind::NoEthernet,
+    };
     for attribute in &link.attributes {
         match attribute {
+            LinkAttribute::LinkInfo(infos) => {
+                let is_pair = |info: &LinkInfo| {
+                    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
+                };
+                if infos.iter().any(is_pair) && kind == DeviceKind::Tap {
+                    kind = DeviceKind::Pair;
+                }
+            }
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Controller(ifindex) => master = *ifindex,
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
@@ -119,6 +148,7 @@ fn device(link: &LinkMessage) -> Option<(String, Device)> {
             up,
             mtu,
             master,
+            kind,
         },
     ))
 }

@@ -282,7 +282,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 42] = [
+const MAP_NAMES: [&str; 43] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -305,6 +305,7 @@ const MAP_NAMES: [&str; 42] = [
     "OVERFLOW_V6",
     "OVERFLOWED",
     "OVERFLOW_COUNTER",
+    "FRAGMENTS",
     "SWEEP",
     "FLOW_RECORDS",
     "SCRATCH",

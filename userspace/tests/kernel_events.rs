@@ -13,7 +13,7 @@ use packets::{
 };
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
-    event::{Event, EventSettings, program, verdict, why},
+    event::{Event, EventSettings, connection, program, verdict, why},
 };
 use sunwire_userspace::telemetry::{EventMaps, Losses};
 
@@ -152,6 +152,8 @@ fn a_sampled_packet_is_told_as_it_came_and_with_where_it_went() {
         let copies = match &case.expect {
             Expect::Pass => 0,
             Expect::Out(out) => out.len(),
+            // The answer to a packet that is dropped is no copy of it.
+            Expect::OutAndDrop(_, DropReason::TooBig) => 1,
             Expect::OutAndDrop(out, _) => out.len() + 1,
             Expect::Drop(_) | Expect::Consumed | Expect::Asks(_) => 1,
         };
@@ -161,6 +163,43 @@ fn a_sampled_packet_is_told_as_it_came_and_with_where_it_went() {
             assert_ne!(event.why & why::SAMPLE, 0, "{}", case.name);
         }
     }
+}
+
+#[test]
+fn the_first_packet_of_a_flow_is_told_and_no_later_one() {
+    let test = "the_first_packet_of_a_flow_is_told_and_no_later_one";
+    let Some(mut listening) = Listening::start(test, why::NEW) else {
+        return;
+    };
+    for port in [4000, 4001] {
+        let frame = world::v4(WEB_1, DB_2, udp(port)).bytes();
+        for round in 0..3 {
+            let _ = listening.node.test_run(WEB, &frame);
+            let events = listening.events();
+            assert_eq!(events.len(), usize::from(round == 0), "{events:?}");
+            for (event, told) in &events {
+                assert_eq!(event.why, why::NEW);
+                assert_eq!(event.connection, connection::NEW);
+                assert_eq!(event.verdict, verdict::FORWARDED);
+                assert_eq!(event.destination, DB_2.0);
+                assert_eq!(told[..], frame[..], "as it came");
+            }
+        }
+    }
+    // Sampled, later packets are told, and that their flow is known.
+    listening.set(EventSettings {
+        wanted: why::NEW | why::SAMPLE,
+        sample_below: u32::MAX,
+        per_window: PLENTY,
+        frame_bytes: FRAME_BYTES,
+        ..EventSettings::default()
+    });
+    let frame = world::v4(WEB_1, DB_2, udp(4000)).bytes();
+    let _ = listening.node.test_run(WEB, &frame);
+    let events = listening.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].0.why, why::SAMPLE);
+    assert_eq!(events[0].0.connection, connection::ESTABLISHED);
 }
 
 #[test]
@@ -252,6 +291,10 @@ fn a_capture_has_the_packets_of_its_endpoint_and_no_others() {
         &world::v4(DB_2, WEB_1, udp(port::DENIED)).bytes(),
     );
     let captured = listening.captured();
+    // Dropped before anybody knew where it would have gone.
+    let denied = world::v4(WEB_1, DB_2, udp(port::DENIED)).bytes();
+    let _ = listening.node.test_run(WEB, &denied);
+    let captured: Vec<_> = captured.into_iter().chain(listening.captured()).collect();
     let seen: Vec<_> = captured
         .iter()
         .map(|(event, _)| (event.source, event.destination, event.verdict))
@@ -259,12 +302,13 @@ fn a_capture_has_the_packets_of_its_endpoint_and_no_others() {
     let expected = [
         (WEB_1.0, DB_2.0, verdict::FORWARDED),
         (DB_2.0, 0, verdict::DROPPED),
+        (WEB_1.0, 0, verdict::DROPPED),
     ];
     assert_eq!(seen, expected);
     assert_eq!(captured[0].1, to_db, "the whole frame, as it came");
     // The drop is an event, too, with its own part of the frame.
     let events = listening.events();
-    assert_eq!(events.len(), 1);
+    assert_eq!(events.len(), 2);
     assert_eq!(events[0].1.len(), 64);
     assert_eq!(events[0].0.why, why::DROP | why::CAPTURE);
 }

@@ -175,12 +175,15 @@ fn has_all_headers(case: &Case, length: usize) -> bool {
         _ => return length >= outer + 14,
     };
     let protocol = if ip == 34 { frame[23] } else { frame[20] };
+    let is_later_fragment = ip == 34 && (frame[20] & 0x1f, frame[21]) != (0, 0);
     let transport = match protocol {
-        6 | 17 => 4,
-        1 => 2,
+        _ if is_later_fragment => 0,
+        6 => 20,
+        17 | 44 => 8,
+        1 => 8,
         // A solicitation is read up to its target.
         58 if case.device != UNDERLAY && frame[54] == 135 => 24,
-        58 => 2,
+        58 => 8,
         _ => 0,
     };
     length >= outer + ip + transport

@@ -119,6 +119,8 @@ pub enum FlowVerdict {
     Dropped,
     /// Answered by the node, or needed no answer.
     Answered,
+    /// Not the switch's: the node's own network stack goes on with it.
+    Passed,
 }
 
 /// State of a connection.
@@ -172,6 +174,7 @@ impl FlowVerdict {
             FlowVerdict::Forwarded => "forwarded",
             FlowVerdict::Dropped => "dropped",
             FlowVerdict::Answered => "answered",
+            FlowVerdict::Passed => "passed",
         }
     }
 }

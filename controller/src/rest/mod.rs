@@ -15,6 +15,7 @@ mod policy_stage;
 mod policy_texts;
 mod request;
 mod status;
+mod telemetry;
 mod wait;
 
 use axum::Router;
@@ -87,6 +88,9 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/encryption", get(encryption::show).put(encryption::put))
         .route("/v1/status", get(status::status))
         .route("/v1/counters", get(status::counters))
+        .route("/v1/flows", get(telemetry::flows))
+        .route("/v1/capture", get(telemetry::capture))
+        .route("/v1/trace", post(telemetry::trace))
         .route("/v1/openapi.json", get(openapi::show))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

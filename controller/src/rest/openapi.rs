@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 
 use super::{
     encryption, endpoints, networks, nodes, policies, policy_analysis, policy_stage, policy_texts,
-    status,
+    status, telemetry,
 };
 
 #[derive(OpenApi)]
@@ -52,6 +52,9 @@ use super::{
         encryption::put,
         status::status,
         status::counters,
+        telemetry::flows,
+        telemetry::capture,
+        telemetry::trace,
     )
 )]
 struct Description;

@@ -147,7 +147,7 @@ impl Agent {
     pub(crate) async fn delta(&mut self) -> agent::Delta {
         match self.hear().await {
             Heard::Delta(delta) => delta,
-            Heard::Snapshot(snapshot) => panic!("a delta was due, not {snapshot:?}"),
+            other => panic!("a delta was due, not {other:?}"),
         }
     }
 

@@ -14,7 +14,8 @@
 //! - [`targets`]: what Sunwire has to reach.
 //! - `profile`: where the time of a figure goes.
 //! - [`report`]: medians and ratios, as a table and as JSON.
-//! - [`policy`]: the other benchmark, with a report of its own.
+//! - [`scale`]: what packets cost in larger clouds, with a report of its own.
+//! - [`policy`]: another benchmark, with a report of its own.
 //!
 //! Network namespaces and the BPF file system are anonymous: they are the process's own and the
 //! kernel takes them away with it, however it ends. Everything blocks.
@@ -28,6 +29,7 @@ pub mod policy;
 mod profile;
 pub mod report;
 mod rigs;
+pub mod scale;
 pub mod system;
 mod tables;
 pub mod targets;

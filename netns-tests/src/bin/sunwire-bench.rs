@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sunwire_netns_tests::bench::{dataplane, policy};
+use sunwire_netns_tests::bench::{dataplane, policy, scale};
 
 /// Measures Sunwire beside its peers.
 #[derive(Parser)]
@@ -24,6 +24,8 @@ struct Cli {
 enum Bench {
     /// Throughput, packet rate and transactions over Sunwire, a bridge with kernel VXLAN, and veth
     Dataplane(DataplaneOptions),
+    /// What packets cost Sunwire with more endpoints, nodes, rules and flows
+    DataplaneScale(ScaleOptions),
     /// What policies cost: to prove, to compile, to change, and in the kernel
     Policy(PolicyOptions),
     /// Run a program, and say what it used on the first line
@@ -60,6 +62,22 @@ struct DataplaneOptions {
     /// Folder for the raw measurements
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct ScaleOptions {
+    /// Print one JSON object a line instead of the table, which goes to standard error
+    #[arg(long)]
+    json: bool,
+    /// Fewer samples of the same workload
+    #[arg(long)]
+    quick: bool,
+    /// Samples of every figure
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Only this part: endpoints, nodes, rules, flows or syn-load
+    #[arg(long)]
+    part: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -103,6 +121,7 @@ impl Results {
 fn main() -> ExitCode {
     let done = match Cli::parse().bench {
         Bench::Dataplane(arguments) => measure_dataplane(arguments).map(|results| results.print()),
+        Bench::DataplaneScale(arguments) => measure_scale(arguments).map(|results| results.print()),
         Bench::Policy(arguments) => measure_policy(arguments).map(|results| results.print()),
         Bench::Measure { command } => policy::measure::tell(&command),
     };
@@ -130,6 +149,19 @@ fn measure_dataplane(arguments: DataplaneOptions) -> Result<Results> {
         });
     }
     let report = dataplane::run(&options)?;
+    Ok(Results {
+        json_lines: report.json_lines(),
+        table: report.table(),
+        as_json: arguments.json,
+    })
+}
+
+fn measure_scale(arguments: ScaleOptions) -> Result<Results> {
+    let report = scale::run(&scale::Options {
+        quick: arguments.quick,
+        rounds: arguments.rounds,
+        part: arguments.part,
+    })?;
     Ok(Results {
         json_lines: report.json_lines(),
         table: report.table(),

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use sunwire_api::{Question, Telling};
+
 use super::{Agent, own_number};
 use crate::{
     control::{self, Answer, Request},
@@ -31,9 +33,12 @@ impl Agent {
                 Ok(answers) => answers,
                 Err(reason) => refused(reason),
             },
+            Request::Ask(Question::Trace(entry)) => match self.trace(&entry) {
+                Ok(hops) => vec![Answer::Told(Telling::Traced { hops })],
+                Err(reason) => refused(reason),
+            },
             // Answered without this loop.
-            Request::Flows(_)
-            | Request::Capture(_)
+            Request::Ask(Question::Flows(_) | Question::Capture(_))
             | Request::Connections { .. }
             | Request::Export { .. }
             | Request::Adopt { .. } => refused("this is told, not asked".to_owned()),

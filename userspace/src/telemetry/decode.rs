@@ -8,7 +8,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     event::{Event, connection, program, verdict, why},
     headers::{
-        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, Headers, IPV4_BYTES, IPV6_BYTES,
+        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, Fragment, Headers, IPV4_BYTES, IPV6_BYTES,
         PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
 };
@@ -142,7 +142,8 @@ fn fill(flow: &mut Flow, parsed: &Parsed, frame: &[u8], event: &Event, names: &N
         }
         return;
     }
-    let has_ports = matches!(headers.protocol, PROTOCOL_TCP | PROTOCOL_UDP) && !parsed.fragment;
+    let has_ports = matches!(headers.protocol, PROTOCOL_TCP | PROTOCOL_UDP)
+        && parsed.fragment != Fragment::Later;
     for (end, address, port) in [
         (&mut flow.from, headers.src, headers.src_port),
         (&mut flow.to, headers.dst, headers.dst_port),
@@ -152,14 +153,15 @@ fn fill(flow: &mut Flow, parsed: &Parsed, frame: &[u8], event: &Event, names: &N
         end.port = has_ports.then_some(port);
     }
     flow.protocol = Some(headers.protocol);
-    if headers.protocol == PROTOCOL_TCP && !parsed.fragment {
+    if headers.protocol == PROTOCOL_TCP && parsed.fragment != Fragment::Later {
         flow.tcp_flags = frame.get(parsed.transport as usize + 13).copied();
     }
     let is_icmp = match family {
         Family::V4 => headers.protocol == PROTOCOL_ICMP,
         _ => headers.protocol == PROTOCOL_ICMPV6,
     };
-    flow.icmp = (is_icmp && !parsed.fragment).then_some((headers.icmp_type, headers.icmp_code));
+    flow.icmp = (is_icmp && parsed.fragment != Fragment::Later)
+        .then_some((headers.icmp_type, headers.icmp_code));
 }
 
 /// The name of a reason; a number that a newer program gave stays a number.
@@ -168,14 +170,20 @@ fn reason_name(number: u32) -> String {
     reason.map_or_else(|| number.to_string(), |reason| reason.name().to_owned())
 }
 
+/// The kernel's monotonic time.
+pub(super) fn now_ns() -> u64 {
+    now(ClockId::CLOCK_MONOTONIC)
+}
+
+fn now(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).map_or(0, |time| {
+        i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec())
+    });
+    u64::try_from(now).unwrap_or(0)
+}
+
 /// The kernel's monotonic time as Unix time.
 fn unix_ns(monotonic_ns: u64) -> u64 {
-    let now = |clock| {
-        let now = clock_gettime(clock).map_or(0, |time| {
-            i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec())
-        });
-        u64::try_from(now).unwrap_or(0)
-    };
     let since = now(ClockId::CLOCK_MONOTONIC).saturating_sub(monotonic_ns);
     now(ClockId::CLOCK_REALTIME).saturating_sub(since)
 }

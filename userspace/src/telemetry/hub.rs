@@ -13,8 +13,10 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, poll};
-use serde::{Deserialize, Serialize};
-use sunwire_api::{Flow, FlowFilter, FlowItem, FlowLosses};
+use sunwire_api::{
+    CaptureItem, CaptureQuery, CapturedPacket, Flow, FlowFilter, FlowItem, FlowLosses, FlowQuery,
+    to_hex,
+};
 use sunwire_dataplane_common::event::{
     EVENT_BYTES, Event, EventSettings, FRAME_BYTES_MAX, WINDOW_SHIFT, why,
 };
@@ -37,60 +39,11 @@ const LOOK_EVERY: u16 = 1000;
 /// How often losses are looked up.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
 
-/// What a listener wants to hear.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FlowQuery {
-    /// A filter; empty for all.
-    pub filter: String,
-    /// How many that happened before, the last ones that pass the filter.
-    pub last: usize,
-    /// Whether to go on with what happens from now on.
-    pub follow: bool,
-    /// One of so many packets is told, whatever becomes of it; zero for drops and first packets
-    /// of flows alone.
-    pub sample: u32,
-}
-
-/// What a capture has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CaptureQuery {
-    /// Name of the endpoint whose packets are captured; those of all when absent.
-    #[serde(default)]
-    pub endpoint: Option<String>,
-    /// A filter; empty for all.
-    #[serde(default)]
-    pub filter: String,
-    /// Bytes of each frame, at most.
-    pub bytes: u32,
-}
-
-/// A captured packet.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Captured {
-    /// What became of it.
-    pub flow: Flow,
-    /// Its first bytes, without a tunnel's headers.
-    pub frame: Vec<u8>,
-    /// Its length, likewise.
-    pub length: u32,
-}
-
-/// One thing that a capture tells.
-#[derive(Clone, Debug)]
-pub enum CaptureItem {
-    /// A packet.
-    Packet(Arc<Captured>),
-    /// Packets that are missing, since the capture began.
-    Lost(u64),
-}
-
 /// Where flows go.
 pub struct Hub {
     state: Mutex<State>,
     flows: broadcast::Sender<Arc<Flow>>,
-    captured: broadcast::Sender<Arc<Captured>>,
+    captured: broadcast::Sender<Arc<CapturedPacket>>,
     told: AtomicU64,
 }
 
@@ -220,9 +173,9 @@ impl Hub {
     fn publish_captured(&self, names: &Names, event: &Event, frame: &[u8]) {
         let flow = decode::flow(event, frame, names);
         let tunnel = frame.len() - decode::inner(event, frame).len();
-        let captured = Captured {
+        let captured = CapturedPacket {
             flow,
-            frame: frame[tunnel..].to_vec(),
+            frame: to_hex(&frame[tunnel..]),
             length: event.length.saturating_sub(tunnel as u32),
         };
         let _ = self.captured.send(Arc::new(captured));
@@ -356,10 +309,12 @@ impl Hub {
                     Ok(packet) => {
                         let of_endpoint = query.endpoint.as_ref();
                         let ours = of_endpoint.is_none_or(|name| is_of(&packet.flow, name));
-                        if ours && filter.matches(&packet.flow)
-                            && out.send(CaptureItem::Packet(packet)).await.is_err()
-                        {
-                            return Ok(());
+                        if ours && filter.matches(&packet.flow) {
+                            let packet = CapturedPacket::clone(&packet);
+                            let item = CaptureItem::Packet(Box::new(packet));
+                            if out.send(item).await.is_err() {
+                                return Ok(());
+                            }
                         }
                     }
                     Err(broadcast::error::RecvError::Lagged(count)) => slow += count,
@@ -369,7 +324,9 @@ impl Hub {
                     let lost = slow + self.losses().captured_full - before.captured_full;
                     if lost != told {
                         told = lost;
-                        if out.send(CaptureItem::Lost(lost)).await.is_err() {
+                        let node = self.names().own.clone();
+                        let item = CaptureItem::Lost { node, packets: lost };
+                        if out.send(item).await.is_err() {
                             return Ok(());
                         }
                     }

@@ -14,5 +14,6 @@ pub mod hub;
 pub mod names;
 mod rings;
 pub mod step;
+pub(crate) mod trace;
 
 pub use rings::{EventMaps, EventReader, EventSwitch, Losses, RingError};

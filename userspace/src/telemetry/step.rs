@@ -59,6 +59,8 @@ pub struct Step {
     pub outer: bool,
     /// Slot of the label that decided.
     pub label: Option<u32>,
+    /// VNI, where the program found it in the packet.
+    pub network: u32,
     /// One of `sunwire_dataplane_common::event::connection`.
     pub connection: u32,
 }
@@ -147,7 +149,13 @@ fn run(
     let step = Step {
         outcome,
         frame,
-        outer: arrival.underlay || flags & notes::OUTER != 0,
+        // What the underlay's program delivers it has unwrapped.
+        outer: match (arrival.underlay, outcome) {
+            (true, StepOutcome::Forwarded { node, .. }) => node != 0,
+            (true, _) => true,
+            (false, _) => flags & notes::OUTER != 0,
+        },
+        network: note(3),
         label: note(0).checked_sub(1),
         connection: flags >> notes::CONNECTION_SHIFT & 3,
     };

@@ -1,13 +1,16 @@
 //! What an endpoint may send, and where it goes when the policy forwards it.
 
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, PacketBuilder, icmpv4,
+};
 use sunwire_dataplane_common::drop_reason::DropReason;
 
 use super::{
-    Case,
+    Case, Expect,
     world::{
-        ABROAD_10, AWAY_3, COMING_6, DB, DB_2, GOING_7, LAWLESS_ONE, LEFT_5, MISSING_4, MOVED_9,
-        MTU, NOBODY, NOBODY_99, OTHER_MAC, SHOP, TWIN, TWIN_DB, TWIN_WEB, UNREACHABLE_8, WEB,
-        WEB_1, ether_type, port, to_node, v4, v6,
+        ABROAD_10, AWAY_3, COMING_6, DB, DB_2, GATEWAY, GATEWAY_MAC, GOING_7, LAWLESS_ONE, LEFT_5,
+        MISSING_4, MOVED_9, MTU, NOBODY, NOBODY_99, OTHER_MAC, SHOP, TWIN, TWIN_DB, TWIN_WEB,
+        UNREACHABLE_8, WEB, WEB_1, ether_type, port, to_node, v4, v6,
     },
 };
 use crate::fixture::{
@@ -159,6 +162,10 @@ fn what_it_may_say() -> Vec<Case> {
         payload: MTU as usize - 27,
         ..good
     };
+    let too_large_v6 = Frame {
+        payload: MTU as usize - 47,
+        ..good_v6
+    };
     let segmented = |gso_size| Metadata {
         gso_size,
         ..Metadata::default()
@@ -183,22 +190,28 @@ fn what_it_may_say() -> Vec<Case> {
             DropReason::Vlan,
         ),
         Case::drops(
-            "a first fragment is refused",
-            WEB,
-            fragment(good.bytes(), 0, true),
-            DropReason::Fragment,
-        ),
-        Case::drops(
-            "a later fragment is refused",
+            "a later fragment whose first one was not seen is refused",
             WEB,
             fragment(good.bytes(), 100, false),
             DropReason::Fragment,
         ),
-        Case::drops(
-            "an IPv6 fragment is refused",
+        Case::comes_out(
+            "a first fragment is forwarded",
             WEB,
-            ipv6_fragment,
-            DropReason::Fragment,
+            fragment(good.bytes(), 0, true),
+            vec![(DB, fragment(good.bytes(), 0, true))],
+        ),
+        Case::comes_out(
+            "a later fragment goes the way of its first one",
+            WEB,
+            fragment(good.bytes(), 101, false),
+            vec![(DB, fragment(good.bytes(), 101, false))],
+        ),
+        Case::comes_out(
+            "an IPv6 fragment is forwarded",
+            WEB,
+            ipv6_fragment.clone(),
+            vec![(DB, ipv6_fragment)],
         ),
         Case::drops(
             "broadcast is refused",
@@ -247,11 +260,23 @@ fn what_it_may_say() -> Vec<Case> {
             largest.bytes(),
             vec![(DB, largest.bytes())],
         ),
-        Case::drops(
-            "a packet larger than the MTU is dropped",
+        Case::new(
+            "a packet larger than the MTU is dropped, and its sender told",
             WEB,
             too_large.bytes(),
-            DropReason::TooBig,
+            Expect::OutAndDrop(
+                vec![(WEB, too_big_v4(&too_large.bytes()))],
+                DropReason::TooBig,
+            ),
+        ),
+        Case::new(
+            "an IPv6 packet larger than the MTU is dropped, and its sender told",
+            WEB,
+            too_large_v6.bytes(),
+            Expect::OutAndDrop(
+                vec![(WEB, too_big_v6(&too_large_v6.bytes()))],
+                DropReason::TooBig,
+            ),
         ),
         Case::comes_out(
             "a super-packet whose segments fit the MTU is forwarded whole",
@@ -260,11 +285,14 @@ fn what_it_may_say() -> Vec<Case> {
             vec![(DB, super_packet.bytes())],
         )
         .with(segmented(MTU - 40)),
-        Case::drops(
-            "a super-packet whose segments do not fit the MTU is dropped",
+        Case::new(
+            "a super-packet whose segments do not fit the MTU is dropped, and its sender told",
             WEB,
             super_packet.bytes(),
-            DropReason::TooBig,
+            Expect::OutAndDrop(
+                vec![(WEB, too_big_v4(&super_packet.bytes()))],
+                DropReason::TooBig,
+            ),
         )
         .with(segmented(MTU - 39)),
         Case::drops(
@@ -475,4 +503,39 @@ fn two_tenants() -> Vec<Case> {
             vec![("underlay0", to_node(3, TWIN, &away))],
         ),
     ]
+}
+
+/// What the gateway answers to a packet of `web` that is too big: the size that fits, and the
+/// packet's beginning.
+fn too_big_v4(frame: &[u8]) -> Vec<u8> {
+    let header = icmpv4::DestUnreachableHeader::FragmentationNeeded {
+        next_hop_mtu: MTU as u16,
+    };
+    let mut ip = Ipv4Header::new(
+        0,
+        64,
+        IpNumber::ICMP,
+        GATEWAY.v4().octets(),
+        WEB_1.v4().octets(),
+    )
+    .unwrap();
+    ip.dont_fragment = false;
+    let mut answer = Vec::new();
+    PacketBuilder::ethernet2(GATEWAY_MAC, WEB_1.mac())
+        .ip(IpHeaders::Ipv4(ip, Ipv4Extensions::default()))
+        .icmpv4(Icmpv4Type::DestinationUnreachable(header))
+        .write(&mut answer, &frame[14..14 + 40])
+        .unwrap();
+    answer
+}
+
+/// As [`too_big_v4`], for IPv6.
+fn too_big_v6(frame: &[u8]) -> Vec<u8> {
+    let mut answer = Vec::new();
+    PacketBuilder::ethernet2(GATEWAY_MAC, WEB_1.mac())
+        .ipv6(GATEWAY.v6().octets(), WEB_1.v6().octets(), 64)
+        .icmpv6(Icmpv6Type::PacketTooBig { mtu: MTU })
+        .write(&mut answer, &frame[14..14 + 60])
+        .unwrap();
+    answer
 }

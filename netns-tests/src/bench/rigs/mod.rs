@@ -17,12 +17,15 @@ mod rules;
 mod sunwire;
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::programs::ProgramFd;
 use sunwire_lab::traffic::ping::{PingOptions, ping_from_here};
 
 use self::readings::{Crossed, device_bytes};
+pub(super) use self::sunwire::Size;
 use super::case::Case;
 use super::metric::Metric;
 use super::namespace::Namespace;
@@ -101,11 +104,34 @@ impl Rig {
             System::Routing => routing::build(case),
             System::KernelVxlan => kernel_vxlan::build(case),
             System::KernelVxlanNft => kernel_vxlan::build_with_firewall(case),
-            System::Sunwire => sunwire::build(case),
+            System::Sunwire => sunwire::build(case, Size::default()),
         }
         .with_context(|| format!("cannot set up {} for {}", system.name(), case.name()))?;
         rig.check_ping()?;
         Ok(rig)
+    }
+
+    /// Sets Sunwire up in a cloud of some size.
+    pub(super) fn of_size(case: Case, size: Size) -> Result<Self> {
+        let rig = sunwire::build(case, size).with_context(|| format!("cannot set up {size:?}"))?;
+        rig.check_ping()?;
+        Ok(rig)
+    }
+
+    /// Of Sunwire, the programs in the way of a packet from the client to the server.
+    pub(super) fn programs(&mut self) -> Result<[ProgramFd; 2]> {
+        match &mut self.carrier {
+            Carrier::Policy(nodes) => nodes.programs(),
+            _ => bail!("{} has no programs", self.system.name()),
+        }
+    }
+
+    /// Of Sunwire, where the maps of the client's node are pinned.
+    pub(super) fn bpf_directory(&self) -> Result<&Path> {
+        match &self.carrier {
+            Carrier::Policy(nodes) => Ok(nodes.directory()),
+            _ => bail!("{} has no maps", self.system.name()),
+        }
     }
 
     /// Which system it is.
@@ -145,6 +171,11 @@ impl Rig {
             dropped_packets,
             connections,
         })
+    }
+
+    /// Packets that were dropped since a reading.
+    pub(super) fn dropped_since(&self, before: Readings) -> Result<u64> {
+        Ok(self.readings()?.dropped_packets - before.dropped_packets)
     }
 
     /// Refuses a sample whose `count` cannot have crossed this system between two readings.

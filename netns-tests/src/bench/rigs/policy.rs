@@ -11,7 +11,7 @@ use sunwire_policy::environment::{Endpoint, Environment, Network};
 use sunwire_policy::tables::FlowTables;
 use sunwire_userspace::state::Desired;
 
-use super::rules::{Tier, rules};
+use super::rules::{Rule, Tier};
 use crate::bench::tables;
 
 /// The label of what the policy does not admit.
@@ -30,9 +30,12 @@ enum Answers {
 /// What is measured.
 const ANSWERS: Answers = Answers::BySourcePort;
 
+/// Rules with labels of their own.
+const LABELS: usize = 1_000;
+
 /// The rules in the policy language.
-fn text() -> String {
-    let mut text = "network bench { subnet 10.20.0.0/16 }\n".to_owned();
+fn text(rules: &[Rule], any_port: bool) -> String {
+    let mut text = "network bench { subnet 10.0.0.0/8 }\n".to_owned();
     let mut say = |line: std::fmt::Arguments<'_>| {
         text.write_fmt(line).expect("a string can be written");
     };
@@ -52,9 +55,11 @@ fn text() -> String {
     say(format_args!(
         "if icmp and src in bench and dst in bench then forward \"icmp inside\" else\n"
     ));
-    for (number, rule) in rules().into_iter().enumerate() {
+    for (number, rule) in rules.iter().enumerate() {
         let (from, to) = (rule.from.0, rule.to.0);
         let (protocol, port) = (rule.protocol, rule.port);
+        // There are fewer labels than there may be rules.
+        let number = number % LABELS;
         say(format_args!(
             "if src in tier{from} and dst in tier{to} and {protocol} and dst port {port} \
              then forward \"rule {number}\" else\n"
@@ -66,36 +71,49 @@ fn text() -> String {
             ));
         }
     }
+    if any_port {
+        say(format_args!(
+            "if src in tier0 and dst in tier1 and udp then forward \"any port\" else\n"
+        ));
+    }
     say(format_args!("drop \"{DENIED}\"\n"));
     text
 }
 
 /// An endpoint as the policy knows it.
 pub(super) struct Named {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) number: u32,
     pub(super) address: IpAddr,
     pub(super) mac: [u8; 6],
 }
 
-/// Compiles the policy for network `vni` and puts it into `desired`.
-pub(super) fn put(desired: &mut Desired, vni: u32, endpoints: &[Named]) -> Result<()> {
-    tables::install(&compile(vni, endpoints)?, vni, desired);
+/// Compiles the policy for network `vni` and puts it into `desired`. With `any_port` the client may send
+/// datagrams to every port of the server.
+pub(super) fn put(
+    desired: &mut Desired,
+    vni: u32,
+    endpoints: &[Named],
+    rules: &[Rule],
+    any_port: bool,
+) -> Result<()> {
+    let text = text(rules, any_port);
+    tables::install(&compile(vni, endpoints, &text)?, vni, desired);
     Ok(())
 }
 
-fn compile(vni: u32, endpoints: &[Named]) -> Result<FlowTables> {
+fn compile(vni: u32, endpoints: &[Named], text: &str) -> Result<FlowTables> {
     let network = "bench".to_owned();
     let environment = Environment {
         networks: vec![Network {
             name: network.clone(),
             vni,
-            subnets: vec![(IpAddr::from([10, 20, 0, 0]), 16)],
+            subnets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
         }],
         endpoints: endpoints
             .iter()
             .map(|endpoint| Endpoint {
-                name: endpoint.name.to_owned(),
+                name: endpoint.name.clone(),
                 number: endpoint.number,
                 network: network.clone(),
                 addresses: vec![endpoint.address],
@@ -105,8 +123,7 @@ fn compile(vni: u32, endpoints: &[Named]) -> Result<FlowTables> {
             .collect(),
         nodes: Vec::new(),
     };
-    let text = text();
-    let compiled = compile_text(&text, &environment)
-        .map_err(|diagnostics| anyhow!("{}", render_all(&diagnostics, &text)))?;
+    let compiled = compile_text(text, &environment)
+        .map_err(|diagnostics| anyhow!("{}", render_all(&diagnostics, text)))?;
     Ok(compiled.tables)
 }

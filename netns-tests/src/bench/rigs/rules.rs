@@ -84,6 +84,26 @@ pub(super) fn rules() -> Vec<Rule> {
     between.chain(services).collect()
 }
 
+/// Any number of rules: the last of [`rules`], which are those of the benchmark's traffic, and more
+/// between the other tiers.
+pub(super) fn some_rules(count: usize) -> Vec<Rule> {
+    let mut rules = rules();
+    if count <= rules.len() {
+        return rules.split_off(rules.len() - count);
+    }
+    let others = u16::from(TIERS) - 2;
+    let more = (0..(count - rules.len()) as u32).map(|number| {
+        let tier = |number: u32| Tier(2 + (number % u32::from(others)) as u8);
+        Rule {
+            from: tier(number),
+            to: tier(number / u32::from(others)),
+            protocol: Protocol::Tcp,
+            port: 10_000 + (number / u32::from(others).pow(2)) as u16,
+        }
+    });
+    more.chain(rules).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -95,5 +115,16 @@ mod tests {
         let rules = rules();
         assert_eq!(rules.len(), 100);
         assert_eq!(rules.iter().collect::<HashSet<_>>().len(), 100);
+    }
+
+    #[test]
+    fn fewer_and_more_rules_admit_the_benchmarks_traffic_and_are_all_different() {
+        for count in [10, 99, 100, 101, 10_000] {
+            let rules = some_rules(count);
+            assert_eq!(rules.len(), count);
+            assert_eq!(rules.iter().collect::<HashSet<_>>().len(), count);
+            let of_traffic = |rule: &Rule| (rule.to, rule.port) == (Tier(1), 80);
+            assert!(rules.iter().any(of_traffic), "{count}");
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! Sunwire's data plane on each node, as an agent sets it up, with a policy and its counters.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::ProgramFd;
 use sunwire_dataplane_common::address::{Address, Mac};
 use sunwire_lab::traffic::ping::{PingOptions, ping_from_here};
 use sunwire_userspace::dataplane::{Attachment, Dataplane, Surroundings};
@@ -13,6 +16,7 @@ use sunwire_userspace::netlink;
 use sunwire_userspace::state::{Desired, Endpoint, Network, Node};
 
 use super::policy::{self, DENIED, Named};
+use super::rules::some_rules;
 use super::{CLIENT, CLIENT_MAC, Carrier, HOST_SIDE, NODES, Rig, SERVER, SERVER_MAC, Site, WIRE};
 use crate::bench::case::Case;
 use crate::bench::dataplane::BPF_DIRECTORY;
@@ -26,15 +30,28 @@ const PORT_HOLDER: &str = "sunwire0";
 /// The bridge, never up, that gives the workloads' packets room for the outer headers.
 const HEADROOM_BRIDGE: &str = "headroom0";
 
+/// Data planes started so far: each has a directory of its own.
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
 /// The data planes of both nodes.
-pub(super) struct Nodes([Dataplane; 2]);
+pub(super) struct Nodes([Started; 2]);
+
+/// The data plane of a node.
+struct Started {
+    dataplane: Dataplane,
+    /// Where its maps are pinned.
+    directory: PathBuf,
+}
 
 impl Nodes {
     /// Bytes under the labels of admitted packets, and packets dropped for any reason.
     pub(super) fn readings(&self) -> Result<(u64, u64)> {
         let (mut admitted_bytes, mut dropped) = (0, 0);
         for node in &self.0 {
-            let totals = node.totals().context("cannot read Sunwire's counters")?;
+            let totals = node
+                .dataplane
+                .totals()
+                .context("cannot read Sunwire's counters")?;
             for label in &totals.labels {
                 if label.label == DENIED {
                     dropped += label.total.packets;
@@ -52,17 +69,78 @@ impl Nodes {
     }
 }
 
-pub(super) fn build(case: Case) -> Result<Rig> {
+/// How large the cloud is around the two workloads, and the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::bench) struct Size {
+    /// Endpoints, the two workloads among them; at least 3.
+    pub(in crate::bench) endpoints: u32,
+    /// Nodes, at least 2.
+    pub(in crate::bench) nodes: u32,
+    /// Rules of the policy; at least 10.
+    pub(in crate::bench) rules: usize,
+    /// Whether the client may send datagrams to every port of the server.
+    pub(in crate::bench) any_port: bool,
+    /// Flows that each node has room for, if not the default.
+    pub(in crate::bench) flows: Option<u32>,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Size {
+            endpoints: 3,
+            nodes: 2,
+            rules: 100,
+            any_port: false,
+            flows: None,
+        }
+    }
+}
+
+impl Size {
+    fn capacity(&self) -> Capacity {
+        let default = Capacity::default();
+        Capacity {
+            endpoints: default.endpoints.max(self.endpoints + 1),
+            nodes: default.nodes.max(self.nodes + 1),
+            flows: self.flows.unwrap_or(default.flows),
+            ..default
+        }
+    }
+}
+
+impl Nodes {
+    /// The programs in the way of a packet from the client to the server: name and descriptor of
+    /// the client's node's for endpoints and of the server's node's for the underlay.
+    pub(super) fn programs(&mut self) -> Result<[ProgramFd; 2]> {
+        let [client, server] = &mut self.0;
+        let sends = client.dataplane.endpoint_program()?.fd()?.try_clone()?;
+        let receives = server.dataplane.underlay_program()?.fd()?.try_clone()?;
+        Ok([sends, receives])
+    }
+
+    /// Where the maps of the client's node are pinned.
+    pub(super) fn directory(&self) -> &Path {
+        &self.0[0].directory
+    }
+}
+
+pub(super) fn build(case: Case, size: Size) -> Result<Rig> {
     let site = Site::new(case)?;
-    let desired = desired(case)?;
-    let start = |own: usize| start(&site.nodes[own], own, case, &desired);
+    let desired = desired(case, size)?;
+    let start = |own: usize| start(&site.nodes[own], own, case, size, &desired);
     let nodes = Nodes([start(0)?, start(1)?]);
     let carrier = Carrier::Policy(Box::new(nodes));
     Ok(site.into_rig(System::Sunwire, case, carrier))
 }
 
 /// Starts the data plane of node `own`, counted from zero.
-fn start(node: &Namespace, own: usize, case: Case, desired: &Desired) -> Result<Dataplane> {
+fn start(
+    node: &Namespace,
+    own: usize,
+    case: Case,
+    size: Size,
+    desired: &Desired,
+) -> Result<Started> {
     let peer = NODES[1 - own];
     let options = PingOptions {
         count: 1,
@@ -82,9 +160,10 @@ fn start(node: &Namespace, own: usize, case: Case, desired: &Desired) -> Result<
             neighbours: netlink::neighbours(handle).await?,
         })
     })?;
-    let dataplane = node.run(|| {
-        let directory = Path::new(BPF_DIRECTORY).join(format!("{}-{}", case.name(), own + 1));
-        let mut dataplane = Dataplane::load(&directory, Capacity::default())?;
+    let started = node.run(|| {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let directory = Path::new(BPF_DIRECTORY).join(format!("{}-{number}", case.name()));
+        let mut dataplane = Dataplane::load(&directory, size.capacity())?;
         dataplane.attach_underlay(WIRE)?;
         let attachments = dataplane.apply(desired, own as u32 + 1, NODES[own], &around)?;
         let attached = |attachment: &Attachment| matches!(attachment, Attachment::Attached { .. });
@@ -93,36 +172,46 @@ fn start(node: &Namespace, own: usize, case: Case, desired: &Desired) -> Result<
             attachments.get(&(own as u32 + 1)).is_some_and(attached),
             "the endpoint is not attached: {attachments:?}"
         );
-        Ok(dataplane)
+        Ok(Started {
+            dataplane,
+            directory,
+        })
     })?;
     node.netlink(async |handle| {
         let bridge = netlink::make_headroom_bridge(handle, HEADROOM_BRIDGE, PORT_HOLDER).await?;
         netlink::set_master(handle, HOST_SIDE, index(HOST_SIDE)?, bridge).await?;
         Ok(())
     })?;
-    Ok(dataplane)
+    Ok(started)
 }
 
 /// What both nodes are told: two nodes, one network, the two workloads and the policy, which also
 /// names a database that takes no part.
-fn desired(case: Case) -> Result<Desired> {
-    let named = |name, number, address, mac| Named {
-        name,
+fn desired(case: Case, size: Size) -> Result<Desired> {
+    let named = |name: &str, number, address, mac| Named {
+        name: name.to_owned(),
         number,
         address,
         mac,
     };
-    let endpoints = [
+    let mut endpoints = vec![
         named("client", 1, CLIENT.into(), CLIENT_MAC),
         named("server", 2, SERVER.into(), SERVER_MAC),
         named("database", 3, [10, 20, 0, 3].into(), [2, 0, 0, 20, 0, 3]),
     ];
+    endpoints.extend((4..=size.endpoints).map(|number| {
+        let [_, b, c, d] = number.to_be_bytes();
+        let address = Ipv4Addr::new(10, 32 + b, c, d);
+        let mac = [2, 0, 0, 32 + b, c, d];
+        named(&format!("other{number}"), number, address.into(), mac)
+    }));
     let mut desired = Desired::default();
-    for (index, address) in NODES.into_iter().enumerate() {
-        let name = format!("node{}", index + 1);
+    for number in 1..=size.nodes {
+        let name = format!("node{number}");
+        let address = Ipv4Addr::from(u32::from(NODES[0]) + number - 1);
         desired
             .nodes
-            .insert(index as u32 + 1, Node::without_key(&name, address));
+            .insert(number, Node::without_key(&name, address));
     }
     let network = Network {
         encrypted: false,
@@ -141,10 +230,10 @@ fn desired(case: Case) -> Result<Desired> {
             std::net::IpAddr::V6(_) => Address::ZERO,
         };
         let wanted = Endpoint {
-            name: endpoint.name.to_owned(),
+            name: endpoint.name.clone(),
             vni: VNI,
-            // The database's device is nowhere.
-            device: if endpoint.number == 3 {
+            // Only the workloads have a device.
+            device: if endpoint.number >= 3 {
                 "none0"
             } else {
                 HOST_SIDE
@@ -153,13 +242,14 @@ fn desired(case: Case) -> Result<Desired> {
             mac: Mac::new(endpoint.mac),
             ipv4,
             ipv6: Address::ZERO,
-            node: endpoint.number.min(2),
+            node: if endpoint.number == 1 { 1 } else { 2 },
             other: 0,
             moving: false,
             epoch: 1,
         };
         desired.endpoints.insert(endpoint.number, wanted);
     }
-    policy::put(&mut desired, VNI, &endpoints)?;
+    let rules = some_rules(size.rules);
+    policy::put(&mut desired, VNI, &endpoints, &rules, size.any_port)?;
     Ok(desired)
 }

@@ -3,6 +3,8 @@
 use std::io::IoSlice;
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -52,10 +54,73 @@ pub(super) fn datagrams(
         let mut flow = 0;
         while !shared.is_stopped() {
             for packet in &mut packets {
-                set_source_port(packet, FIRST_PORT + flow);
+                set_ports(packet, FIRST_PORT + flow, PORT);
                 flow = (flow + 1) % flows;
             }
             send(&sender, &packets)?;
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Ports that one source address sends from, and from which port of the server on.
+const SOURCE_PORTS: u32 = 50_000;
+const FIRST_SOURCE_PORT: u16 = 10_000;
+const FIRST_TARGET_PORT: u16 = 20_000;
+
+/// Datagrams of `flows` flows in turn, from every port to one port of the server after the other.
+pub(super) fn endless(threads: &mut Threads, client: &Namespace, flows: u32) -> Result<()> {
+    let sender = client.run(raw_socket)?;
+    threads.start(Side::Client, client, move |shared| {
+        let mut packets = [packet(); BATCH];
+        let mut flow = 0;
+        while !shared.is_stopped() {
+            for packet in &mut packets {
+                let source = FIRST_SOURCE_PORT + (flow % SOURCE_PORTS) as u16;
+                let target = FIRST_TARGET_PORT + (flow / SOURCE_PORTS) as u16;
+                set_ports(packet, source, target);
+                flow = (flow + 1) % flows;
+            }
+            send(&sender, &packets)?;
+            shared.add(BATCH as u64);
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Time between two batches of SYNs: 64,000 in a second.
+const SYNS_EVERY: Duration = Duration::from_millis(1);
+/// A port of the server that the policy admits and nobody listens on.
+const SYN_PORT: u16 = 443;
+
+/// SYNs, each from the next port. Their checksum is wrong, so the server's stack says nothing of them,
+/// as of SYNs from addresses that are not there.
+pub(super) fn syns(threads: &mut Threads, client: &Namespace) -> Result<()> {
+    const TCP: u8 = 6;
+    const HEADER_WORDS: u8 = 5 << 4;
+    const SYN: u8 = 2;
+    let sender = client.run(raw_socket)?;
+    // On the other processor than those whose connections are counted.
+    threads.start(Side::Server, client, move |shared| {
+        let mut packets = [packet(); BATCH];
+        let mut port = 0_u16;
+        while !shared.is_stopped() {
+            for packet in &mut packets {
+                packet[9] = TCP;
+                packet[IPV4_BYTES + 12] = HEADER_WORDS;
+                packet[IPV4_BYTES + 13] = SYN;
+                set_ports(
+                    packet,
+                    FIRST_SOURCE_PORT + port % SOURCE_PORTS as u16,
+                    SYN_PORT,
+                );
+                port = (port + 1) % SOURCE_PORTS as u16;
+            }
+            send(&sender, &packets)?;
+            shared.add(BATCH as u64);
+            thread::sleep(SYNS_EVERY);
         }
         Ok(())
     });
@@ -96,7 +161,7 @@ fn send(socket: &OwnedFd, packets: &[[u8; PACKET_BYTES]; BATCH]) -> Result<()> {
     }
 }
 
-/// A packet without its source port. The kernel sets its length, identification and header
+/// A packet without its ports. The kernel sets its length, identification and header
 /// checksum; the datagram goes without a checksum, which IPv4 allows (RFC 768).
 fn packet() -> [u8; PACKET_BYTES] {
     let mut packet = [0x5a; PACKET_BYTES];
@@ -108,14 +173,14 @@ fn packet() -> [u8; PACKET_BYTES] {
     ip[12..16].copy_from_slice(&CLIENT.octets());
     ip[16..20].copy_from_slice(&SERVER.octets());
     let length = (UDP_BYTES + DATAGRAM_BYTES) as u16;
-    datagram[2..4].copy_from_slice(&PORT.to_be_bytes());
     datagram[4..6].copy_from_slice(&length.to_be_bytes());
     datagram[6..8].copy_from_slice(&[0, 0]);
     packet
 }
 
-fn set_source_port(packet: &mut [u8; PACKET_BYTES], port: u16) {
-    packet[IPV4_BYTES..IPV4_BYTES + 2].copy_from_slice(&port.to_be_bytes());
+fn set_ports(packet: &mut [u8; PACKET_BYTES], source: u16, target: u16) {
+    packet[IPV4_BYTES..IPV4_BYTES + 2].copy_from_slice(&source.to_be_bytes());
+    packet[IPV4_BYTES + 2..IPV4_BYTES + 4].copy_from_slice(&target.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -125,7 +190,7 @@ mod tests {
     #[test]
     fn a_packet_is_from_the_client_to_the_servers_port() {
         let mut packet = packet();
-        set_source_port(&mut packet, 0x1234);
+        set_ports(&mut packet, 0x1234, 80);
         assert_eq!(packet[12..20], [10, 20, 0, 1, 10, 20, 0, 2]);
         assert_eq!(packet[20..28], [0x12, 0x34, 0, 80, 0, 72, 0, 0]);
     }

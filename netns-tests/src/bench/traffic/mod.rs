@@ -87,12 +87,8 @@ pub(super) fn sample_while(
     server: &Namespace,
     watch: impl FnOnce() -> Result<()>,
 ) -> Result<Sample> {
-    let shared = Shared::default();
-    let mut threads = Threads {
-        shared: shared.clone(),
-        takes_turns: metric.takes_turns(),
-        running: Vec::new(),
-    };
+    let mut threads = Threads::new(metric.takes_turns());
+    let shared = threads.shared.clone();
     let started = match metric {
         Metric::Tcp1 => tcp::stream(&mut threads, client, server, 1),
         Metric::Tcp4 => tcp::stream(&mut threads, client, server, 4),
@@ -120,6 +116,32 @@ pub(super) fn sample_while(
     })
 }
 
+/// Sends datagrams of `flows` flows in turn from `client` to ports of the server that nobody listens on,
+/// while `watch` runs.
+pub(super) fn send_flows_while(
+    client: &Namespace,
+    flows: u32,
+    watch: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let mut threads = Threads::new(false);
+    let started = flows::endless(&mut threads, client, flows);
+    let watched = started.and_then(|()| watch());
+    let ended = threads.stop();
+    watched.and(ended)
+}
+
+/// Sends SYNs from `client` that nobody answers, each from the next port, while `watch` runs.
+pub(super) fn send_syns_while<T>(
+    client: &Namespace,
+    watch: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let mut threads = Threads::new(false);
+    let started = flows::syns(&mut threads, client);
+    let watched = started.and_then(|()| watch());
+    threads.stop()?;
+    watched
+}
+
 /// The threads of a run. All are stopped and waited for before it ends.
 struct Threads {
     shared: Shared,
@@ -145,6 +167,14 @@ impl Side {
 }
 
 impl Threads {
+    fn new(takes_turns: bool) -> Self {
+        Threads {
+            shared: Shared::default(),
+            takes_turns,
+            running: Vec::new(),
+        }
+    }
+
     /// Starts a thread. Its sockets may belong to any namespace: `namespace` only says where it
     /// opens new ones.
     fn start(
