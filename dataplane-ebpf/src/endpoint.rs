@@ -59,14 +59,31 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     }
     skb.ensure_headers(0);
     let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
-    if let Some(handled) = check(skb, parsed, endpoint)? {
-        return Ok(handled);
+    // What answers is called from here: behind `check` it would need more stack than there is.
+    match check(skb, parsed, endpoint)? {
+        Step::Decide => decide(skb, parsed, endpoint, control),
+        Step::Served(handled) => Ok(handled),
+        Step::Arp => neighbour::arp(skb, endpoint),
+        Step::Solicitation => neighbour::solicitation(skb, &parsed.headers, endpoint),
+        Step::TooBig => too_big::answer(skb, parsed, endpoint),
     }
-    decide(skb, parsed, endpoint, control)
+}
+
+/// How a packet that passed the checks goes on.
+enum Step {
+    /// By what policy says.
+    Decide,
+    /// Nowhere: the node itself was asked.
+    Served(Handled),
+    /// It is answered as ARP.
+    Arp,
+    /// It is answered as neighbour discovery.
+    Solicitation,
+    /// Its sender is told that it is too big.
+    TooBig,
 }
 
 /// What comes before any policy: who sends, whether it is for the node itself, and whether it fits.
-/// Returns what became of a packet that ends here.
 // A function of its own, like `first_copy`: what one of them needs of the stack the other one has
 // when it is over.
 #[inline(never)]
@@ -74,7 +91,7 @@ fn check(
     skb: &mut Skb,
     parsed: &mut Parsed,
     endpoint: &EndpointEntry,
-) -> Result<Option<Handled>, DropReason> {
+) -> Result<Step, DropReason> {
     *parsed = Headers::parse(&skb.view(0)).map_err(|_| DropReason::Malformed)?;
     let headers = &parsed.headers;
 
@@ -84,7 +101,7 @@ fn check(
     if parsed.fragment == Fragment::Whole
         && let Some(served) = punt::serve(skb, parsed, endpoint)
     {
-        return served.map(Some);
+        return served.map(Step::Served);
     }
     match headers.family {
         Family::V4 => {
@@ -99,7 +116,7 @@ fn check(
                 && neighbour::is_control(headers.icmp_type)
                 && is_whole
             {
-                return neighbour::solicitation(skb, headers, endpoint).map(Some);
+                return Ok(Step::Solicitation);
             }
             if headers.src != endpoint.ipv6 || headers.src == Address::ZERO {
                 // Multicast listener reports come from the link-local address, behind an extension
@@ -115,7 +132,7 @@ fn check(
             }
         }
         Family::None => match headers.ether_type {
-            ETHER_ARP => return neighbour::arp(skb, endpoint).map(Some),
+            ETHER_ARP => return Ok(Step::Arp),
             ETHER_VLAN | ETHER_QINQ => return Err(DropReason::Vlan),
             _ => {}
         },
@@ -127,12 +144,12 @@ fn check(
         return Err(DropReason::Multicast);
     }
     if !fits(skb, parsed, endpoint)? {
-        return too_big::answer(skb, parsed, endpoint).map(Some);
+        return Ok(Step::TooBig);
     }
     if parsed.headers.tcp_flags & tcp::SYN != 0 {
         segment_size::clamp(skb, parsed, endpoint.mtu)?;
     }
-    Ok(None)
+    Ok(Step::Decide)
 }
 
 /// Whether a packet, or each segment of a super-packet, is within the network's MTU.
