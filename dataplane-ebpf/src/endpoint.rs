@@ -87,11 +87,7 @@ enum Step {
 // A function of its own, like `first_copy`: what one of them needs of the stack the other one has
 // when it is over.
 #[inline(never)]
-fn check(
-    skb: &mut Skb,
-    parsed: &mut Parsed,
-    endpoint: &EndpointEntry,
-) -> Result<Step, DropReason> {
+fn check(skb: &mut Skb, parsed: &mut Parsed, endpoint: &EndpointEntry) -> Result<Step, DropReason> {
     *parsed = Headers::parse(&skb.view(0)).map_err(|_| DropReason::Malformed)?;
     let headers = &parsed.headers;
 

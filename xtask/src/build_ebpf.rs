@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::toolchain::Toolchain;
-use crate::{object, process, progress, setup, workspace};
+use crate::{kernel_object, process, progress, setup, stack, workspace};
 
 /// The package of the kernel programs.
 pub(crate) const PACKAGE: &str = "sunwire-dataplane-ebpf";
@@ -41,11 +41,14 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     let file = built_executable(&mut command)?;
     let bytes =
         fs::read(&file).with_context(|| format!("cannot read the object {}", file.display()))?;
-    let programs = object::programs(&bytes)
-        .with_context(|| format!("unexpected object {}", file.display()))?;
+    let unexpected = || format!("unexpected object {}", file.display());
+    let object = kernel_object::parse(&bytes).with_context(unexpected)?;
+    let programs = kernel_object::programs(&object).with_context(unexpected)?;
     if programs.is_empty() {
         bail!("the object {} holds no program", file.display());
     }
+    let names: Vec<&str> = programs.iter().map(|p| p.name.as_str()).collect();
+    let chains = stack::chains(&object, &names)?;
 
     let destination = workspace::bpf_object();
     let unchanged = fs::read(&destination).is_ok_and(|old| old == bytes);
@@ -62,7 +65,12 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     for program in &programs {
         progress::item(
             &program.section,
-            &format!("{}, {} instructions", program.name, program.instructions),
+            &format!(
+                "{}, {} instructions, {} bytes of stack",
+                program.name,
+                program.instructions,
+                chains.get(&program.name).map_or(0, |chain| chain.bytes)
+            ),
         );
     }
     Ok(())

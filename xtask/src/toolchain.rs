@@ -15,7 +15,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use crate::{object, process, workspace};
+use crate::{kernel_object, process, workspace};
 
 /// The target of the kernel programs.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
@@ -177,7 +177,7 @@ impl Toolchain {
             .join("release/sunwire-toolchain-probe");
         let bytes = fs::read(&file)
             .with_context(|| format!("no object was built at {}", file.display()))?;
-        if object::programs(&bytes)?.is_empty() {
+        if kernel_object::programs(&kernel_object::parse(&bytes)?)?.is_empty() {
             bail!("the object built holds no program");
         }
         Ok(())
