@@ -6,11 +6,13 @@ mod common;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use common::{command, sunwire};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use sunwire_lab::eventually;
 use sunwire_lab::traffic::ping::{self, PingOptions};
 
 const TOPOLOGY: &str = r#"
@@ -42,6 +44,9 @@ policy main =
     else if icmp and src = web1 and dst = client1 then forward "answer"
     else drop "default deny"
 "#;
+
+/// How long anything may take that should happen at once, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether this machine can run a lab with agents; says what is missing when it cannot.
 fn can_run(test: &str) -> bool {
@@ -117,6 +122,10 @@ fn lab_up_makes_a_working_network_out_of_one_file_and_leaves_nothing_behind() {
     ]);
     assert_eq!(links.json()[1]["params"]["loss"], 0.5, "{links:#?}");
 
+    sunwire(&["lab", "link", &id, "aws", "azure", "--loss", "0"]).done();
+    expect_moves(&id);
+    expect_interrupted_move(&id);
+
     kill(Pid::from_raw(owner.0.id().cast_signed()), Signal::SIGINT).unwrap();
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
@@ -127,6 +136,106 @@ fn lab_up_makes_a_working_network_out_of_one_file_and_leaves_nothing_behind() {
     let prefix = format!("sw-{id}-");
     let ours = |name: &&std::ffi::OsString| name.to_string_lossy().starts_with(&prefix);
     assert_eq!(left.iter().find(ours), None);
+}
+
+/// `lab move` carries endpoints with their devices, says what it cannot do, and takes up a move that
+/// stopped half-way.
+fn expect_moves(id: &str) {
+    let place = |name: &str| {
+        let endpoint = sunwire(&["endpoint", "get", name, "--lab", id, "-o", "json"]).json();
+        let status = &endpoint["status"];
+        assert_eq!(status["state"], "attached", "{status}");
+        status["node"].as_str().unwrap().to_owned()
+    };
+    let moved = sunwire(&["lab", "move", id, "web1", "azure", "-o", "json"]).json();
+    assert_eq!(
+        (&moved["from"], &moved["to"]),
+        (&"aws".into(), &"azure".into())
+    );
+    assert!(moved["gap_ms"].as_f64() > Some(0.0), "{moved}");
+    assert!(
+        moved["published_ms"].as_f64() >= moved["gap_ms"].as_f64(),
+        "{moved}"
+    );
+    // The pings of before are remembered flows.
+    assert!(moved["connections"].as_u64() >= Some(1), "{moved}");
+    assert_eq!(place("web1"), "azure");
+    expect_answer(id, "10.20.0.10");
+
+    let refused = |arguments: &[&str], code: u8, says: &str| {
+        let answer = sunwire(&[&["lab", "move", id], arguments].concat());
+        assert_eq!(answer.code, i32::from(code), "{answer:#?}");
+        assert!(answer.err.contains(says), "{answer:#?}");
+    };
+    refused(&["web1", "azure"], 1, "is on node azure already");
+    refused(&["web1", "gcp"], 2, "has no node `gcp`");
+    refused(&["nobody", "aws"], 2, "has no workload `nobody`");
+    refused(&["web1", "controller"], 3, "runs no agent");
+
+    // Begun elsewhere and left alone with the device released: taken up from the beginning.
+    sunwire(&["endpoint", "move", "web1", "aws", "--lab", id]).done();
+    let azure = format!("/run/sunwire/lab/{id}/node/azure");
+    eventually("the agent to know of the move", PATIENCE, || {
+        sunwire(&["agent", "release", "web1", "--state-dir", &azure]).code == 0
+    })
+    .unwrap();
+    sunwire(&["lab", "move", id, "web1", "aws"]).done();
+    assert_eq!(place("web1"), "aws");
+    expect_answer(id, "10.20.0.10");
+
+    // The device has moved and the one who moved it is gone: only the rest is waited for.
+    sunwire(&["endpoint", "move", "web1", "azure", "--lab", id]).done();
+    sunwire_lab::client::move_host_side(id, "web1", "azure").unwrap();
+    let answer = sunwire(&["lab", "move", id, "web1", "azure"]);
+    assert!(
+        answer.code == 0 || answer.err.contains("already"),
+        "{answer:#?}"
+    );
+    assert_eq!(place("web1"), "azure");
+    expect_answer(id, "10.20.0.10");
+}
+
+/// Ctrl-C before the device is released gives the move up, and the endpoint goes on where it is.
+fn expect_interrupted_move(id: &str) {
+    let agent = agent_of(id, "azure");
+    // It holds the move up: the new place is not known everywhere before it says so.
+    kill(agent, Signal::SIGSTOP).unwrap();
+    let moving = command()
+        .args(["lab", "move", id, "web1", "aws"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = eventually("the move to have begun", PATIENCE, || {
+        let endpoint = sunwire(&["endpoint", "get", "web1", "--lab", id, "-o", "json"]).json();
+        endpoint["status"]["moving_to"] == "aws"
+    });
+    kill(Pid::from_raw(moving.id().cast_signed()), Signal::SIGINT).unwrap();
+    let given_up = eventually("the move to be given up", PATIENCE, || {
+        let endpoint = sunwire(&["endpoint", "get", "web1", "--lab", id, "-o", "json"]).json();
+        endpoint["status"]["moving_to"].is_null()
+    });
+    kill(agent, Signal::SIGCONT).unwrap();
+    begun.and(given_up).unwrap();
+    let ended = moving.wait_with_output().unwrap();
+    let says = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{says}");
+    assert!(says.contains("web1 stays on azure"), "{says}");
+    assert!(says.contains("interrupted"), "{says}");
+    expect_answer(id, "10.20.0.10");
+}
+
+/// The process of a node's agent, by the lab's own state directory among its arguments.
+fn agent_of(id: &str, node: &str) -> Pid {
+    let directory = format!("/run/sunwire/lab/{id}/node/{node}");
+    let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let found = processes.find_map(|process| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        let arguments = std::fs::read_to_string(process.path().join("cmdline")).ok()?;
+        let mut arguments = arguments.split('\0').skip(1);
+        let is_agent = arguments.next() == Some("agent");
+        (is_agent && arguments.any(|argument| argument == directory)).then_some(pid)
+    });
+    Pid::from_raw(found.expect("the node has an agent"))
 }
 
 /// An echo request of the lab's own from client1 is answered.

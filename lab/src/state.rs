@@ -119,6 +119,12 @@ impl LabRecord {
         dir_of(&self.id)
     }
 
+    /// The directory of the state of a node's processes.
+    #[must_use]
+    pub fn state_dir_of(&self, node: &str) -> PathBuf {
+        self.dir().join("node").join(node)
+    }
+
     /// Name of the namespace of a node or workload.
     #[must_use]
     pub fn namespace_of(&self, name: &str) -> Option<&str> {

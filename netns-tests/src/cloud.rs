@@ -353,13 +353,10 @@ impl Cloud {
 
         let from = workload.node();
         let to = self.lab.node(to)?.clone();
-        let endpoint = name.as_str();
-        let (connections, token) = mover::export(&from.state_dir, endpoint)?;
-        mover::adopt(&to.state_dir, endpoint, &connections)?;
-        let started = std::time::Instant::now();
-        let changed = mover::release(&from.state_dir, endpoint, Some(token))?;
-        mover::adopt(&to.state_dir, endpoint, &changed)?;
-        self.lab.move_host_side(workload, &from, &to)?;
+        let move_device = || self.lab.move_host_side(workload, &from, &to).map(drop);
+        let handed_over =
+            mover::hand_over(&from.state_dir, &to.state_dir, name.as_str(), move_device)?;
+        let started = handed_over.released_at;
         eventually_ok("the moved device to be up", PATIENCE, || {
             match workload.host_device() {
                 Ok(Some(device)) if device.up => Ok(()),

@@ -4,10 +4,12 @@
 //! up.rs       brings a topology up, with controller and agents, and stays until Ctrl-C
 //! cloud.rs    controller and agents as processes inside a lab
 //! register.rs networks, endpoints and a policy at that controller
+//! moving.rs   moves an endpoint, with its device and its connections
 //! others.rs   labs of other processes: list, status, exec, ping, link, down, sweep
 //! ```
 
 mod cloud;
+mod moving;
 mod others;
 mod register;
 mod up;
@@ -17,12 +19,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use sunwire_api::Name;
 use sunwire_lab::{LinkChange, Topology};
 
 use crate::exit::Outcome;
 use crate::output::Format;
 
-/// Many clouds on this machine: up, list, status, exec, ping, link, down, sweep. Needs root.
+/// Many clouds on this machine: up, list, status, exec, ping, link, move, down, sweep. Needs root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,6 +34,7 @@ Examples:
   sunwire lab exec shop client1 -- ip address
   sunwire --output json lab status shop
   sunwire lab link shop aws gcp --delay-ms 80 --loss 0.01
+  sunwire lab move shop web1 gcp
   sunwire endpoint list --lab shop
   sunwire lab down shop")]
 pub(crate) struct Args {
@@ -100,6 +104,21 @@ enum Command {
         one_way: bool,
         #[command(flatten)]
         change: Change,
+    },
+    /// Move an endpoint to another node, with its device and its connections.
+    ///
+    /// Begins the move at the controller, hands the connections from agent to agent, has the device
+    /// released and moved, and waits until every node sends to the new place; then it says how
+    /// long packets had to wait. Ctrl-C gives the move up as long as the device has not been
+    /// released, and is ignored for the moment that the rest takes. Should this be killed half-way,
+    /// the same command takes the move up again.
+    Move {
+        /// Id of the lab.
+        id: String,
+        /// The endpoint, by the name of its workload.
+        endpoint: Name,
+        /// The node to move to.
+        node: Name,
     },
     /// Take a lab down.
     Down {
@@ -183,6 +202,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             one_way,
             change,
         } => others::link(&id, &from, &to, one_way, change.into(), format),
+        Command::Move { id, endpoint, node } => moving::run(&id, &endpoint, &node, format),
         Command::Down { id, timeout } => others::down(&id, timeout, format),
         Command::Sweep => others::sweep(format),
     }

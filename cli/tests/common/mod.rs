@@ -19,6 +19,12 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// Fails the test when the command did.
+    #[track_caller]
+    pub(crate) fn done(&self) {
+        assert_eq!(self.code, 0, "{self:#?}");
+    }
+
     /// Standard output as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {self:#?}"))

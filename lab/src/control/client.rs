@@ -17,6 +17,7 @@ use crate::error::{Doing, LabError};
 use crate::link::{LinkChange, LinkParams};
 use crate::netns::Namespace;
 use crate::state::{self, LabRecord};
+use crate::workload::MoveTimes;
 
 /// How long an owner may take for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,6 +106,19 @@ pub fn set_link(
     let (from, to) = (from.to_owned(), to.to_owned());
     match ask(id, &Request::SetLink { from, to, change })? {
         Response::Link(params) => Ok(params),
+        other => Err(unexpected(id, other)),
+    }
+}
+
+/// Moves a workload's host-side device to another node; it arrives down and with a new index.
+///
+/// # Errors
+/// As [`status`]; [`LabError::Refused`] for a name that the lab does not have, and for what the
+/// kernel refused.
+pub fn move_host_side(id: &str, workload: &str, to: &str) -> Result<MoveTimes, LabError> {
+    let (workload, to) = (workload.to_owned(), to.to_owned());
+    match ask(id, &Request::MoveHostSide { workload, to })? {
+        Response::Moved(times) => Ok(times),
         other => Err(unexpected(id, other)),
     }
 }

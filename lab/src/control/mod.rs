@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::emulator::EmulatorReport;
 use crate::link::{LinkChange, LinkParams};
 use crate::state::LabRecord;
+use crate::workload::MoveTimes;
 
 /// File name of the socket in the lab's directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -36,6 +37,13 @@ pub enum Request {
         /// Values to change.
         change: LinkChange,
     },
+    /// Move a workload's host-side device to another node.
+    MoveHostSide {
+        /// The workload.
+        workload: String,
+        /// The node.
+        to: String,
+    },
 }
 
 /// What the owner answers; `{"response":"status",…}` on the wire.
@@ -48,6 +56,8 @@ pub enum Response {
     Report(EmulatorReport),
     /// To [`Request::SetLink`]: the parameters now in force.
     Link(LinkParams),
+    /// To [`Request::MoveHostSide`]: when it moved.
+    Moved(MoveTimes),
     /// The request failed; nothing has changed.
     Error(String),
 }

@@ -136,6 +136,9 @@ fn answer(lab: &Inner, request: Request) -> Response {
         Request::SetLink { from, to, change } => {
             lab.set_link(&from, &to, change).map(Response::Link)
         }
+        Request::MoveHostSide { workload, to } => {
+            lab.move_host_side(&workload, &to).map(Response::Moved)
+        }
     };
     result.unwrap_or_else(|error| Response::Error(with_sources(&error)))
 }

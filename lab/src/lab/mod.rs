@@ -182,12 +182,7 @@ impl Lab {
         to: &NodeHandle,
     ) -> Result<MoveTimes, LabError> {
         let times = workload.move_host_side(from, to)?;
-        let mut changing = self.inner.locked();
-        let records = changing.record.workloads.iter_mut();
-        for record in records.filter(|record| record.name == workload.name()) {
-            record.node.clone_from(&to.name);
-        }
-        changing.record.write()?;
+        self.inner.record_place(workload.name(), &to.name)?;
         Ok(times)
     }
 
@@ -285,6 +280,25 @@ impl Inner {
         Ok(changed.map_err(|_| LabError::EmulatorStopped)??)
     }
 
+    /// Moves a host-side device from wherever it is.
+    pub(crate) fn move_host_side(&self, workload: &str, to: &str) -> Result<MoveTimes, LabError> {
+        let to = &self.nodes[self.index(to)?];
+        let found = self.locked().workloads.get(workload).cloned();
+        let found = found.ok_or_else(|| self.no_such("workload", workload))?;
+        let times = found.move_host_side(&found.node(), to)?;
+        self.record_place(workload, &to.name)?;
+        Ok(times)
+    }
+
+    fn record_place(&self, workload: &str, node: &str) -> Result<(), LabError> {
+        let mut changing = self.locked();
+        let records = changing.record.workloads.iter_mut();
+        for record in records.filter(|record| record.name == workload) {
+            node.clone_into(&mut record.node);
+        }
+        changing.record.write()
+    }
+
     fn index(&self, name: &str) -> Result<usize, LabError> {
         let found = self.nodes.iter().position(|node| node.name == name);
         found.ok_or_else(|| self.no_such("node", name))
@@ -367,8 +381,8 @@ fn new_record(id: &str, topology: &Topology) -> Result<LabRecord, LabError> {
 }
 
 /// The lab's directories and bpffs, and every node's namespace.
-fn make_nodes(record: &LabRecord, specs: &[NodeSpec]) -> Result<Vec<NodeHandle>, LabError> {
-    let dir = record.dir();
+fn make_nodes(lab: &LabRecord, specs: &[NodeSpec]) -> Result<Vec<NodeHandle>, LabError> {
+    let dir = lab.dir();
     let (bpf, log) = (dir.join("bpf"), dir.join("log"));
     make_dir(&bpf)?;
     make_dir(&log)?;
@@ -388,14 +402,14 @@ fn make_nodes(record: &LabRecord, specs: &[NodeSpec]) -> Result<Vec<NodeHandle>,
             underlay_address: spec.address,
             underlay_gateway: spec.gateway(),
             bpf_dir: bpf.join(&spec.name),
-            state_dir: dir.join("node").join(&spec.name),
+            state_dir: lab.state_dir_of(&spec.name),
             log_dir: log.clone(),
         };
         make_dir(&node.bpf_dir)?;
         make_dir(&node.state_dir)?;
         Ok(node)
     };
-    specs.iter().zip(&record.nodes).map(make).collect()
+    specs.iter().zip(&lab.nodes).map(make).collect()
 }
 
 fn make_dir(path: &Path) -> Result<(), LabError> {

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! Without 1 and 2 all connections come with the release. A parcel may travel by any way that keeps
-//! its bytes; it is checked where it arrives.
+//! its bytes; it is checked where it arrives. [`hand_over`] takes all four steps where one program
+//! reaches both agents.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Instant};
 
 use crate::control::{self, Answer, Request};
 
@@ -39,6 +40,58 @@ pub enum MoverError {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// What a hand-over carried.
+#[derive(Clone, Copy, Debug)]
+pub struct HandedOver {
+    /// Connections that the destination took over, those that had changed once more.
+    pub connections: u64,
+    /// Just before the source was asked to let go: when the endpoint's packets began to wait.
+    pub released_at: Instant,
+}
+
+/// A hand-over that stopped half-way. What to do depends on where.
+#[derive(Debug, thiserror::Error)]
+pub enum HandOverError<E> {
+    /// Before the release: the endpoint is where it was and goes on.
+    #[error("the endpoint is where it was, and goes on")]
+    Before(#[source] MoverError),
+    /// The device was released and not moved: the source attaches it again once the move is aborted
+    /// at the controller.
+    #[error("the endpoint's device was released, and did not move")]
+    Between(#[source] E),
+}
+
+/// Carries an endpoint over: its connections by the agents, its device by `move_device`, which is
+/// called as soon as the source has let go. The move has begun at the controller, and both agents know.
+///
+/// # Errors
+/// [`HandOverError`] says how far it came. That the destination did not take the last changes over is
+/// no error once the device is released: the device moves nevertheless, because packets wait.
+pub fn hand_over<E>(
+    source: &Path,
+    destination: &Path,
+    endpoint: &str,
+    move_device: impl FnOnce() -> Result<(), E>,
+) -> Result<HandedOver, HandOverError<E>> {
+    let before = HandOverError::Before;
+    let (exported, token) = export(source, endpoint).map_err(before)?;
+    let mut connections = adopt(destination, endpoint, &exported).map_err(before)?;
+    let released_at = Instant::now();
+    let changed = release(source, endpoint, Some(token)).map_err(before)?;
+    match adopt(destination, endpoint, &changed) {
+        Ok(adopted) => connections += adopted,
+        Err(error) => {
+            let error = crate::dataplane::chain(&error);
+            tracing::error!(endpoint, error, "changes of connections stay behind");
+        }
+    }
+    move_device().map_err(HandOverError::Between)?;
+    Ok(HandedOver {
+        connections,
+        released_at,
+    })
 }
 
 /// All connections of an endpoint, and the token for what changes from now on.
