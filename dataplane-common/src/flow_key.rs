@@ -127,6 +127,17 @@ impl Field {
         }
     }
 
+    /// Bits of the field's values.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        match self {
+            Field::Connection => state::CONNECTION_WIDTH,
+            Field::Token => state::TOKEN_WIDTH,
+            Field::Bucket => state::BUCKET_WIDTH,
+            _ => 32,
+        }
+    }
+
     /// Whether values of this field are address classes.
     #[must_use]
     pub const fn is_class(self) -> bool {
@@ -200,12 +211,7 @@ mod tests {
             assert_eq!(Field::from_number(number as u8), Some(*field));
             let (place, shift) = field.place();
             let slot = place & 0xf;
-            let width = match field {
-                Field::Connection => state::CONNECTION_WIDTH,
-                Field::Token => state::TOKEN_WIDTH,
-                Field::Bucket => state::BUCKET_WIDTH,
-                _ => 32,
-            };
+            let width = field.bits();
             let bits = (u64::from(u32::MAX) >> (32 - width) << shift) as u32;
             assert_eq!(taken[usize::from(slot)] & bits, 0, "{field:?}");
             taken[usize::from(slot)] |= bits;

@@ -21,7 +21,7 @@ use crate::{
     event, flow, fragment,
     frame::{self, Skb},
     maps::{CONTROL, ENDPOINTS, VERDICTS},
-    neighbour, punt, rewrite, segment_size, too_big, tunnel,
+    neighbour, punt, related, rewrite, segment_size, too_big, tunnel,
 };
 
 /// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
@@ -356,6 +356,11 @@ fn ask(
         .is_some_and(|flow| flow.local == endpoint.number);
     let connection = match &known {
         Some(flow) if is_own => flow.connection(headers),
+        None if related::is_error(headers)
+            && related::is_related(skb, network, endpoint.number) =>
+        {
+            Connection::Related
+        }
         _ => Connection::New,
     };
     let decided = classify::in_force(

@@ -33,6 +33,7 @@ mod frame;
 mod maps;
 mod neighbour;
 mod punt;
+mod related;
 mod rewrite;
 mod segment_size;
 mod sweep;

@@ -1,4 +1,4 @@
-//! What a policy may ask for and a data plane may not have.
+//! What a policy may ask for beyond tables, and which of it the data plane has.
 
 use crate::field::Field;
 
@@ -51,12 +51,21 @@ impl Feature {
         }
     }
 
+    /// Whether the data plane has it.
+    #[must_use]
+    pub const fn is_there(self) -> bool {
+        matches!(self, Feature::Connections)
+    }
+
     /// What the data plane would have to have.
     #[must_use]
     pub const fn lacking(self) -> &'static str {
         match self {
-            Feature::Connections | Feature::Balance | Feature::Nat => {
+            Feature::Connections => {
                 "needs connection tracking, which this data plane does not have"
+            }
+            Feature::Balance | Feature::Nat => {
+                "needs address translation, which this data plane does not have"
             }
             Feature::Limit => "needs rate limiters, which this data plane does not have",
             Feature::Count => "needs named counters, which this data plane does not have",

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use sunwire_dataplane_common::flow_key::{Field as TableField, FlowKey};
+use sunwire_dataplane_common::flow_key::{FLOW_KEY_SLOTS, Field as TableField, FlowKey};
 use sunwire_dataplane_common::tables::{EdgeKey, KIND_NODE, Next, Tables, walk};
 
 use crate::address::{Address, Family, Prefix, number};
@@ -99,7 +99,10 @@ impl Installed {
     #[must_use]
     pub fn key(&self, packet: &Packet) -> FlowKey {
         let mut key = FlowKey::default();
-        let mut set = |field: TableField, value: u64| key.slots[field as usize] = value as u32;
+        let mut set = |field: TableField, value: u64| {
+            let (slot, shift) = field.place();
+            key.slots[usize::from(slot) % FLOW_KEY_SLOTS] |= (value as u32) << shift;
+        };
         set(TableField::SourceClass, self.class(packet.src).into());
         set(TableField::DestinationClass, self.class(packet.dst).into());
         for (slot, field) in [
@@ -114,6 +117,9 @@ impl Installed {
             (TableField::IcmpCode, Field::IcmpCode),
             (TableField::EthSrcLow, Field::EthSource),
             (TableField::EthDstLow, Field::EthDestination),
+            (TableField::Connection, Field::Connection),
+            (TableField::Token, Field::Token),
+            (TableField::Bucket, Field::Bucket),
         ] {
             set(slot, packet.number(field));
         }
@@ -151,11 +157,12 @@ impl Tables for Installed {
 }
 
 fn pointer(slot: u32, node: &TableNode) -> Next {
+    let (field, shift) = node.field.place();
     Next {
         node: slot,
         default: slot,
-        field: node.field as u8,
-        shift: node.shift,
+        field,
+        shift: node.shift + shift,
         width: node.width,
         kind: KIND_NODE,
     }

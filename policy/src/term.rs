@@ -185,7 +185,11 @@ impl Resolved {
             Diagnostic::new(&self.source, Code::NotSupported, span, message)
                 .with_hint(feature.instead())
         };
-        self.needs().into_iter().map(refusal).collect()
+        let needs = self.needs().into_iter();
+        needs
+            .filter(|(feature, _)| !feature.is_there())
+            .map(refusal)
+            .collect()
     }
 
     pub(crate) fn term(&self, id: TermId) -> &Term {

@@ -84,7 +84,7 @@ fn replies_are_no_initiation_and_isolated_both_forbids_them() {
     assert!(holds("isolated both(client1, db1)"));
     assert!(!holds("isolated both(db1, web1)"));
     // db1 cannot begin a connection, and what it answers is only what it was asked.
-    let one_way = "main <= (src = web1 or src = db1 and tcp src port 5432)";
+    let one_way = "main <= (src = web1 or src = db1 and (tcp src port 5432 or conn = related))";
     assert!(holds(one_way));
     assert!(!holds("main <= (src = web1)"));
 }

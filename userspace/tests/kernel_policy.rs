@@ -121,7 +121,7 @@ fn the_kernel_agrees_with_the_evaluator_on_every_packet() {
     }
     let environment = environment();
     let values = (
-        policies(Kind::Writable),
+        policies(Kind::Stateless),
         prop::collection::vec(packets(&environment, "shop"), PACKETS),
     );
     let node = RefCell::new(node);

@@ -20,7 +20,6 @@ use sunwire_dataplane_common::tables::MAX_DEPTH;
 use crate::compile::{Fdd, is_address};
 use crate::fdd::hash::FastMap;
 use crate::fdd::{Id, Node};
-use crate::feature::Feature;
 use crate::field::Field;
 use crate::tables::size::Size;
 use crate::tables::{AddressClass, Digest, FlowTables, Leaf, TableNode, Value};
@@ -61,7 +60,8 @@ impl Default for Capacity {
 /// # Errors
 /// [`Refused`] when the data plane cannot do what the policy says.
 pub fn lower(fdd: &Fdd, policy: &Resolved, capacity: &Capacity) -> Result<FlowTables, Refused> {
-    if let Some((feature, _)) = policy.needs().first() {
+    let needs = policy.needs();
+    if let Some((feature, _)) = needs.iter().find(|(feature, _)| !feature.is_there()) {
         return Err(Refused::NotSupported(*feature));
     }
     let mut lowered = Lowered::default();
@@ -223,9 +223,9 @@ impl Lowering<'_> {
             Field::VlanId | Field::VlanPriority => {
                 unreachable!("tests of tags are decided when compiling")
             }
-            Field::Connection | Field::Bucket | Field::Token => {
-                return Err(Refused::NotSupported(Feature::of_field(field)));
-            }
+            Field::Connection => TableField::Connection,
+            Field::Bucket => TableField::Bucket,
+            Field::Token => TableField::Token,
         };
         let width = field.bits();
         Ok(radix::lower(parts, width, &mut |node| {

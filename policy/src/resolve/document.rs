@@ -61,10 +61,10 @@ impl<'d> Resolver<'d> {
                 .hint("write `policy main = …`");
         }
         let root = self.in_force(&policies);
-        if let Some((root, span)) = root
+        if let Some((root, _)) = root
             && self.asks_reverse
         {
-            self.reverse = Some(self.reverse_of_policy(root, span));
+            self.reverse = Some(self.reverse_of_policy(root));
         }
         // Claims see every definition, wherever they stand.
         for item in &self.document.items {

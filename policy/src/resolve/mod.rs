@@ -11,6 +11,7 @@ mod assertions;
 mod document;
 mod expression;
 mod groups;
+mod image;
 pub(crate) mod index;
 mod reverse;
 mod scope;

@@ -1,168 +1,109 @@
 //! Which packets are replies to what a policy admits: `established`.
 //!
-//! A reply is admitted when its reverse would be admitted as the first packet of a connection. What
-//! of the reverse packet cannot be known from the reply (where it entered, its DSCP, its bucket and
-//! token) is taken for whatever admits it, and a star for admitting everything: the predicate holds
-//! for at least the replies of admitted connections. Connection tracking narrows it down to the
-//! connections that there are.
+//! A reply is admitted when the packet that it answers comes out of the policy as the first of a
+//! connection; where that one was rewritten, it is the rewritten packet that is answered. What
+//! cannot be known from the reply (where the first packet entered, its DSCP, its bucket and token,
+//! and what stood in the fields that were rewritten) is taken for whatever admits it, and a star for
+//! admitting everything: the predicate holds for at least the replies of admitted connections.
+//! Connection tracking narrows it down to the connections that there are.
+//!
+//! What speaks of a connection, such as an ICMP error, is admitted when a packet between the same
+//! two addresses would be.
 
 use std::collections::HashMap;
 
 use super::Resolver;
-use crate::diagnostic::Span;
+use super::image::{ImageMemo, Way};
 use crate::field::{Connection, Field};
-use crate::packet::Packet;
-use crate::term::{Pred, PredId, Term, TermId};
+use crate::term::{Pred, PredId, TermId};
 
 /// Arms in one conditional on what a reply does not tell; beyond, everything may be admitted.
 const MAX_LOOSE_ARMS: usize = 64;
 
+/// The fields of which a packet does not tell what they were in the one that it answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Loose(u32);
+
+impl Loose {
+    /// Of every reply.
+    const REPLY: Loose = Loose(0);
+    /// Of what speaks of a connection.
+    const RELATED: Loose = Loose(0)
+        .with(Field::Protocol)
+        .with(Field::SourcePort)
+        .with(Field::DestinationPort)
+        .with(Field::IcmpType);
+
+    const fn with(self, field: Field) -> Self {
+        Loose(self.0 | 1 << field as u32)
+    }
+
+    /// Whether the field is one of them.
+    const fn holds(self, field: Field) -> bool {
+        // What a type of ICMP answers depends on the protocol.
+        let is_type = matches!(field, Field::IcmpType);
+        is_loose(field)
+            || self.0 & 1 << field as u32 != 0
+            || is_type && self.0 & 1 << Field::Protocol as u32 != 0
+    }
+}
+
 #[derive(Default)]
 struct Memo {
-    /// What lets something out of a term that then passes a predicate.
-    admits: HashMap<(TermId, PredId), PredId>,
-    /// A predicate of the first packet of a connection.
-    first: HashMap<PredId, PredId>,
-    reversed: HashMap<(PredId, bool), PredId>,
-    loose: HashMap<PredId, bool>,
+    reversed: HashMap<(PredId, Loose, bool), PredId>,
+    loose: HashMap<(PredId, Loose), bool>,
 }
 
 impl Resolver<'_> {
-    /// Holds for the packets whose reverse the policy lets out as the first of a connection.
-    pub(super) fn reverse_of_policy(&mut self, policy: TermId, _span: Span) -> PredId {
-        let mut memo = Memo::default();
-        let always = self.arena.predicate(Pred::True);
-        let admitted = self.admits(&mut memo, policy, always);
-        self.reversed(&mut memo, admitted, true)
+    /// Holds for replies to the packets that come out of the policy as the first of a connection,
+    /// and for what speaks of such connections.
+    pub(super) fn reverse_of_policy(&mut self, policy: TermId) -> PredId {
+        let ways = self.ways_through(policy);
+        self.answers(&ways)
     }
 
-    /// Holds for the packets for whose reverse the predicate holds as the first of a connection.
+    /// As [`Self::reverse_of_policy`], for the packets for which a predicate holds.
     pub(super) fn reverse_of_predicate(&mut self, predicate: PredId) -> PredId {
+        let first = self.first(&mut ImageMemo::default(), predicate);
+        self.answers(&[Way::unwritten(first)])
+    }
+
+    fn answers(&mut self, ways: &[Way]) -> PredId {
         let mut memo = Memo::default();
-        let first = self.first(&mut memo, predicate);
-        self.reversed(&mut memo, first, true)
+        let replies = self.answers_to(&mut memo, ways, Loose::REPLY);
+        let related = self.answers_to(&mut memo, ways, Loose::RELATED);
+        let state = Connection::Related as u64;
+        let state = self.number(Field::Connection, &[(state, state)]);
+        let arms = Box::new([(state, related)]);
+        self.arena.predicate(Pred::Conditional(arms, replies))
     }
 
-    /// The weakest condition under which something comes out of `term` for which `then` holds.
-    fn admits(&mut self, memo: &mut Memo, term: TermId, then: PredId) -> PredId {
-        if let Some(done) = memo.admits.get(&(term, then)) {
-            return *done;
+    fn answers_to(&mut self, memo: &mut Memo, ways: &[Way], loose: Loose) -> PredId {
+        let mut all = Vec::with_capacity(ways.len());
+        for way in ways {
+            // What stood in a field that is written is not to be seen any more.
+            let fields = way.written.iter().map(|(field, _)| *field);
+            let forgotten = fields.fold(loose, Loose::with);
+            let mut parts = vec![self.reversed(memo, way.condition, forgotten, true)];
+            for (_, written) in &way.written {
+                if let Some(written) = written {
+                    parts.push(self.reversed(memo, *written, loose, true));
+                }
+            }
+            all.push(self.all(&parts));
         }
-        let done = match self.arena.terms[term.0 as usize].clone() {
-            Term::Filter(predicate) => {
-                let predicate = self.first(memo, predicate);
-                self.both(predicate, then)
-            }
-            Term::SetNumber(field, value) => self.with_number(then, field, value),
-            Term::SetPort(value, _) => self.with_number(then, Field::Port, value),
-            Term::SetAddress(field, address) => {
-                let mut packet = Packet::default();
-                packet.set_address(field, address);
-                self.with(then, field, &packet)
-            }
-            Term::Drop(_) => self.arena.predicate(Pred::False),
-            Term::Dup => then,
-            Term::Union(arms) => {
-                let arms: Vec<PredId> = arms
-                    .iter()
-                    .map(|arm| self.admits(memo, *arm, then))
-                    .collect();
-                self.any(&arms)
-            }
-            Term::Sequence(parts) => parts
-                .iter()
-                .rev()
-                .fold(then, |then, part| self.admits(memo, *part, then)),
-            Term::Star(_) => self.arena.predicate(Pred::True),
-            Term::Conditional(arms, otherwise) => {
-                let arms: Vec<(PredId, PredId)> = arms
-                    .iter()
-                    .map(|(condition, body)| {
-                        (self.first(memo, *condition), self.admits(memo, *body, then))
-                    })
-                    .collect();
-                let otherwise = self.admits(memo, otherwise, then);
-                self.arena
-                    .predicate(Pred::Conditional(arms.into(), otherwise))
-            }
-        };
-        memo.admits.insert((term, then), done);
-        done
-    }
-
-    /// A predicate as it is of the first packet of a connection.
-    fn first(&mut self, memo: &mut Memo, predicate: PredId) -> PredId {
-        if let Some(done) = memo.first.get(&predicate) {
-            return *done;
-        }
-        let done = match self.arena.predicates[predicate.0 as usize].clone() {
-            Pred::Number(Field::Connection, ranges) => {
-                let new = Connection::New as u64;
-                let holds = ranges
-                    .iter()
-                    .any(|(first, last)| (*first..=*last).contains(&new));
-                self.constant(holds)
-            }
-            // A first packet is no reply.
-            Pred::Reverse => self.constant(false),
-            other => self.map(other, &mut |resolver, part| resolver.first(memo, part)),
-        };
-        memo.first.insert(predicate, done);
-        done
-    }
-
-    /// The predicate with a number put in the place of a field.
-    fn with_number(&mut self, predicate: PredId, field: Field, value: u64) -> PredId {
-        let mut packet = Packet::default();
-        packet.set_number(field, value);
-        self.with(predicate, field, &packet)
-    }
-
-    /// The predicate with a packet's value put in the place of a field.
-    fn with(&mut self, predicate: PredId, field: Field, packet: &Packet) -> PredId {
-        let mut done = HashMap::new();
-        self.with_value(&mut done, predicate, field, packet)
-    }
-
-    fn with_value(
-        &mut self,
-        done: &mut HashMap<PredId, PredId>,
-        predicate: PredId,
-        field: Field,
-        packet: &Packet,
-    ) -> PredId {
-        if let Some(known) = done.get(&predicate) {
-            return *known;
-        }
-        let made = match self.arena.predicates[predicate.0 as usize].clone() {
-            Pred::Number(tested, ranges) if tested == field => {
-                let value = packet.number(field);
-                let holds = ranges
-                    .iter()
-                    .any(|(first, last)| (*first..=*last).contains(&value));
-                self.constant(holds)
-            }
-            Pred::Address(tested, set) if tested == field => {
-                let holds = self.arena.sets[set.0 as usize].contains(packet.address(field));
-                self.constant(holds)
-            }
-            other => self.map(other, &mut |resolver, part| {
-                resolver.with_value(done, part, field, packet)
-            }),
-        };
-        done.insert(predicate, made);
-        made
+        self.any(&all)
     }
 
     /// The predicate as it is of the reverse of a packet: at most what holds when `wide` is false,
     /// at least what holds when it is true.
-    fn reversed(&mut self, memo: &mut Memo, predicate: PredId, wide: bool) -> PredId {
-        if let Some(done) = memo.reversed.get(&(predicate, wide)) {
+    fn reversed(&mut self, memo: &mut Memo, predicate: PredId, loose: Loose, wide: bool) -> PredId {
+        if let Some(done) = memo.reversed.get(&(predicate, loose, wide)) {
             return *done;
         }
         let done = match self.arena.predicates[predicate.0 as usize].clone() {
             Pred::Number(field, ranges) => match field {
-                field if is_loose(field) => self.constant(wide),
+                field if loose.holds(field) => self.constant(wide),
                 Field::IcmpType => {
                     // A packet that is no ICMP packet has type zero, and its reply as well.
                     let icmp = self.number(Field::Protocol, &[(1, 1), (58, 58)]);
@@ -173,19 +114,20 @@ impl Resolver<'_> {
                 }
                 field => self.arena.predicate(Pred::Number(opposite(field), ranges)),
             },
+            Pred::Address(field, _) if loose.holds(field) => self.constant(wide),
             Pred::Address(field, set) => self.arena.predicate(Pred::Address(opposite(field), set)),
             Pred::Not(inner) => {
-                let inner = self.reversed(memo, inner, !wide);
+                let inner = self.reversed(memo, inner, loose, !wide);
                 self.opposite_of(inner)
             }
             Pred::Conditional(arms, otherwise) => {
-                self.reversed_conditional(memo, &arms, otherwise, wide)
+                self.reversed_conditional(memo, &arms, otherwise, loose, wide)
             }
             other => self.map(other, &mut |resolver, part| {
-                resolver.reversed(memo, part, wide)
+                resolver.reversed(memo, part, loose, wide)
             }),
         };
-        memo.reversed.insert((predicate, wide), done);
+        memo.reversed.insert((predicate, loose, wide), done);
         done
     }
 
@@ -195,26 +137,27 @@ impl Resolver<'_> {
         memo: &mut Memo,
         arms: &[(PredId, PredId)],
         otherwise: PredId,
+        loose: Loose,
         wide: bool,
     ) -> PredId {
-        let loose = arms
+        let count = arms
             .iter()
-            .filter(|(c, _)| self.tests_loose(memo, *c))
+            .filter(|(c, _)| self.tests_loose(memo, *c, loose))
             .count();
-        if loose > MAX_LOOSE_ARMS {
+        if count > MAX_LOOSE_ARMS {
             return self.constant(wide);
         }
-        let mut below = self.reversed(memo, otherwise, wide);
+        let mut below = self.reversed(memo, otherwise, loose, wide);
         let mut plain: Vec<(PredId, PredId)> = Vec::new();
         for (condition, body) in arms.iter().rev() {
-            let body = self.reversed(memo, *body, wide);
-            if !self.tests_loose(memo, *condition) {
-                plain.push((self.reversed(memo, *condition, true), body));
+            let body = self.reversed(memo, *body, loose, wide);
+            if !self.tests_loose(memo, *condition, loose) {
+                plain.push((self.reversed(memo, *condition, loose, true), body));
                 continue;
             }
             below = self.chain(&mut plain, below);
-            let may = self.reversed(memo, *condition, true);
-            let must = self.reversed(memo, *condition, false);
+            let may = self.reversed(memo, *condition, loose, true);
+            let must = self.reversed(memo, *condition, loose, false);
             let (held, failed) = (may, self.opposite_of(must));
             below = if wide {
                 let here = self.both(held, body);
@@ -240,29 +183,29 @@ impl Resolver<'_> {
     }
 
     /// Whether a predicate tests what a reply does not tell.
-    fn tests_loose(&self, memo: &mut Memo, predicate: PredId) -> bool {
-        if let Some(known) = memo.loose.get(&predicate) {
+    fn tests_loose(&self, memo: &mut Memo, predicate: PredId, loose: Loose) -> bool {
+        if let Some(known) = memo.loose.get(&(predicate, loose)) {
             return *known;
         }
-        let loose = match &self.arena.predicates[predicate.0 as usize] {
-            Pred::Number(field, _) => is_loose(*field),
-            Pred::True | Pred::False | Pred::Address(..) | Pred::Reverse => false,
-            Pred::Not(inner) => self.tests_loose(memo, *inner),
-            Pred::And(parts) | Pred::Or(parts) => {
-                parts.iter().any(|part| self.tests_loose(memo, *part))
-            }
-            Pred::Conditional(arms, otherwise) => {
-                arms.iter()
-                    .any(|(c, p)| self.tests_loose(memo, *c) || self.tests_loose(memo, *p))
-                    || self.tests_loose(memo, *otherwise)
-            }
+        let tests = match &self.arena.predicates[predicate.0 as usize] {
+            Pred::Number(field, _) | Pred::Address(field, _) => loose.holds(*field),
+            Pred::True | Pred::False | Pred::Reverse => false,
+            Pred::Not(inner) => self.tests_loose(memo, *inner, loose),
+            Pred::And(parts) | Pred::Or(parts) => parts
+                .iter()
+                .any(|part| self.tests_loose(memo, *part, loose)),
+            Pred::Conditional(arms, otherwise) => arms
+                .iter()
+                .flat_map(|(condition, then)| [condition, then])
+                .chain([otherwise])
+                .any(|part| self.tests_loose(memo, *part, loose)),
         };
-        memo.loose.insert(predicate, loose);
-        loose
+        memo.loose.insert((predicate, loose), tests);
+        tests
     }
 
     /// Rebuilds a predicate of changed parts.
-    fn map(
+    pub(super) fn map(
         &mut self,
         predicate: Pred,
         change: &mut dyn FnMut(&mut Self, PredId) -> PredId,
@@ -297,14 +240,14 @@ impl Resolver<'_> {
             .predicate(if holds { Pred::True } else { Pred::False })
     }
 
-    fn is(&self, predicate: PredId, constant: bool) -> bool {
+    pub(super) fn is(&self, predicate: PredId, constant: bool) -> bool {
         matches!(
             (&self.arena.predicates[predicate.0 as usize], constant),
             (Pred::True, true) | (Pred::False, false)
         )
     }
 
-    fn opposite_of(&mut self, predicate: PredId) -> PredId {
+    pub(super) fn opposite_of(&mut self, predicate: PredId) -> PredId {
         match self.arena.predicates[predicate.0 as usize] {
             Pred::True => self.constant(false),
             Pred::False => self.constant(true),
@@ -313,15 +256,15 @@ impl Resolver<'_> {
         }
     }
 
-    fn both(&mut self, left: PredId, right: PredId) -> PredId {
+    pub(super) fn both(&mut self, left: PredId, right: PredId) -> PredId {
         self.all(&[left, right])
     }
 
-    fn all(&mut self, parts: &[PredId]) -> PredId {
+    pub(super) fn all(&mut self, parts: &[PredId]) -> PredId {
         self.joined(parts, true)
     }
 
-    fn any(&mut self, parts: &[PredId]) -> PredId {
+    pub(super) fn any(&mut self, parts: &[PredId]) -> PredId {
         self.joined(parts, false)
     }
 
@@ -358,7 +301,7 @@ const fn opposite(field: Field) -> Field {
 }
 
 /// Whether a reply does not tell what the field was in the packet that it answers.
-const fn is_loose(field: Field) -> bool {
+pub(super) const fn is_loose(field: Field) -> bool {
     matches!(
         field,
         Field::Port | Field::Node | Field::Dscp | Field::IcmpCode

@@ -275,7 +275,7 @@ impl<'d> Resolver<'d> {
             }
             Some(inner) => match self.expr(inner, scope) {
                 Meaning::Pred(predicate) => self.reverse_of_predicate(predicate),
-                Meaning::Term(term) => self.reverse_of_policy(term, inner.span),
+                Meaning::Term(term) => self.reverse_of_policy(term),
                 Meaning::Erroneous => return Meaning::Erroneous,
             },
         };

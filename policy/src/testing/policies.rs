@@ -22,6 +22,15 @@ pub enum Kind {
     Closed,
     /// Only what the data plane has, and fields that it can rewrite.
     Writable,
+    /// As `Writable`, and nothing that depends on the packets before.
+    Stateless,
+}
+
+impl Kind {
+    /// Whether the data plane has all of it.
+    fn is_for_tables(self) -> bool {
+        matches!(self, Kind::Writable | Kind::Stateless)
+    }
 }
 
 fn expr(kind: ExprKind) -> Expr {
@@ -115,7 +124,7 @@ fn test(subject: Subject, operator: Operator, value: Value) -> Expr {
 
 /// Random predicates that every data plane has.
 pub fn predicates() -> impl Strategy<Value = Expr> + Clone {
-    predicates_of(Kind::Writable)
+    predicates_of(Kind::Stateless)
 }
 
 fn predicates_of(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
@@ -148,8 +157,8 @@ fn predicates_of(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
             several.prop_map(|parts| expr(ExprKind::Or(parts))),
         ];
         match kind {
-            Kind::Writable => plain.boxed(),
-            Kind::Any => prop_oneof![
+            Kind::Stateless => plain.boxed(),
+            Kind::Any | Kind::Writable => prop_oneof![
                 8 => plain,
                 1 => Just(expr(ExprKind::Established(None))),
                 1 => inner.prop_map(|p| expr(ExprKind::Established(Some(Box::new(p))))),
@@ -221,7 +230,7 @@ fn verbs(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
         verb(Verb::Mirror(named("db1"))),
         verb(Verb::Multicast(named("web"))),
     ];
-    if kind != Kind::Writable {
+    if !kind.is_for_tables() {
         all.extend([
             verb(Verb::Flood),
             verb(Verb::Balance {
@@ -310,7 +319,8 @@ fn number_fields(kind: Kind) -> Vec<Field> {
     Field::ALL
         .into_iter()
         .filter(|field| field.bits() > 0)
-        .filter(|field| kind != Kind::Writable || !field.is_virtual())
+        .filter(|field| kind != Kind::Stateless || !field.is_virtual())
+        .filter(|field| !kind.is_for_tables() || !matches!(field, Field::Bucket | Field::Token))
         .collect()
 }
 
@@ -415,7 +425,7 @@ fn assignments(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
         ),
         address(Subject::Ip4(Field::Source), &["10.20.0.2", "203.0.113.10"]),
     ];
-    if kind != Kind::Writable {
+    if !kind.is_for_tables() {
         all.push(number(Field::Protocol, vec![6, 17]));
         all.push(number(Field::EtherType, vec![0x0800, 0x86dd]));
         all.push(number(Field::Node, vec![1, 2]));

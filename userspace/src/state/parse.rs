@@ -105,6 +105,10 @@ fn table_node(node: wire::TableNode) -> Result<(Digest, TableNode), BadMessage> 
     if node.shift > 31 || !(1..=32).contains(&node.width) {
         return Err(bad("shift or width"));
     }
+    // Fields that share a slot: bits of another one must not be looked at.
+    if field.bits() < 32 && node.shift + node.width > u32::from(field.bits()) {
+        return Err(bad("shift or width"));
+    }
     let edges = node
         .edges
         .iter()

@@ -1,0 +1,126 @@
+//! What speaks of a connection: ICMP errors (RFC 792, RFC 4443) about a packet that was delivered.
+//!
+//! ```text
+//! | Ethernet | IP | ICMP error, 8 bytes | IP of the packet it is about | its first 8 bytes |
+//! ```
+//!
+//! Such a packet is related when it goes to whoever sent the packet inside, and the sender of the
+//! error is where that one was delivered.
+
+use sunwire_dataplane_common::{
+    address::Address,
+    bytes::{Bytes, Window},
+    flow::{Direction, has_flow, seen},
+    headers::{
+        Family, Headers, ICMP_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+        PROTOCOL_TCP, PROTOCOL_UDP,
+    },
+};
+
+use crate::{flow, frame, frame::Skb};
+
+/// Bytes of the transport header that are read: the ports, or what an echo has in their place.
+const TRANSPORT_BYTES: usize = 8;
+
+/// Whether a packet is an ICMP error.
+#[inline(always)]
+pub(crate) fn is_error(headers: &Headers) -> bool {
+    match (headers.family, headers.protocol) {
+        // Unreachable, time exceeded, parameter problem.
+        (Family::V4, PROTOCOL_ICMP) => matches!(headers.icmp_type, 3 | 11 | 12),
+        // Those and too big.
+        (Family::V6, PROTOCOL_ICMPV6) => matches!(headers.icmp_type, 1..=4),
+        _ => false,
+    }
+}
+
+/// Whether the ICMP error at hand, which endpoint `local` sends, is about a packet that was
+/// delivered to it.
+#[inline(never)]
+pub(crate) fn is_related(skb: &Skb, network: u32, local: u32) -> bool {
+    let Some(parsed) = frame::parsed() else {
+        return false;
+    };
+    let offset = parsed.transport_offset() + ICMP_BYTES;
+    let inner = match parsed.headers.family {
+        Family::V4 => inside_v4(skb, offset),
+        Family::V6 => inside_v6(skb, offset),
+        Family::None => None,
+    };
+    let Some(inner) = inner else {
+        return false;
+    };
+    if !has_flow(&inner) || inner.src != parsed.headers.dst {
+        return false;
+    }
+    flow::find(network, &inner, Direction::Received)
+        .is_some_and(|flow| flow.local == local && flow.received & seen::PACKET != 0)
+}
+
+#[inline(always)]
+fn inside_v4(skb: &Skb, offset: usize) -> Option<Headers> {
+    let view = skb.view(0);
+    let ip = view.window::<IPV4_BYTES>(offset)?;
+    let version = ip.byte::<0>();
+    let bytes = usize::from(version & 0x0f) * 4;
+    // A later fragment has no ports.
+    if version >> 4 != 4 || bytes < IPV4_BYTES || u16::from_be(ip.half::<6>()) & 0x1fff != 0 {
+        return None;
+    }
+    let inner = Headers {
+        family: Family::V4,
+        protocol: ip.byte::<9>(),
+        src: Address([ip.word::<12>(), 0, 0, 0]),
+        dst: Address([ip.word::<16>(), 0, 0, 0]),
+        ..Headers::default()
+    };
+    transport(skb, inner, offset + bytes)
+}
+
+#[inline(always)]
+fn inside_v6(skb: &Skb, offset: usize) -> Option<Headers> {
+    let view = skb.view(0);
+    let ip = view.window::<IPV6_BYTES>(offset)?;
+    if ip.byte::<0>() >> 4 != 6 {
+        return None;
+    }
+    let src = [
+        ip.word::<8>(),
+        ip.word::<12>(),
+        ip.word::<16>(),
+        ip.word::<20>(),
+    ];
+    let dst = [
+        ip.word::<24>(),
+        ip.word::<28>(),
+        ip.word::<32>(),
+        ip.word::<36>(),
+    ];
+    let inner = Headers {
+        family: Family::V6,
+        protocol: ip.byte::<6>(),
+        src: Address(src),
+        dst: Address(dst),
+        ..Headers::default()
+    };
+    transport(skb, inner, offset + IPV6_BYTES)
+}
+
+#[inline(always)]
+fn transport(skb: &Skb, mut inner: Headers, offset: usize) -> Option<Headers> {
+    let view = skb.view(0);
+    match inner.protocol {
+        PROTOCOL_TCP | PROTOCOL_UDP => {
+            let ports = view.window::<TRANSPORT_BYTES>(offset)?;
+            inner.src_port = u16::from_be(ports.half::<0>());
+            inner.dst_port = u16::from_be(ports.half::<2>());
+        }
+        PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
+            let echo = view.window::<TRANSPORT_BYTES>(offset)?;
+            inner.icmp_type = echo.byte::<0>();
+            inner.icmp_id = u16::from_be(echo.half::<4>());
+        }
+        _ => {}
+    }
+    Some(inner)
+}
