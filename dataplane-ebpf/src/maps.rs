@@ -18,7 +18,7 @@ use sunwire_dataplane_common::{
     expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
     fragment::{FragmentKey, FragmentPorts},
-    headers::Parsed,
+    headers::{Headers, Parsed},
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
@@ -91,6 +91,8 @@ pub(crate) static FLOW_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static PACKET: PerCpuArray<Parsed> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static INNER: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
 // What a staged policy has beside the tables, and what is counted of it: see `audit`.

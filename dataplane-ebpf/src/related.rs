@@ -9,7 +9,7 @@
 
 use sunwire_dataplane_common::{
     address::Address,
-    bytes::{Bytes, Window},
+    bytes::Window,
     flow::{Direction, has_flow, seen},
     headers::{
         Family, Headers, ICMP_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
@@ -17,7 +17,11 @@ use sunwire_dataplane_common::{
     },
 };
 
-use crate::{flow, frame, frame::Skb};
+use crate::{
+    flow,
+    frame::{self, Skb},
+    maps::INNER,
+};
 
 /// Bytes of the transport header that are read: the ports, or what an echo has in their place.
 const TRANSPORT_BYTES: usize = 8;
@@ -38,89 +42,86 @@ pub(crate) fn is_error(headers: &Headers) -> bool {
 /// delivered to it.
 #[inline(never)]
 pub(crate) fn is_related(skb: &Skb, network: u32, local: u32) -> bool {
-    let Some(parsed) = frame::parsed() else {
+    let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
         return false;
     };
     let offset = parsed.transport_offset() + ICMP_BYTES;
-    let inner = match parsed.headers.family {
-        Family::V4 => inside_v4(skb, offset),
-        Family::V6 => inside_v6(skb, offset),
+    let transport = match parsed.headers.family {
+        Family::V4 => inside_v4(skb, offset, inner),
+        Family::V6 => inside_v6(skb, offset, inner),
         Family::None => None,
     };
-    let Some(inner) = inner else {
-        return false;
-    };
-    if !has_flow(&inner) || inner.src != parsed.headers.dst {
+    let is_read = transport.is_some_and(|offset| inside_transport(skb, offset, inner).is_some());
+    if !is_read || !has_flow(inner) || inner.src != parsed.headers.dst {
         return false;
     }
-    flow::find(network, &inner, Direction::Received)
+    flow::find(network, inner, Direction::Received)
         .is_some_and(|flow| flow.local == local && flow.received & seen::PACKET != 0)
 }
 
+/// Memory of this CPU for the headers of the packet inside: the stack is short.
 #[inline(always)]
-fn inside_v4(skb: &Skb, offset: usize) -> Option<Headers> {
-    let view = skb.view(0);
-    let ip = view.window::<IPV4_BYTES>(offset)?;
+fn inner() -> Option<&'static mut Headers> {
+    let inner = INNER.get_ptr_mut(0)?;
+    // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
+    Some(unsafe { &mut *inner })
+}
+
+/// Reads the IP header, and returns where the one after it starts.
+#[inline(always)]
+fn inside_v4(skb: &Skb, offset: usize, inner: &mut Headers) -> Option<usize> {
+    let ip = skb.window::<IPV4_BYTES>(offset)?;
     let version = ip.byte::<0>();
     let bytes = usize::from(version & 0x0f) * 4;
     // A later fragment has no ports.
     if version >> 4 != 4 || bytes < IPV4_BYTES || u16::from_be(ip.half::<6>()) & 0x1fff != 0 {
         return None;
     }
-    let inner = Headers {
-        family: Family::V4,
-        protocol: ip.byte::<9>(),
-        src: Address([ip.word::<12>(), 0, 0, 0]),
-        dst: Address([ip.word::<16>(), 0, 0, 0]),
-        ..Headers::default()
-    };
-    transport(skb, inner, offset + bytes)
+    inner.family = Family::V4;
+    inner.protocol = ip.byte::<9>();
+    inner.src = Address([ip.word::<12>(), 0, 0, 0]);
+    inner.dst = Address([ip.word::<16>(), 0, 0, 0]);
+    Some(offset + bytes)
 }
 
+/// As [`inside_v4`].
 #[inline(always)]
-fn inside_v6(skb: &Skb, offset: usize) -> Option<Headers> {
-    let view = skb.view(0);
-    let ip = view.window::<IPV6_BYTES>(offset)?;
+fn inside_v6(skb: &Skb, offset: usize, inner: &mut Headers) -> Option<usize> {
+    let ip = skb.window::<IPV6_BYTES>(offset)?;
     if ip.byte::<0>() >> 4 != 6 {
         return None;
     }
-    let src = [
-        ip.word::<8>(),
-        ip.word::<12>(),
-        ip.word::<16>(),
-        ip.word::<20>(),
-    ];
-    let dst = [
-        ip.word::<24>(),
-        ip.word::<28>(),
-        ip.word::<32>(),
-        ip.word::<36>(),
-    ];
-    let inner = Headers {
-        family: Family::V6,
-        protocol: ip.byte::<6>(),
-        src: Address(src),
-        dst: Address(dst),
-        ..Headers::default()
-    };
-    transport(skb, inner, offset + IPV6_BYTES)
+    inner.family = Family::V6;
+    inner.protocol = ip.byte::<6>();
+    inner.src.0[0] = ip.word::<8>();
+    inner.src.0[1] = ip.word::<12>();
+    inner.src.0[2] = ip.word::<16>();
+    inner.src.0[3] = ip.word::<20>();
+    inner.dst.0[0] = ip.word::<24>();
+    inner.dst.0[1] = ip.word::<28>();
+    inner.dst.0[2] = ip.word::<32>();
+    inner.dst.0[3] = ip.word::<36>();
+    Some(offset + IPV6_BYTES)
 }
 
 #[inline(always)]
-fn transport(skb: &Skb, mut inner: Headers, offset: usize) -> Option<Headers> {
-    let view = skb.view(0);
+fn inside_transport(skb: &Skb, offset: usize, inner: &mut Headers) -> Option<()> {
+    inner.src_port = 0;
+    inner.dst_port = 0;
+    inner.icmp_type = 0;
+    inner.icmp_id = 0;
     match inner.protocol {
         PROTOCOL_TCP | PROTOCOL_UDP => {
-            let ports = view.window::<TRANSPORT_BYTES>(offset)?;
+            let ports = skb.window::<TRANSPORT_BYTES>(offset)?;
             inner.src_port = u16::from_be(ports.half::<0>());
             inner.dst_port = u16::from_be(ports.half::<2>());
         }
         PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
-            let echo = view.window::<TRANSPORT_BYTES>(offset)?;
+            let echo = skb.window::<TRANSPORT_BYTES>(offset)?;
             inner.icmp_type = echo.byte::<0>();
             inner.icmp_id = u16::from_be(echo.half::<4>());
         }
         _ => {}
     }
-    Some(inner)
+    Some(())
 }

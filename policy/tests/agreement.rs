@@ -74,42 +74,47 @@ fn evaluator_and_tables_agree_on_every_packet() {
     );
     let refused = std::cell::Cell::new(0);
     let checked = std::cell::Cell::new(0);
-    for_all("evaluator = tables", 2000, &values, |(body, mut packets)| {
-        let policy = resolved(body)?;
-        let fdd = compile(&policy, &Options::default()).map_err(|e| e.to_string())?;
-        let tables = match lower(&fdd, &policy, &Capacity::default()) {
-            Ok(tables) => tables,
-            Err(Refused::TooManyCopies { .. }) => {
-                refused.set(refused.get() + 1);
-                return Ok(());
+    for_all(
+        "evaluator = tables",
+        2000,
+        &values,
+        |(body, mut packets)| {
+            let policy = resolved(body)?;
+            let fdd = compile(&policy, &Options::default()).map_err(|e| e.to_string())?;
+            let tables = match lower(&fdd, &policy, &Capacity::default()) {
+                Ok(tables) => tables,
+                Err(Refused::TooManyCopies { .. }) => {
+                    refused.set(refused.get() + 1);
+                    return Ok(());
+                }
+                Err(other) => return Err(other.to_string()),
+            };
+            checked.set(checked.get() + 1);
+            let installed = Installed::new(&tables).map_err(|e| e.to_string())?;
+            // What is set before the policy goes with the rest: its values are few.
+            for (at, packet) in packets.iter_mut().enumerate() {
+                packet.connection = (at % 3) as u8;
             }
-            Err(other) => return Err(other.to_string()),
-        };
-        checked.set(checked.get() + 1);
-        let installed = Installed::new(&tables).map_err(|e| e.to_string())?;
-        // What is set before the policy goes with the rest: its values are few.
-        for (at, packet) in packets.iter_mut().enumerate() {
-            packet.connection = (at % 3) as u8;
-        }
-        for packet in packets {
-            let outcome = evaluate(&policy, &packet).map_err(|e| e.to_string())?;
-            let expected = emitted(outcome.copies.keys().copied(), &packet);
-            let label = policy.label(outcome.label(), outcome.copies.is_empty());
-            let verdict = installed.verdict(&packet).ok_or("the walk does not end")?;
-            let found = verdict.emit(&packet);
-            if found.len() != expected.len()
-                || found.into_iter().collect::<BTreeSet<_>>() != expected
-            {
-                return Err(format!(
-                    "{packet:?}\nevaluator {expected:?}\ntables {verdict:?}"
-                ));
+            for packet in packets {
+                let outcome = evaluate(&policy, &packet).map_err(|e| e.to_string())?;
+                let expected = emitted(outcome.copies.keys().copied(), &packet);
+                let label = policy.label(outcome.label(), outcome.copies.is_empty());
+                let verdict = installed.verdict(&packet).ok_or("the walk does not end")?;
+                let found = verdict.emit(&packet);
+                if found.len() != expected.len()
+                    || found.into_iter().collect::<BTreeSet<_>>() != expected
+                {
+                    return Err(format!(
+                        "{packet:?}\nevaluator {expected:?}\ntables {verdict:?}"
+                    ));
+                }
+                if verdict.label != label {
+                    return Err(format!("{packet:?}: {label} and {}", verdict.label));
+                }
             }
-            if verdict.label != label {
-                return Err(format!("{packet:?}: {label} and {}", verdict.label));
-            }
-        }
-        Ok(())
-    });
+            Ok(())
+        },
+    );
     assert!(
         checked.get() > 4 * refused.get(),
         "too few policies fit the tables"

@@ -282,7 +282,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 43] = [
+const MAP_NAMES: [&str; 44] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -310,6 +310,7 @@ const MAP_NAMES: [&str; 43] = [
     "FLOW_RECORDS",
     "SCRATCH",
     "PACKET",
+    "INNER",
     "QUESTION",
     "NODES",
     "VERDICTS",

@@ -22,12 +22,15 @@ use crate::term::{Pred, PredId, SetId, Term, TermId};
 /// Ways that are told apart; beyond, several are taken together.
 const MAX_WAYS: usize = 64;
 
+/// What is written on a way, in the order of the fields: a test that the new value passes, or
+/// nothing when the value is not known, or the field may as well be left as it is.
+pub(super) type Written = Vec<(Field, Option<PredId>)>;
+
 /// A way through a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Way {
-    /// What is written on it, in the order of the fields: a test that the new value passes, or
-    /// nothing when the value is not known, or the field may as well be left as it is.
-    pub(super) written: Vec<(Field, Option<PredId>)>,
+    /// What is written on it.
+    pub(super) written: Written,
     /// Which packets may go it.
     pub(super) condition: PredId,
 }
@@ -154,8 +157,8 @@ impl Resolver<'_> {
         }
         inner.push(self.ways(memo, otherwise, then));
         // For each way its condition in every arm, `otherwise` last.
-        let mut rows: Vec<(Vec<(Field, Option<PredId>)>, Vec<PredId>)> = Vec::new();
-        let mut places: HashMap<Vec<(Field, Option<PredId>)>, usize> = HashMap::new();
+        let mut rows: Vec<(Written, Vec<PredId>)> = Vec::new();
+        let mut places: HashMap<Written, usize> = HashMap::new();
         for (at, ways) in inner.iter().enumerate() {
             for way in ways {
                 let place = match places.get(&way.written) {
@@ -237,7 +240,7 @@ impl Resolver<'_> {
         &mut self,
         left: &[(Field, Option<PredId>)],
         right: &[(Field, Option<PredId>)],
-    ) -> Vec<(Field, Option<PredId>)> {
+    ) -> Written {
         let find = |written: &[(Field, Option<PredId>)], field| {
             let found = written.iter().find(|(known, _)| *known == field);
             found.and_then(|(_, test)| *test)
