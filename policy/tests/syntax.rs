@@ -73,7 +73,6 @@ fn every_mistake_is_reported_not_just_the_first() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for word in [
-        "established",
         "balance(web1 weight 2, db1 by ip4Src, tcpSrcPort)",
         "snat(10.0.0.1)",
         "dnat(10.0.0.1)",
