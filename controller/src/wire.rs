@@ -264,10 +264,14 @@ fn table_node(digest: &Digest, node: &tables::TableNode) -> agent::TableNode {
 
 fn copied(copied: &tables::Copied) -> agent::Copy {
     agent::Copy {
-        out: copied.out.map(|out| match out {
-            Out::Owner => copy::Out::Owner(true),
-            Out::Endpoint(number) => copy::Out::Endpoint(number),
-        }),
+        out: match copied.out {
+            Some(Out::Owner) => Some(copy::Out::Owner(true)),
+            Some(Out::Endpoint(number)) => Some(copy::Out::Endpoint(number)),
+            None if copied.members.is_empty() => None,
+            None => Some(copy::Out::Members(agent::Members {
+                endpoints: copied.members.clone(),
+            })),
+        },
         eth_src: copied.eth_src.map(|mac| mac.to_vec()),
         eth_dst: copied.eth_dst.map(|mac| mac.to_vec()),
         dscp: copied.dscp.map(u32::from),

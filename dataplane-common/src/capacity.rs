@@ -15,6 +15,10 @@ pub const PREFIXES: u32 = 1 << 17;
 pub const LABELS: u32 = 1 << 12;
 /// Pairs of a rule in force and a staged one that packets are counted under.
 pub const AUDITED: u32 = 1 << 12;
+/// Sets of endpoints that one packet goes to, counted in parts of 64.
+pub const GROUPS: u32 = 1 << 12;
+/// Multicast addresses that endpoints here and other nodes listen to.
+pub const LISTENERS: u32 = 1 << 16;
 /// Flows, per address family.
 pub const FLOWS: u32 = 1 << 17;
 /// Flows that are remembered beside them while there is no room, per address family.

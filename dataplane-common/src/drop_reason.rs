@@ -67,7 +67,8 @@ drop_reasons! {
     Fragment = 16, "fragment";
     /// VLAN-tagged frames are not supported.
     Vlan = 17, "vlan";
-    /// Broadcast and multicast are not supported.
+    /// A broadcast or multicast frame that no policy may send to one endpoint, or that the node
+    /// does not understand.
     Multicast = 18, "multicast";
     /// The kernel refused to grow or shrink the packet.
     Resize = 19, "resize";
@@ -97,6 +98,9 @@ drop_reasons! {
     Unencrypted = 30, "unencrypted";
     /// The packet has to be encrypted, and the tunnel to the destination's node is not up.
     NoTunnel = 31, "no_tunnel";
+    /// A tunnelled packet for several endpoints names a set of them that this node does not know:
+    /// its policy is older or newer than the entry node's.
+    UnknownGroup = 32, "unknown_group";
 }
 
 #[cfg(test)]

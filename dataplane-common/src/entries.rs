@@ -192,6 +192,8 @@ pub mod id_kind {
     pub const VERDICT: u32 = 2;
     /// An address class.
     pub const CLASS: u32 = 3;
+    /// A set of endpoints: a group in `GROUPS`.
+    pub const GROUP: u32 = 4;
 }
 
 /// Bytes of a label's text that a key holds; longer labels are refused.

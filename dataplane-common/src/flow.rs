@@ -203,6 +203,9 @@ impl TupleV6 {
 #[inline(always)]
 #[must_use]
 pub fn has_flow(headers: &Headers) -> bool {
+    if headers.eth_dst.is_group() {
+        return false;
+    }
     match (headers.family, headers.protocol) {
         (Family::None, _) => false,
         (Family::V4, PROTOCOL_ICMP) => matches!(headers.icmp_type, 0 | 8),

@@ -14,6 +14,7 @@
 //! - [`expiry`]: how long a flow is kept, and how flows are told to the agent.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
 //! - [`entries`]: keys and values of every other map.
+//! - [`group`]: sets of endpoints that one packet goes to.
 //! - [`punt`]: what workloads ask of the node itself.
 //! - [`vxlan`]: the outer header of a tunnelled packet (RFC 7348).
 //! - [`event`]: what became of one packet, for whoever listens.
@@ -44,6 +45,7 @@ pub mod expiry;
 pub mod flow;
 pub mod flow_key;
 pub mod fragment;
+pub mod group;
 pub mod headers;
 pub mod punt;
 pub mod tables;

@@ -62,6 +62,10 @@ kinds! {
     DnsTcp = 4, "dns_tcp";
     /// An echo request to the gateway; answered in the kernel.
     Echo = 5, "echo";
+    /// An IGMP message: who listens to IPv4 multicast (RFC 3376).
+    Igmp = 6, "igmp";
+    /// An ICMPv6 message behind a hop-by-hop header: who listens to IPv6 multicast (RFC 3810).
+    Mld = 7, "mld";
 }
 
 impl Kind {
@@ -138,6 +142,10 @@ pub const DNS_PORT: u16 = 53;
 pub const ECHO_REQUEST: u8 = 8;
 /// Echo request of ICMPv6 (RFC 4443, 4.1).
 pub const ECHO_REQUEST_V6: u8 = 128;
+/// Protocol number of IGMP (RFC 3376, 4).
+pub const PROTOCOL_IGMP: u8 = 2;
+/// Next header of the hop-by-hop options (RFC 8200, 4.3), which every MLD message has.
+pub const HOP_BY_HOP: u8 = 0;
 /// Router solicitation (RFC 4861, 4.1).
 pub const ROUTER_SOLICITATION: u8 = 133;
 
@@ -174,6 +182,8 @@ pub fn asked(headers: &Headers) -> Option<Kind> {
             ROUTER_SOLICITATION => Some(Kind::RouterSolicitation),
             _ => None,
         },
+        (PROTOCOL_IGMP, Family::V4) => Some(Kind::Igmp),
+        (HOP_BY_HOP, Family::V6) if headers.eth_dst.is_group() => Some(Kind::Mld),
         _ => None,
     }
 }
@@ -220,6 +230,9 @@ pub fn wanted(
             (from_link || src == Address::ZERO) && (dst == ALL_ROUTERS || to_link)
         }
         Kind::DnsUdp | Kind::DnsTcp => from_own && to_gateway,
+        // A host without an address reports from none (RFC 3376, 4.2.13; RFC 3810, 5.2.13).
+        Kind::Igmp => (from_own || src == Address::ZERO) && headers.eth_dst.is_group(),
+        Kind::Mld => src.is_link_local() || src == Address::ZERO,
         Kind::Echo => (from_own && to_gateway) || (from_link && to_link),
     }
 }

@@ -23,6 +23,9 @@ pub const MAX_COUNTS: usize = 4;
 /// Copies that one verdict may emit; a compiler refuses more.
 pub const MAX_COPIES: usize = 4;
 
+/// Verdicts that there may be at once on a node: their slots have to fit into a packet's mark.
+pub const MAX_VERDICTS: u32 = 1 << 16;
+
 /// What a [`Next`] leads to. Zero is no pointer, so a zeroed map value is a miss.
 pub const KIND_NONE: u8 = 0;
 /// The pointer leads to a node.
@@ -128,6 +131,8 @@ pub const OUT_NONE: u8 = 0;
 pub const OUT_OWNER: u8 = 1;
 /// The copy goes to the endpoint in [`Copied::endpoint`].
 pub const OUT_ENDPOINT: u8 = 2;
+/// The copy goes to every member of the group in [`Copied::endpoint`] but the one it came from.
+pub const OUT_GROUP: u8 = 3;
 
 /// Bits of [`Copied::set`]: which fields the copy rewrites.
 pub mod set {
@@ -158,7 +163,7 @@ pub mod set {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Copied {
-    /// Number of the endpoint for [`OUT_ENDPOINT`].
+    /// Number of the endpoint for [`OUT_ENDPOINT`], of the group for [`OUT_GROUP`].
     pub endpoint: u32,
     /// New IPv4 source address, memory order.
     pub ip4_src: u32,
@@ -176,7 +181,7 @@ pub struct Copied {
     pub dst_port: u16,
     /// New DSCP.
     pub dscp: u8,
-    /// [`OUT_NONE`], [`OUT_OWNER`] or [`OUT_ENDPOINT`].
+    /// [`OUT_NONE`], [`OUT_OWNER`], [`OUT_ENDPOINT`] or [`OUT_GROUP`].
     pub out: u8,
     /// New IPv6 source address.
     pub ip6_src: Address,

@@ -7,10 +7,11 @@
 //!  +----------+-------+-----+--------+----------+----------------
 //!               outer                   inner
 //!
-//!  VXLAN:  | flags = 0x08 | reserved (24) | VNI (24) | reserved (5) hops (3) |
+//!  VXLAN:  | flags = 0x08 | group (24) | VNI (24) | reserved (5) hops (3) |
 //! ```
 //!
-//! The last reserved byte carries how often a packet was forwarded after its endpoint moved. It is
+//! The first reserved field names the set of endpoints that a broadcast or multicast frame goes to
+//! (see [`group`](crate::group)); it means nothing with other frames. The last reserved byte carries how often a packet was forwarded after its endpoint moved. It is
 //! zero toward other implementations, which ignore it on receipt as the RFC asks.
 
 use crate::bytes::Window;
@@ -42,6 +43,8 @@ pub struct Vxlan {
     pub vni: u32,
     /// How often the packet was forwarded after a move.
     pub hops: u8,
+    /// The set of endpoints that a group frame goes to, 24 bits.
+    pub tag: u32,
 }
 
 impl Vxlan {
@@ -56,10 +59,18 @@ impl Vxlan {
         Some(Vxlan {
             vni: last >> 8,
             hops: last as u8 & MAX_HOPS,
+            tag: u32::from_be(header.word::<0>()) & 0x00ff_ffff,
         })
     }
 
-    /// The header's second word, in memory order; the first is the flag and zeros.
+    /// The header's first word, in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub fn first_word(self) -> u32 {
+        ((FLAG_VNI as u32) << 24 | self.tag & 0x00ff_ffff).to_be()
+    }
+
+    /// The header's second word, in memory order.
     #[inline(always)]
     #[must_use]
     pub fn last_word(self) -> u32 {
@@ -121,10 +132,15 @@ mod tests {
         let header = Vxlan {
             vni: 0x0a_bc_de,
             hops: 3,
+            tag: 0x12_34_56,
         };
+        assert_eq!(header.first_word().to_ne_bytes(), [8, 0x12, 0x34, 0x56]);
         let [a, b, c, d] = header.last_word().to_ne_bytes();
         assert_eq!([a, b, c, d], [0x0a, 0xbc, 0xde, 3]);
-        assert_eq!(Vxlan::parse(&[8, 0, 0, 0, a, b, c, d]), Some(header));
+        assert_eq!(
+            Vxlan::parse(&[8, 0x12, 0x34, 0x56, a, b, c, d]),
+            Some(header)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter, punt::
 
 use crate::{
     frame::{Skb, note},
-    maps::{DROP_COUNTERS, LABEL_COUNTERS, OVERFLOW_COUNTER, PUNT_COUNTERS},
+    maps::{COPY_COUNTERS, DROP_COUNTERS, LABEL_COUNTERS, OVERFLOW_COUNTER, PUNT_COUNTERS},
 };
 
 /// Counts a packet that was dropped.
@@ -25,6 +25,12 @@ pub(crate) fn labelled(skb: &mut Skb, label: u32) {
 #[inline(always)]
 pub(crate) fn asked(skb: &Skb, kind: Kind) {
     count(&PUNT_COUNTERS, kind as u32, skb);
+}
+
+/// Counts a copy of a packet that goes to several endpoints.
+#[inline(always)]
+pub(crate) fn copied(skb: &Skb, slot: u32) {
+    count(&COPY_COUNTERS, slot, skb);
 }
 
 /// Counts a flow for which there was no room.

@@ -90,6 +90,7 @@ pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Hand
     let header = Vxlan {
         vni: way.network,
         hops: 0,
+        tag: 0,
     };
     tunnel::encapsulate(skb, node, header, location, way.tunnel_port).map(Handled::Redirect)
 }

@@ -8,11 +8,13 @@ use sunwire_dataplane_common::{
     event::notes,
     flow::{Direction, events, has_flow, kind, mask, seen, shape, signature, tcp},
     flow_key::Connection,
+    group::{GroupKey, MAX_CHUNKS},
     headers::{
         ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Fragment, Headers,
         PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
-    tables::{Copied, MAX_COPIES, Verdict, set},
+    punt::link_local,
+    tables::{Copied, MAX_COPIES, MAX_VERDICTS, OUT_GROUP, OUT_OWNER, Verdict, set},
 };
 
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
     deliver::{self, Way},
     event, flow, fragment,
     frame::{self, Skb},
+    group,
     maps::{CONTROL, ENDPOINTS, VERDICTS},
     neighbour, punt, related, rewrite, segment_size, too_big, tunnel,
 };
@@ -29,9 +32,11 @@ use crate::{
 /// a network namespace, and slots are bounded.
 ///
 /// ```text
-/// 31    28 27    26 25         20 19     0
-/// | 0xa   | number | generation  | slot   |
+/// 31    28 27    26 25         20 19    16 15     0
+/// | 0xa   | number | generation  | chunk  | slot   |
 /// ```
+///
+/// The chunk is the part of a group that the copy goes to; zero for all others.
 ///
 /// A copy waits in the device's backlog, outside of the grace period that protects slots; so one
 /// that meets another generation is dropped.
@@ -41,7 +46,11 @@ const NUMBER_SHIFT: u32 = notes::COPY_NUMBER_SHIFT;
 const NUMBER_MASK: u32 = 0x3;
 const GENERATION_SHIFT: u32 = 20;
 const GENERATION_MASK: u32 = 0x3f;
-const SLOT_MASK: u32 = (1 << GENERATION_SHIFT) - 1;
+const CHUNK_SHIFT: u32 = 16;
+const CHUNK_MASK: u32 = MAX_CHUNKS as u32 - 1;
+const SLOT_MASK: u32 = MAX_VERDICTS - 1;
+const _: () =
+    assert!(MAX_VERDICTS == 1 << CHUNK_SHIFT && CHUNK_MASK < 1 << (GENERATION_SHIFT - CHUNK_SHIFT));
 const _: () = assert!(MAX_COPIES as u32 - 1 <= NUMBER_MASK);
 
 /// A packet that comes in on the host-side device of an endpoint.
@@ -115,16 +124,15 @@ fn check(skb: &mut Skb, parsed: &mut Parsed, endpoint: &EndpointEntry) -> Result
                 return Ok(Step::Solicitation);
             }
             if headers.src != endpoint.ipv6 || headers.src == Address::ZERO {
-                // Multicast listener reports come from the link-local address, behind an extension
-                // header (RFC 3810, 5): no forgery, and nobody here listens to them.
-                let local = headers.src.is_link_local() || headers.src == Address::ZERO;
+                // What announces itself on the link does so from its link-local address.
                 let group = headers.eth_dst.is_group();
-                let reason = if local && group {
-                    DropReason::Multicast
-                } else {
-                    DropReason::SpoofedSource
-                };
-                return Err(reason);
+                if !(group && is_own_link_local(headers, endpoint)) {
+                    let local = headers.src.is_link_local() || headers.src == Address::ZERO;
+                    return Err(match local && group {
+                        true => DropReason::Multicast,
+                        false => DropReason::SpoofedSource,
+                    });
+                }
             }
         }
         Family::None => match headers.ether_type {
@@ -136,16 +144,24 @@ fn check(skb: &mut Skb, parsed: &mut Parsed, endpoint: &EndpointEntry) -> Result
     if parsed.fragment != Fragment::Whole {
         fragment::find_ports(skb, parsed, endpoint.network)?;
     }
-    if parsed.headers.eth_dst.is_group() {
-        return Err(DropReason::Multicast);
-    }
     if !fits(skb, parsed, endpoint)? {
+        // Nobody is told of what he sent to many (RFC 1122, 3.2.2).
+        if parsed.headers.eth_dst.is_group() {
+            return Err(DropReason::TooBig);
+        }
         return Ok(Step::TooBig);
     }
     if parsed.headers.tcp_flags & tcp::SYN != 0 {
         segment_size::clamp(skb, parsed, endpoint.mtu)?;
     }
     Ok(Step::Decide)
+}
+
+/// Whether a packet comes from the link-local address that its endpoint's MAC address makes.
+// A function of its own: addresses take stack.
+#[inline(never)]
+fn is_own_link_local(headers: &Headers, endpoint: &EndpointEntry) -> bool {
+    headers.src == link_local(endpoint.mac)
 }
 
 /// Whether a packet, or each segment of a super-packet, is within the network's MTU.
@@ -194,25 +210,64 @@ fn decide(
     let copied = match skb.mark() {
         mark if mark & COPY_MARK_MASK == COPY_MARK => {
             skb.set_mark(0);
-            Some(further_copy(mark, control.generation)?)
+            Some((further_copy(mark, control.generation)?, mark))
         }
         _ => match first_copy(skb, &parsed.headers, endpoint, control, &mut way) {
             AS_IT_IS => None,
             slot => {
                 let verdict = dropped_or(slot)?;
-                Some(&verdict.copied[0])
+                Some((&verdict.copied[0], mark_of(slot, control.generation)))
             }
         },
     };
-    if let Some(copied) = copied {
+    if let Some((copied, mark)) = copied {
+        if copied.out == OUT_GROUP {
+            to_group(skb, parsed, endpoint, copied, mark)?;
+            return Ok(Handled::Consumed);
+        }
         way.keeps_mac = copied.set & set::ETH_DST != 0;
         rewrite::apply(skb, parsed, copied)?;
+        // The owner of the address would get alone what is addressed to many.
+        if parsed.headers.eth_dst.is_group() && copied.out == OUT_OWNER {
+            return Err(DropReason::Multicast);
+        }
         if way.to == 0 {
             way.to = deliver::number(copied, &parsed.headers, endpoint.network)?;
             way.tunnel_port = tunnel::source_port(skb);
         }
     }
     deliver::send(skb, parsed, &way)
+}
+
+/// The mark of copies by a verdict, without their number.
+#[inline(always)]
+fn mark_of(slot: u32, generation: u32) -> u32 {
+    COPY_MARK | (generation & GENERATION_MASK) << GENERATION_SHIFT | (slot & SLOT_MASK)
+}
+
+/// Sends a copy to the members of a part of its group; `mark` says which, and another copy enters
+/// again for the parts after it.
+// A function of its own: the stack is short.
+#[inline(never)]
+fn to_group(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    endpoint: &EndpointEntry,
+    copied: &Copied,
+    mark: u32,
+) -> Result<(), DropReason> {
+    let chunk = mark >> CHUNK_SHIFT & CHUNK_MASK;
+    let key = GroupKey {
+        group: copied.endpoint,
+        chunk,
+    };
+    if group::has_more(&key) && !skb.is_traced() {
+        skb.set_mark((mark & !(CHUNK_MASK << CHUNK_SHIFT)) | (chunk + 1) << CHUNK_SHIFT);
+        skb.reenter()?;
+        skb.set_mark(0);
+    }
+    rewrite::apply(skb, parsed, copied)?;
+    group::send(skb, &parsed.headers, endpoint, key)
 }
 
 /// The first copy goes as it is.
@@ -291,7 +346,7 @@ fn first(
     }
     let slot = flow.verdict;
     let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
-    fan_out(skb, verdict, slot, control.generation)?;
+    fan_out(skb, verdict, mark_of(slot, control.generation))?;
     Ok(slot)
 }
 
@@ -395,6 +450,7 @@ fn ask(
     let mask = mask(decided.reads);
     let is_plain =
         verdict.copies == 1 && copied.set == 0 && verdict.counts[0] == 0 && location != 0;
+    let is_plain = is_plain && !headers.eth_dst.is_group();
     let fresh = flow::scratch().ok_or(DropReason::BadTables)?;
     // Field by field: a whole value would be written by a loop over its bytes.
     fresh.generation = control.generation;
@@ -437,11 +493,10 @@ fn ask(
 
 /// Lets a copy enter again for each copy of the verdict after the first.
 #[inline(always)]
-fn fan_out(skb: &mut Skb, verdict: &Verdict, slot: u32, generation: u32) -> Result<(), DropReason> {
+fn fan_out(skb: &mut Skb, verdict: &Verdict, mark: u32) -> Result<(), DropReason> {
     if verdict.copies <= 1 {
         return Ok(());
     }
-    let mark = COPY_MARK | (generation & GENERATION_MASK) << GENERATION_SHIFT | (slot & SLOT_MASK);
     if skb.is_traced() {
         // Whoever asks runs the program again for each of them.
         skb.set_mark(mark);

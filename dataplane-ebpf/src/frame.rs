@@ -223,6 +223,19 @@ impl Skb {
         }
     }
 
+    /// The packet of a program, handed to a function that the verifier looks at by itself. Not of
+    /// one that traces.
+    #[inline(always)]
+    pub(crate) fn from_raw(raw: *mut __sk_buff) -> Self {
+        Skb { raw, traced: false }
+    }
+
+    /// What [`Skb::from_raw`] takes.
+    #[inline(always)]
+    pub(crate) fn raw(&mut self) -> *mut __sk_buff {
+        self.raw
+    }
+
     /// Whether the packet is only asked about: then nothing is counted, kept or sent.
     #[inline(always)]
     pub(crate) fn is_traced(&self) -> bool {
@@ -638,6 +651,13 @@ impl Skb {
     pub(crate) fn redirect_peer(&self, ifindex: u32) -> i32 {
         // SAFETY: no pointers are passed.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+    }
+
+    /// Sends a copy of the packet out of a device; the packet itself stays.
+    #[inline(always)]
+    pub(crate) fn send_copy(&mut self, ifindex: u32) -> bool {
+        // SAFETY: the context is valid.
+        unsafe { bpf_clone_redirect(self.raw, ifindex, 0) == 0 }
     }
 
     /// Lets a copy of the packet enter again where this one came in.

@@ -4,10 +4,12 @@
 //! endpoint_ingress, on the host-side device of every endpoint
 //!     parse -> asked of the node -> anti-spoof -> ARP and ND answered here -> classes -> walk of the flow tables
 //!           -> rewrite -> owner -> location -> local: redirect_peer | remote: encap, redirect
+//!                      -> group -> a clone to each member here and to each node that has some
 //!
 //! underlay_ingress, on the underlay device
 //!     outer checks -> source lives there -> location -> local: decap, redirect_peer
 //!                                                    -> moved: forward to its new node
+//!                                      -> group -> decap, a clone to each member here
 //! ```
 //!
 //! The node where a packet enters decides once, by the whole policy of one generation; the node
@@ -30,6 +32,7 @@ mod event;
 mod flow;
 mod fragment;
 mod frame;
+mod group;
 mod maps;
 mod neighbour;
 mod punt;

@@ -18,12 +18,13 @@ use sunwire_dataplane_common::{
     expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
     fragment::{FragmentKey, FragmentPorts},
+    group::{GroupChunk, GroupKey, ListenerKey, TagKey, copies},
     headers::{Headers, Parsed},
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
 
-use crate::classify::Question;
+use crate::{classify::Question, group::Cast};
 
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
@@ -128,6 +129,20 @@ pub(crate) static PUNT_BUCKETS: Array<u64> = Array::with_max_entries(4096, 0);
 pub(crate) static PUNT_SCRATCH: PerCpuArray<PuntRecord> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static PUNT_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(32, 0);
+// Sets of endpoints that one packet goes to: see `group`.
+#[map]
+pub(crate) static GROUPS: HashMap<GroupKey, GroupChunk> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static GROUP_TAGS: HashMap<TagKey, u32> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub(crate) static LISTENERS: HashMap<ListenerKey, u32> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static CAST: PerCpuArray<Cast> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static COPY_COUNTERS: PerCpuArray<Counter> =
+    PerCpuArray::with_max_entries(copies::SLOTS, 0);
 // The two maps below are the agent's own memory: the programs never read them. They are pinned with
 // the others, so that a restarted agent gives out the same numbers.
 #[map]

@@ -30,7 +30,7 @@ pub(crate) fn serve(
     let kind = punt::asked(&parsed.headers)?;
     // SAFETY: a network is replaced whole and freed only after a grace period.
     let network = unsafe { NETWORKS.get(endpoint.network) }?;
-    if !punt::wanted(kind, &parsed.headers, endpoint, network) {
+    if !is_wanted(kind, &parsed.headers, endpoint, network) {
         return None;
     }
     counters::asked(skb, kind);
@@ -38,6 +38,18 @@ pub(crate) fn serve(
         Kind::Echo => echo(skb, parsed, endpoint, network),
         _ => hand_over(skb, endpoint, kind).map(|()| Handled::Consumed),
     })
+}
+
+/// As [`punt::wanted`].
+// A function of its own: addresses take stack.
+#[inline(never)]
+fn is_wanted(
+    kind: Kind,
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    network: &NetworkEntry,
+) -> bool {
+    punt::wanted(kind, headers, endpoint, network)
 }
 
 /// Hands the frame to the agent.

@@ -63,7 +63,7 @@ pub(crate) fn encapsulate(
     port: u16,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
-    let peer = reachable(node, location)?;
+    let peer = reachable(node, is_encrypted(location))?;
     let inner = Ethernet::read(skb, 0)?;
     if peer.flags & peer::ENCRYPTED != 0 {
         // A super-packet that is marked as one within a tunnel would be split on its way into a
@@ -84,13 +84,51 @@ pub(crate) fn encapsulate(
     outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
     // No checksum: the inner packet has its own (RFC 7348, 5).
     outer.set_half::<{ UDP_OFFSET + 6 }>(0);
-    outer.set_word::<VXLAN_OFFSET>(u32::from(vxlan::FLAG_VNI).to_le());
+    outer.set_word::<VXLAN_OFFSET>(header.first_word());
     outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
     outer.set_word::<OUTER_BYTES>(inner.words[0]);
     outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
     outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);
     outer.set_half::<{ OUTER_BYTES + 12 }>(inner.ether_type);
     Ok(skb.redirect(peer.ifindex))
+}
+
+/// Wraps the packet for nodes that are not told yet: see [`send_copy`].
+///
+/// What goes to an encrypted one is wrapped no other way: packets for several are hardly ever
+/// super-packets, and the kernel splits those on their way into the device that encrypts.
+#[inline(always)]
+pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropReason> {
+    let inner = Ethernet::read(skb, 0)?;
+    skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
+    skb.flag(note::OUTER);
+    let udp_bytes = (skb.len() - UDP_OFFSET as u32) as u16;
+    let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
+    outer.set_half::<UDP_OFFSET>(port);
+    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
+    outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
+    outer.set_half::<{ UDP_OFFSET + 6 }>(0);
+    outer.set_word::<VXLAN_OFFSET>(header.first_word());
+    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
+    outer.set_word::<OUTER_BYTES>(inner.words[0]);
+    outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
+    outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);
+    outer.set_half::<{ OUTER_BYTES + 12 }>(inner.ether_type);
+    Ok(())
+}
+
+/// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes.
+#[inline(always)]
+pub(crate) fn send_copy(skb: &mut Skb, node: u32, encrypted: bool) -> Result<(), DropReason> {
+    let peer = reachable(node, encrypted)?;
+    let length = skb.len();
+    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
+    write_until_udp(&mut outer, peer, length);
+    if skb.send_copy(peer.ifindex) {
+        Ok(())
+    } else {
+        Err(DropReason::NoRoute)
+    }
 }
 
 /// Sends a tunnelled packet on to another node, as it is but for the outer addresses.
@@ -102,7 +140,7 @@ pub(crate) fn forward(
     location: &LocationEntry,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
-    let peer = reachable(node, location)?;
+    let peer = reachable(node, is_encrypted(location))?;
     let length = skb.len();
     let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
     write_until_udp(&mut outer, peer, length);
@@ -159,10 +197,16 @@ fn write_until_udp<const N: usize>(
     outer.set_half::<{ IPV4_OFFSET + 10 }>(checksum.to_be());
 }
 
-/// How a node is reached with packets for `location`.
+/// Whether packets of an endpoint's network are encrypted wherever they go.
 #[inline(always)]
-fn reachable(node: u32, location: &LocationEntry) -> Result<&'static PeerEntry, DropReason> {
-    let peer = if location.flags & location::ENCRYPTED != 0 {
+pub(crate) fn is_encrypted(location: &LocationEntry) -> bool {
+    location.flags & location::ENCRYPTED != 0
+}
+
+/// How a node is reached, with packets of a network that is encrypted wherever they go or of another.
+#[inline(always)]
+fn reachable(node: u32, encrypted: bool) -> Result<&'static PeerEntry, DropReason> {
+    let peer = if encrypted {
         ENCRYPTED_PEERS.get(node)
     } else {
         PEERS.get(node)

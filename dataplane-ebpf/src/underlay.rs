@@ -4,7 +4,7 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{AddressKey, LocationEntry, location, peer},
+    entries::{AddressKey, LocationEntry, peer},
     flow::{Direction, has_flow},
     headers::{ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
@@ -13,6 +13,7 @@ use sunwire_dataplane_common::{
 use crate::{
     Handled, deliver, flow, fragment,
     frame::{self, Skb, note},
+    group,
     maps::{CONTROL, NETWORKS, PEER_ADDRESSES, PEERS},
     tunnel,
 };
@@ -59,6 +60,9 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         let _ = fragment::find_ports(skb, inner, header.vni);
     }
     let plain = !tunnel::was_encrypted(skb, control);
+    if inner.headers.eth_dst.is_group() {
+        return group::receive(skb, &inner.headers, header, source, plain);
+    }
     let known = known(&inner.headers, header, source, plain);
     let (from, to) = match &known {
         Some(flow) => (flow.remote, flow.local),
@@ -73,7 +77,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     };
     skb.set_note::<{ note::DESTINATION }>(to);
     let location = deliver::location(to, header.vni).ok_or(DropReason::NotHere)?;
-    if plain && location.flags & location::ENCRYPTED != 0 {
+    if plain && tunnel::is_encrypted(location) {
         return Err(DropReason::Unencrypted);
     }
     if location.ifindex != 0 {
@@ -179,6 +183,51 @@ fn look_up(
     } else {
         Err(DropReason::SourceNotThere)
     }
+}
+
+/// Number of the endpoint that sent a packet for several, which has to live at the node that the
+/// packet comes from, or to be moving to or from it.
+#[inline(always)]
+pub(crate) fn sender(
+    inner: &Headers,
+    vni: u32,
+    address: u32,
+    plain: bool,
+) -> Result<u32, DropReason> {
+    match find_sender(inner, vni, address, plain) {
+        found if found >> 32 != 0 => Ok(found as u32),
+        code => Err(unidentified(code as u32)),
+    }
+}
+
+/// As [`identify`]: a number in the lower half, and whether it is the sender's in the upper one.
+#[inline(never)]
+fn find_sender(inner: &Headers, vni: u32, address: u32, plain: bool) -> u64 {
+    match look_up_sender(inner, vni, address, plain) {
+        Ok(from) => 1 << 32 | u64::from(from),
+        Err(reason) => reason as u64,
+    }
+}
+
+#[inline(always)]
+fn look_up_sender(inner: &Headers, vni: u32, address: u32, plain: bool) -> Result<u32, DropReason> {
+    let address = Address([address, 0, 0, 0]);
+    // SAFETY: values are plain numbers, replaced whole.
+    let peer = *unsafe { PEER_ADDRESSES.get(address) }.ok_or(DropReason::UnknownPeer)?;
+    if plain && tunnel::is_encrypted_peer(peer) {
+        return Err(DropReason::Unencrypted);
+    }
+    // SAFETY: a network is replaced whole and freed only after a grace period.
+    unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
+    let from = source(inner, vni).ok_or(DropReason::SourceNotThere)?;
+    let location = deliver::location(from, vni).ok_or(DropReason::SourceNotThere)?;
+    if !lives_at(location, peer) {
+        return Err(DropReason::SourceNotThere);
+    }
+    if plain && tunnel::is_encrypted(location) {
+        return Err(DropReason::Unencrypted);
+    }
+    Ok(from)
 }
 
 /// Number of the endpoint that sent a packet.

@@ -189,6 +189,15 @@ impl Leaf {
             };
             (out, place)
         };
-        self.copies.iter().map(emit).collect()
+        let copies = self.copies.iter();
+        copies
+            .flat_map(|copy| {
+                let (out, place) = emit(copy);
+                let to = copy.members.iter().filter(|m| **m != packet.port);
+                let several = to.map(move |m| (out, Place::Endpoint(*m)));
+                let one = copy.members.is_empty().then_some((out, place));
+                one.into_iter().chain(several)
+            })
+            .collect()
     }
 }

@@ -78,8 +78,11 @@ pub struct Leaf {
 /// One copy of a packet: fields that are `None` are not rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Copied {
-    /// Where it goes; `None` when it would leave where it came in.
+    /// Where it goes; `None` when it would leave where it came in, or goes to `members`.
     pub out: Option<Out>,
+    /// The endpoints of which each gets one, but the one that the packet comes from: sorted, each
+    /// number once. Empty for a copy that goes to one place.
+    pub members: Vec<u32>,
     /// New source MAC address.
     pub eth_src: Option<[u8; 6]>,
     /// New destination MAC address.

@@ -102,6 +102,8 @@ pub struct Resolved {
     pub(crate) assigned: BTreeMap<AssignedField, Span>,
     /// Numbers of the endpoints of the network.
     pub(crate) endpoints: BTreeSet<u32>,
+    /// The sets of endpoints that `flood` and `multicast` name, by the label of the verb.
+    pub(crate) groups: crate::lower::group::Named,
     /// What [`Pred::Reverse`] stands for; `None` when the policy never asks.
     pub(crate) reverse: Option<PredId>,
     /// What the policy needs of the data plane beyond tables, and where it first asks for it.

@@ -4,6 +4,7 @@ use aya::maps::{MapError, PerCpuValues};
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Counter, LabelKey},
+    group::copies,
     punt::Kind,
 };
 
@@ -29,6 +30,10 @@ pub struct Totals {
     pub drops: Vec<(DropReason, Counter)>,
     /// What was asked of the node; only kinds that occurred.
     pub asked: Vec<(Kind, Counter)>,
+    /// Copies to endpoints of this node, of packets for several.
+    pub local_copies: Counter,
+    /// Copies to other nodes of such packets.
+    pub tunnel_copies: Counter,
 }
 
 impl Totals {
@@ -51,6 +56,8 @@ impl Totals {
                 totals.drops.push((*reason, total));
             }
         }
+        totals.local_copies = sum(&maps.copy_counters.get(&copies::LOCAL, 0)?);
+        totals.tunnel_copies = sum(&maps.copy_counters.get(&copies::TUNNEL, 0)?);
         for kind in Kind::ALL {
             let total = sum(&maps.punt_counters.get(&(*kind as u32), 0)?);
             if total.packets > 0 {

@@ -8,7 +8,7 @@
 //! deleted after them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
     path::Path,
 };
@@ -18,6 +18,7 @@ use sunwire_dataplane_common::{
     entries::{
         AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry, location, peer,
     },
+    group::{ListenerKey, NODE},
     vxlan,
 };
 
@@ -26,6 +27,7 @@ use crate::{
     counters::{Totals, label_text},
     crypt::resolve,
     flow_map::{FlowMap, InstallError},
+    groups::sets::SetsError,
     maps::{Capacity, Maps},
     netlink::{Device, DeviceKind, Route},
     programs::{Hook, Programs, ProgramsError},
@@ -71,6 +73,9 @@ pub enum DataplaneError {
     /// A policy could not be installed.
     #[error(transparent)]
     Install(#[from] InstallError),
+    /// A packet for several endpoints could not be sent to them.
+    #[error(transparent)]
+    Sets(#[from] SetsError),
     /// A map could not be written.
     #[error(transparent)]
     Shadow(#[from] ShadowError),
@@ -183,10 +188,18 @@ impl Dataplane {
         self.write_locations(desired, own)?;
         // A policy that cannot be installed must not keep devices from being attached: the error
         // is kept until the rest is done.
-        let installed = self.flow.install(&mut self.maps, desired);
+        let sets = self.flow.sets.write(&mut self.maps, desired, own);
+        let installed = match sets {
+            Ok(()) => self
+                .flow
+                .install(&mut self.maps, desired)
+                .map_err(DataplaneError::from),
+            Err(error) => Err(error.into()),
+        };
         let attachments = self.attach(desired, own, around)?;
         self.remove_gone(desired)?;
         installed?;
+        self.flow.sets.forget(&mut self.maps, desired)?;
         Ok(attachments)
     }
 
@@ -308,6 +321,27 @@ impl Dataplane {
     pub fn trace(&mut self, arrival: &Arrival<'_>) -> Result<Vec<Step>, DataplaneError> {
         let program = self.programs.trace_program(arrival.underlay)?;
         Ok(step::steps(program, arrival)?)
+    }
+
+    /// Lets multicast packets go to who listens: `wanted` is all that is known of listeners, here
+    /// and on other nodes.
+    ///
+    /// # Errors
+    /// When there are more than the map holds.
+    pub fn listen(&mut self, wanted: &BTreeSet<ListenerKey>) -> Result<(), DataplaneError> {
+        let listeners = &mut self.maps.listeners;
+        // What is asked for comes last and goes first: without it, all get everything.
+        let asked = |key: &ListenerKey| key.who == NODE || key.network == 0;
+        listeners.retain(|key| !asked(key) || wanted.contains(key))?;
+        listeners.retain(|key| wanted.contains(key))?;
+        let keys = wanted.iter();
+        for key in keys.clone().filter(|key| !asked(key)) {
+            listeners.set(*key, 1)?;
+        }
+        for key in keys.filter(|key| asked(key)) {
+            listeners.set(*key, 1)?;
+        }
+        Ok(())
     }
 
     fn write_peers(

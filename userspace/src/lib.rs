@@ -13,6 +13,7 @@
 //! - [`programs`]: loading, and where programs are attached.
 //! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
 //! - [`connections`]: what is remembered of flows, for how long, and how it moves with an endpoint.
+//! - [`groups`]: packets for several endpoints: sets, and who listens to multicast.
 //! - [`services`]: what workloads ask of the node: addresses, names, routers.
 //! - [`audit`]: what staged policies would have done.
 //! - [`telemetry`]: what became of packets, told to whoever asks.
@@ -41,6 +42,7 @@ pub mod counters;
 pub mod crypt;
 pub mod dataplane;
 pub mod flow_map;
+pub mod groups;
 mod ids;
 pub mod maps;
 pub mod netlink;

@@ -12,7 +12,8 @@ use sunwire_dataplane_common::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
         LocationEntry, NetworkEntry, PeerEntry, id_kind,
     },
-    tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
+    group::{GroupChunk, GroupKey, ListenerKey, TagKey},
+    tables::{EdgeKey, MAX_VERDICTS, Next, RootEntry, RootKey, Verdict},
 };
 
 use crate::{
@@ -44,6 +45,10 @@ pub struct Capacity {
     pub audited: u32,
     /// Bytes of the buffer for what is asked of the node: a power of 2, and a multiple of 4096.
     pub punt_bytes: u32,
+    /// Sets of endpoints that one packet goes to, in parts of 64.
+    pub groups: u32,
+    /// Multicast addresses that endpoints and other nodes listen to.
+    pub listeners: u32,
     /// Flows that are remembered, per address family.
     pub flows: u32,
     /// Flows that are remembered while there is no room, per address family.
@@ -63,6 +68,8 @@ impl Default for Capacity {
             labels: capacity::LABELS,
             audited: capacity::AUDITED,
             punt_bytes: 1 << 20,
+            groups: capacity::GROUPS,
+            listeners: capacity::LISTENERS,
             flows: capacity::FLOWS,
             overflow: capacity::OVERFLOW,
         }
@@ -71,7 +78,7 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 26] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 29] {
         [
             ("ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
@@ -91,19 +98,24 @@ impl Capacity {
             ("AUDIT", self.audited),
             ("PUNTS", self.punt_bytes),
             ("PUNT_BUCKETS", self.endpoints),
+            ("GROUPS", self.groups),
+            ("GROUP_TAGS", self.groups),
+            ("LISTENERS", self.listeners),
             ("FLOWS_V4", self.flows),
             ("FLOWS_V6", self.flows),
             ("OVERFLOW_V4", self.overflow),
             ("OVERFLOW_V6", self.overflow),
             ("EDGES", self.edges),
             ("NODES", self.table_nodes),
-            ("VERDICTS", self.verdicts),
+            // Their slots stand in marks of packets.
+            ("VERDICTS", self.verdicts.min(MAX_VERDICTS)),
             ("LABEL_COUNTERS", self.labels),
             ("LABELS", self.labels),
             (
                 "IDS",
                 self.table_nodes
                     .saturating_add(self.verdicts)
+                    .saturating_add(self.groups)
                     // Of the policies in force and of the staged ones.
                     .saturating_add(self.classes.saturating_mul(2)),
             ),
@@ -130,6 +142,10 @@ pub(crate) struct Maps {
     pub(crate) edges: HashShadow<EdgeKey, Next>,
     pub(crate) nodes: ArrayShadow<Next>,
     pub(crate) verdicts: ArrayShadow<Verdict>,
+    pub(crate) groups: HashShadow<GroupKey, GroupChunk>,
+    pub(crate) group_tags: HashShadow<TagKey, u32>,
+    pub(crate) listeners: HashShadow<ListenerKey, u32>,
+    pub(crate) copy_counters: PerCpuArray<MapData, Pod<Counter>>,
     pub(crate) ids: HashShadow<IdKey, u32>,
     pub(crate) labels: HashShadow<LabelKey, u32>,
     pub(crate) label_counters: PerCpuArray<MapData, Pod<Counter>>,
@@ -154,6 +170,7 @@ impl Maps {
         let (label_counters, drop_counters) =
             (counters("LABEL_COUNTERS")?, counters("DROP_COUNTERS")?);
         let punt_counters = counters("PUNT_COUNTERS")?;
+        let copy_counters = counters("COPY_COUNTERS")?;
         let punts = RingBuf::try_from(take("PUNTS")?).map_err(|source| ShadowError::Layout {
             map: "PUNTS",
             source,
@@ -192,6 +209,10 @@ impl Maps {
             audit_capacity,
             punts: Some(punts),
             punt_counters,
+            copy_counters,
+            groups: HashShadow::open(take("GROUPS")?, "GROUPS")?,
+            group_tags: HashShadow::open(take("GROUP_TAGS")?, "GROUP_TAGS")?,
+            listeners: HashShadow::open(take("LISTENERS")?, "LISTENERS")?,
             control: ArrayShadow::open(take("CONTROL")?, "CONTROL", Control::default())?,
             endpoints: ArrayShadow::open(
                 take("ENDPOINTS")?,

@@ -11,6 +11,7 @@ use sunwire_dataplane_common::{
     event::{EventLosses, EventSettings},
     expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
+    group::{GroupChunk, GroupKey, ListenerKey, TagKey},
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
 
@@ -46,8 +47,11 @@ pod!(
     EventLosses,
     EventSettings,
     FlowEntry,
+    GroupChunk,
+    GroupKey,
     IdKey,
     LabelKey,
+    ListenerKey,
     LocationEntry,
     NetworkEntry,
     Next,
@@ -56,6 +60,7 @@ pod!(
     RootKey,
     StagedRoot,
     Sweep,
+    TagKey,
     TupleV4,
     TupleV6,
     Verdict,

@@ -29,7 +29,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v4";
+const LAYOUT: &str = "v5";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -282,7 +282,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 44] = [
+const MAP_NAMES: [&str; 49] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -327,4 +327,9 @@ const MAP_NAMES: [&str; 44] = [
     "PUNT_BUCKETS",
     "PUNT_SCRATCH",
     "PUNT_COUNTERS",
+    "GROUPS",
+    "GROUP_TAGS",
+    "LISTENERS",
+    "CAST",
+    "COPY_COUNTERS",
 ];

@@ -208,6 +208,13 @@ where
             .collect();
         gone.iter().try_for_each(|key| self.remove(key))
     }
+
+    /// Removes every key whose value `keep` refuses.
+    pub(crate) fn retain_values(&mut self, keep: impl Fn(&V) -> bool) -> Result<(), ShadowError> {
+        let entries = self.content.iter().filter(|(_, value)| !keep(value));
+        let gone: Vec<K> = entries.map(|(key, _)| *key).collect();
+        gone.iter().try_for_each(|key| self.remove(key))
+    }
 }
 
 /// An array and what it holds; a slot that is zero is empty.

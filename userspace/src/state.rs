@@ -12,6 +12,8 @@ use sunwire_dataplane_common::{
     tables::Copied,
 };
 
+use crate::groups::sets::Members;
+
 mod parse;
 
 /// BLAKE3-256 of a table node, leaf or class.
@@ -161,6 +163,9 @@ pub struct Leaf {
     pub label: String,
     /// The copies, in kernel layout.
     pub copies: Vec<Copied>,
+    /// The sets that copies to several endpoints go to: `Copied::endpoint` is an index of these for
+    /// `OUT_GROUP`, until the set has its number on this node.
+    pub members: Vec<Members>,
 }
 
 /// Everything the controller wants.

@@ -160,6 +160,8 @@ fn nothing_of_a_policy_stays_after_the_next() {
         audited: 8,
         punt_bytes: 4096,
         flows: 256,
+        groups: 8,
+        listeners: 8,
         overflow: 64,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_policy_stays", 2, capacity) else {
@@ -295,6 +297,8 @@ fn a_policy_that_does_not_fit_is_refused_and_the_old_one_decides() {
         audited: 64,
         punt_bytes: 4096,
         flows: 256,
+        groups: 8,
+        listeners: 8,
         overflow: 64,
     };
     // Seven nodes in a row, eight leaves with labels and prefixes of their own.
@@ -406,7 +410,7 @@ fn tables_that_make_no_sense_are_refused_and_the_old_ones_decide() {
 
 /// Numbers of the tables as the kernel has them.
 fn edges(node: &TestNode) -> BTreeMap<EdgeKey, Next> {
-    let map = MapData::from_pin(node.pins().join("maps-v4/EDGES")).unwrap();
+    let map = MapData::from_pin(node.pins().join("maps-v5/EDGES")).unwrap();
     let map = HashMap::<_, Pod<EdgeKey>, Pod<Next>>::try_from(Map::HashMap(map)).unwrap();
     map.iter()
         .map(|entry| entry.unwrap())

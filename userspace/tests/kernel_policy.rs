@@ -27,7 +27,7 @@ use fixture::{
     wire::Tunnel,
 };
 use proptest::prelude::*;
-use sunwire_dataplane_common::drop_reason::DropReason;
+use sunwire_dataplane_common::{drop_reason::DropReason, group::EACH_ITS_OWN};
 use sunwire_policy::{
     address::Address,
     ast::Expr,
@@ -42,7 +42,7 @@ use sunwire_policy::{
     term::Resolved,
     testing::{Kind, document, environment, for_all, packets, policies},
 };
-use sunwire_userspace::state::Desired;
+use sunwire_userspace::{groups::sets, state::Desired};
 
 const VNI: u32 = 100;
 const NODES: u32 = 3;
@@ -324,18 +324,100 @@ fn expected(environment: &Environment, leaf: &Leaf, packet: &Packet) -> Vec<Expe
         // Not for a policy to decide; these are no ARP packets but by their type.
         return vec![Err(DropReason::Malformed)];
     }
-    if packet.eth_dst & 1 << 40 != 0 {
-        return vec![Err(DropReason::Multicast)];
-    }
     if leaf.copies.is_empty() {
         return vec![Err(DropReason::Policy)];
     }
-    let emitted = leaf.emit(packet);
-    leaf.copies
-        .iter()
-        .zip(emitted)
-        .map(|(copied, (copy, _))| expected_copy(environment, copied, &copy, packet))
-        .collect()
+    let mut expected = Vec::new();
+    for copied in &leaf.copies {
+        let alone = Leaf {
+            label: String::new(),
+            copies: vec![copied.clone()],
+        };
+        let emitted = alone.emit(packet);
+        if copied.members.is_empty() {
+            expected.push(expected_copy(environment, copied, &emitted[0].0, packet));
+        } else {
+            expected.extend(expected_copies(environment, copied, &emitted, packet));
+        }
+    }
+    expected
+}
+
+/// What must become of a copy for several endpoints: one frame for each here, and one tunnel to
+/// each node with others.
+fn expected_copies(
+    environment: &Environment,
+    copied: &Copied,
+    emitted: &[(Packet, Place)],
+    packet: &Packet,
+) -> Vec<Expected> {
+    let Some((copy, _)) = emitted.first() else {
+        return Vec::new();
+    };
+    if !is_rewritable(copied, packet) {
+        return vec![Err(DropReason::NotRewritable)];
+    }
+    let is_group = copy.eth_dst & 1 << 40 != 0;
+    let addressed = |mac: [u8; 6]| {
+        let mut copy = *copy;
+        if !is_group {
+            copy.eth_dst = self::mac(mac);
+        }
+        frame(&copy)
+    };
+    let mut expected = Vec::new();
+    let mut nodes = BTreeSet::new();
+    for (_, place) in emitted {
+        let Place::Endpoint(number) = place else {
+            panic!("{place:?} is no member");
+        };
+        let at = Placement::of(packet.port).node(*number, packet.node);
+        if at != packet.node {
+            nodes.insert(at);
+            continue;
+        }
+        let all = environment.endpoints.iter();
+        let mut shop = all.filter(|one| one.network == "shop");
+        let member = shop.find(|one| one.number == *number).unwrap();
+        expected.push(Ok((format!("ep{number}"), addressed(member.mac))));
+    }
+    if !nodes.is_empty() && packet.src == Address::None {
+        expected.push(Err(DropReason::Resize));
+        return expected;
+    }
+    let tag = sets::tag(&sets::digest(&copied.members));
+    for node in nodes {
+        let inner = addressed(EACH_ITS_OWN.to_bytes());
+        expected.push(Ok((
+            UNDERLAY.to_owned(),
+            to_node(node).wrap_for(tag, &inner),
+        )));
+    }
+    expected
+}
+
+fn to_node(number: u32) -> Tunnel {
+    Tunnel {
+        eth_src: UNDERLAY_MAC,
+        eth_dst: node_mac(number),
+        src: VTEP,
+        dst: vtep(number),
+        vni: VNI,
+        hops: 0,
+    }
+}
+
+/// Whether the packet has the fields that a copy writes. A field that is not there reads as zero,
+/// and writing zero to it changes nothing.
+fn is_rewritable(copied: &Copied, packet: &Packet) -> bool {
+    let is_v4 = matches!(packet.src, Address::V4(_));
+    let is_ip = packet.src != Address::None;
+    let has_ports = is_ip && matches!(packet.protocol, 6 | 17);
+    let writes = |value: Option<u16>| value.is_some_and(|value| value != 0);
+    let lacks = (!is_ip && writes(copied.dscp.map(u16::from)))
+        || (!has_ports && (writes(copied.src_port) || writes(copied.dst_port)))
+        || (!is_v4 && (copied.ip4_src.is_some() || copied.ip4_dst.is_some()));
+    !lacks
 }
 
 fn expected_copy(
@@ -344,16 +426,12 @@ fn expected_copy(
     copy: &Packet,
     packet: &Packet,
 ) -> Expected {
-    let is_v4 = matches!(packet.src, Address::V4(_));
     let is_ip = packet.src != Address::None;
-    let has_ports = is_ip && matches!(packet.protocol, 6 | 17);
-    // A field that is not there reads as zero, and writing zero to it changes nothing.
-    let writes = |value: Option<u16>| value.is_some_and(|value| value != 0);
-    let lacks = (!is_ip && writes(copied.dscp.map(u16::from)))
-        || (!has_ports && (writes(copied.src_port) || writes(copied.dst_port)))
-        || (!is_v4 && (copied.ip4_src.is_some() || copied.ip4_dst.is_some()));
-    if lacks {
+    if !is_rewritable(copied, packet) {
         return Err(DropReason::NotRewritable);
+    }
+    if copied.out == Some(Out::Owner) && copy.eth_dst & 1 << 40 != 0 {
+        return Err(DropReason::Multicast);
     }
     let shop = || {
         environment
@@ -384,15 +462,7 @@ fn expected_copy(
     if !is_ip {
         return Err(DropReason::Resize);
     }
-    let tunnel = Tunnel {
-        eth_src: UNDERLAY_MAC,
-        eth_dst: node_mac(at),
-        src: VTEP,
-        dst: vtep(at),
-        vni: VNI,
-        hops: 0,
-    };
-    Ok((UNDERLAY.to_owned(), tunnel.wrap(&inner)))
+    Ok((UNDERLAY.to_owned(), to_node(at).wrap(&inner)))
 }
 
 fn mac(mac: [u8; 6]) -> u64 {
@@ -433,14 +503,20 @@ fn check(
         ));
     }
     // By test run the first copy is the packet itself.
+    // One for several endpoints ends, after its copies have left.
+    let is_group = leaf
+        .copies
+        .first()
+        .is_some_and(|copy| !copy.members.is_empty());
+    let own = usize::from(!is_group && !expected.is_empty());
     let by_test_run = Fate {
-        out: out(&expected[1..]),
+        out: out(&expected[own..]),
         asked: ran.fate.asked.clone(),
         ..wanted
     };
-    let (action, first) = match &expected[0] {
-        Ok((_, frame)) => (Action::Redirect, Some(frame)),
-        Err(_) => (Action::Shot, None),
+    let (action, first) = match expected.first() {
+        Some(Ok((_, frame))) if !is_group => (Action::Redirect, Some(frame)),
+        _ => (Action::Shot, None),
     };
     let is_same = first.is_none_or(|frame| *frame == ran.frame);
     if ran.action != action || !is_same || ran.fate != by_test_run {
@@ -453,10 +529,7 @@ fn check(
 
 /// Whether the packet is one for a policy to decide on.
 fn is_decided(expected: &[Expected]) -> bool {
-    !matches!(
-        expected,
-        [Err(DropReason::Malformed | DropReason::Multicast)]
-    )
+    !matches!(expected, [Err(DropReason::Malformed)])
 }
 
 fn out(expected: &[Expected]) -> Vec<(String, Vec<u8>)> {

@@ -355,6 +355,8 @@ fn nothing_of_a_candidate_stays_after_the_next_and_networks_count_apart() {
         audited: 12,
         punt_bytes: 4096,
         flows: 256,
+        groups: 8,
+        listeners: 8,
         overflow: 64,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_candidate_stays", 4, capacity) else {
@@ -418,6 +420,8 @@ fn pairs_beyond_the_capacity_are_counted_together() {
         audited: 4,
         punt_bytes: 4096,
         flows: 256,
+        groups: 8,
+        listeners: 8,
         overflow: 64,
         ..Capacity::default()
     };
@@ -478,6 +482,8 @@ fn a_candidate_that_does_not_fit_is_refused_alone_and_makes_way_for_a_policy_in_
         audited: 64,
         punt_bytes: 4096,
         flows: 256,
+        groups: 8,
+        listeners: 8,
         overflow: 64,
     };
     let cases = [

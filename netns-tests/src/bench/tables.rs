@@ -1,7 +1,7 @@
 //! Compiled policies in the form that an agent takes from the controller's messages.
 
 use sunwire_dataplane_common::address::Mac;
-use sunwire_dataplane_common::tables::{Copied, OUT_ENDPOINT, OUT_NONE, OUT_OWNER, set};
+use sunwire_dataplane_common::tables::{Copied, OUT_ENDPOINT, OUT_GROUP, OUT_NONE, OUT_OWNER, set};
 use sunwire_policy::tables::{self, FlowTables, Out};
 use sunwire_userspace::state::{Desired, Digest, Leaf, Program, TableNode, Value};
 
@@ -11,9 +11,7 @@ pub(super) fn install(tables: &FlowTables, vni: u32, desired: &mut Desired) {
         desired.table_nodes.insert(digest(key), table_node(node));
     }
     for (key, leaf) in &tables.leaves {
-        let copies = leaf.copies.iter().map(copied).collect();
-        let label = leaf.label.clone();
-        desired.leaves.insert(digest(key), Leaf { label, copies });
+        desired.leaves.insert(digest(key), self::leaf(leaf));
     }
     let classes = tables.classes.iter();
     let program = Program {
@@ -41,6 +39,25 @@ fn table_node(node: &tables::TableNode) -> TableNode {
         width: node.width,
         edges: edges.collect(),
         default: digest(&node.default),
+    }
+}
+
+fn leaf(leaf: &tables::Leaf) -> Leaf {
+    let mut members = Vec::new();
+    let copies = leaf.copies.iter().map(|copy| {
+        let mut made = copied(copy);
+        if !copy.members.is_empty() {
+            made.out = OUT_GROUP;
+            made.endpoint = members.len() as u32;
+            members.push(copy.members.as_slice().into());
+        }
+        made
+    });
+    let copies = copies.collect();
+    Leaf {
+        label: leaf.label.clone(),
+        copies,
+        members,
     }
 }
 

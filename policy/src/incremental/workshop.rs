@@ -9,6 +9,7 @@ use crate::compile::{Fdd, LabelNumbers, Options, assigned_addresses};
 use crate::diagnostic::Diagnostic;
 use crate::fdd::Order;
 use crate::field::OWNER;
+use crate::lower::group::Named;
 use crate::lower::{ClassNames, Lowered};
 use crate::pipeline::too_long;
 use crate::tables::Digest;
@@ -43,6 +44,7 @@ struct LoweredBy {
     links: bool,
     /// The endpoints that there are, for a policy that sends to them by number.
     endpoints: Option<BTreeSet<u32>>,
+    groups: Named,
 }
 
 impl LoweredBy {
@@ -55,6 +57,7 @@ impl LoweredBy {
             policy: policy.policy.clone(),
             links: policy.links,
             endpoints: sends.then(|| policy.endpoints.clone()),
+            groups: policy.groups.clone(),
         }
     }
 }

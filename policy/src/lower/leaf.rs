@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use sunwire_dataplane_common::tables::MAX_COPIES;
 
-use super::Refused;
+use super::{Refused, group};
 use crate::address::Address;
 use crate::compile::{Fdd, is_address};
 use crate::fdd::{Action, Leaf};
@@ -17,13 +17,16 @@ pub(super) fn lower_leaf(
     fdd: &Fdd,
     policy: &Resolved,
     leaf: &Leaf,
+    sender: Option<u32>,
 ) -> Result<tables::Leaf, Refused> {
     let mut copies = Vec::new();
     let mut first = NO_LABEL;
     for (action, label) in fdd.store.copies(leaf) {
-        copies.push(copied(fdd, policy, action)?);
-        first = first.min(fdd.labels.label(label));
+        let label = fdd.labels.label(label);
+        copies.push((copied(fdd, policy, action)?, label));
+        first = first.min(label);
     }
+    let mut copies = group::gather(copies, sender, &policy.groups);
     copies.sort_by_cached_key(bytes);
     copies.dedup();
     let label = if copies.is_empty() {
@@ -140,6 +143,12 @@ fn bytes(copy: &Copied) -> Vec<u8> {
             .map(|a| a.octets())
             .as_ref()
             .map(|b| b.as_slice()),
+    );
+    let members: Vec<u8> = copy.members.iter().flat_map(|m| m.to_be_bytes()).collect();
+    let count = (copy.members.len() as u32).to_be_bytes();
+    put(
+        10,
+        (!members.is_empty()).then_some(&[&count[..], &members].concat()),
     );
     // Copies follow one another in the digest.
     out.push(0);

@@ -4,6 +4,7 @@
 //! them where intervals are wide. A MAC address is tested in two halves. What the data plane cannot
 //! do is refused by name, and nothing is ever left out to make a policy fit.
 
+pub(crate) mod group;
 mod leaf;
 mod names;
 mod radix;
@@ -112,6 +113,10 @@ pub(crate) fn check(size: &Size, capacity: &Capacity) -> Result<(), Refused> {
 #[derive(Default)]
 pub(crate) struct Lowered {
     done: FastMap<Id, Digest>,
+    /// The tables of diagrams that depend on who sends, by sender.
+    done_for: FastMap<(Id, u32), Digest>,
+    /// Whether a diagram's tables may be others for another sender.
+    dependent: FastMap<Id, bool>,
     pub(crate) nodes: BTreeMap<Digest, TableNode>,
     pub(crate) leaves: BTreeMap<Digest, Leaf>,
 }
@@ -131,17 +136,20 @@ impl Lowered {
             names,
             lowered: self,
         };
-        lowering.node(root)
+        lowering.node(root, None)
     }
 
     /// Forgets which diagram each table is of, when the same diagram would be another table now.
     pub(crate) fn forget_diagrams(&mut self) {
         self.done.clear();
+        self.done_for.clear();
+        self.dependent.clear();
     }
 
     /// Forgets tables for which `keep` does not hold.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Digest) -> bool) {
         self.done.retain(|_, digest| keep(digest));
+        self.done_for.retain(|_, digest| keep(digest));
         self.nodes.retain(|digest, _| keep(digest));
         self.leaves.retain(|digest, _| keep(digest));
     }
@@ -161,14 +169,19 @@ struct Lowering<'a> {
 
 impl Lowering<'_> {
     /// A diagram is no deeper than there are fields, and so is this recursion.
-    fn node(&mut self, id: Id) -> Result<Digest, Refused> {
-        if let Some(done) = self.lowered.done.get(&id) {
+    fn node(&mut self, id: Id, sender: Option<u32>) -> Result<Digest, Refused> {
+        let sender = sender.filter(|_| self.depends_on_sender(id));
+        let done = match sender {
+            None => self.lowered.done.get(&id),
+            Some(sender) => self.lowered.done_for.get(&(id, sender)),
+        };
+        if let Some(done) = done {
             return Ok(*done);
         }
         let fdd = self.fdd;
         let digest = match fdd.store.node(id) {
             Node::Leaf(leaf) => {
-                let leaf = leaf::lower_leaf(fdd, self.policy, leaf)?;
+                let leaf = leaf::lower_leaf(fdd, self.policy, leaf, sender)?;
                 let digest = leaf::digest(&leaf);
                 self.lowered.leaves.insert(digest, leaf);
                 digest
@@ -182,7 +195,8 @@ impl Lowering<'_> {
                     if is_address(field) && self.names.count(*start, end) == 0 {
                         continue;
                     }
-                    let child = self.node(*child)?;
+                    let is_sender = field == Field::Port && end == *start + 1;
+                    let child = self.node(*child, is_sender.then_some(*start as u32).or(sender))?;
                     // Different diagrams may lower to one table, when they differ by unused labels.
                     if parts.last().is_none_or(|(_, last)| *last != child) {
                         let start = if parts.is_empty() { 0 } else { *start };
@@ -195,7 +209,10 @@ impl Lowering<'_> {
                 }
             }
         };
-        self.lowered.done.insert(id, digest);
+        match sender {
+            None => self.lowered.done.insert(id, digest),
+            Some(sender) => self.lowered.done_for.insert((id, sender), digest),
+        };
         Ok(digest)
     }
 

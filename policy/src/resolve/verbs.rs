@@ -3,6 +3,7 @@
 //! Every verb has a meaning for the evaluator and the prover, also where the data plane lacks what
 //! it takes; what a policy needs is noted in [`Feature`]s.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Meaning, Resolver, Scope};
@@ -132,6 +133,8 @@ impl<'d> Resolver<'d> {
                 self.arena.term(Term::Sequence(Box::new([filter, send])))
             })
             .collect();
+        let members: BTreeSet<u32> = numbers.iter().map(|number| *number as u32).collect();
+        self.groups.insert(label, members.into_iter().collect());
         self.arena.term(Term::Union(arms.into()))
     }
 

@@ -147,7 +147,21 @@ impl Reading<'_> {
             let address = address.map(|v4| Number::address(Address::V4(v4)));
             parts.extend(address.map(|address| self.to.program.assign(id, address)));
         }
-        self.to.program.sequence(parts)
+        if copy.members.is_empty() {
+            return self.to.program.sequence(parts);
+        }
+        let port = self.to.field(Field::Port);
+        let members = copy.members.iter().map(|member| {
+            let number = Number::number((*member).into());
+            let here = self.to.program.test(port, [(number, number)]);
+            let elsewhere = self.to.program.not(here);
+            let mut parts = parts.clone();
+            parts.insert(0, elsewhere);
+            parts.push(self.to.assign(Field::Port, (*member).into()));
+            self.to.program.sequence(parts)
+        });
+        let members: Vec<NodeId> = members.collect();
+        self.to.program.union(members)
     }
 }
 

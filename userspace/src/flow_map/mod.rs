@@ -30,6 +30,7 @@ use self::reach::{Reached, of_network, reach};
 use crate::{
     audit,
     class_map::{ClassMap, Lane, Wanted},
+    groups::sets::Sets,
     ids::{Exhausted, Numbers, NumbersError},
     maps::Maps,
     shadow::ShadowError,
@@ -136,6 +137,8 @@ impl Installed {
 /// The flow tables of this node.
 pub(crate) struct FlowMap {
     tables: Numbers,
+    /// The sets that verdicts send to.
+    pub(crate) sets: Sets,
     verdicts: Numbers,
     classes: ClassMap,
     /// What decides. `None` while it is what an earlier agent left.
@@ -152,6 +155,7 @@ impl FlowMap {
     pub(crate) fn open(maps: &Maps) -> Self {
         let verdict_slots = maps.verdicts.len();
         FlowMap {
+            sets: Sets::open(maps),
             tables: Numbers::open(
                 &maps.ids,
                 id_kind::TABLE,

@@ -1,7 +1,9 @@
 //! Nodes, edges and verdicts into the kernel, beside what is there: nothing that a root reaches is
 //! touched.
 
-use sunwire_dataplane_common::tables::{EdgeKey, KIND_NODE, MAX_COPIES, Next, RootEntry, Verdict};
+use sunwire_dataplane_common::tables::{
+    EdgeKey, KIND_NODE, MAX_COPIES, Next, OUT_GROUP, RootEntry, Verdict,
+};
 
 use super::{FlowMap, InstallError, Installed, labels, reach::of_network};
 use crate::{
@@ -97,6 +99,11 @@ impl FlowMap {
             .zip(leaf.copies.iter().take(MAX_COPIES))
         {
             *target = *copied;
+            if copied.out == OUT_GROUP {
+                let members = leaf.members.get(copied.endpoint as usize);
+                let number = members.and_then(|members| self.sets.number(maps, members));
+                target.endpoint = number.ok_or(InstallError::Incomplete { vni })?;
+            }
         }
         maps.verdicts.set(slot, verdict)?;
         let number = self.tables.number(&mut maps.ids, digest)?;

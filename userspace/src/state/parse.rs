@@ -7,8 +7,11 @@ use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::LABEL_BYTES,
     flow_key::Field,
-    tables::{Copied, MAX_COPIES, OUT_ENDPOINT, OUT_NONE, OUT_OWNER, set},
+    group::MAX_MEMBERS,
+    tables::{Copied, MAX_COPIES, OUT_ENDPOINT, OUT_GROUP, OUT_NONE, OUT_OWNER, set},
 };
+
+use crate::groups::sets::Members;
 
 use super::{BadMessage, Digest, Endpoint, Leaf, Program, TableNode, Value};
 
@@ -144,10 +147,11 @@ fn leaf(leaf: wire::Leaf) -> Result<(Digest, Leaf), BadMessage> {
     if leaf.label.len() > LABEL_BYTES {
         return Err(bad("label"));
     }
+    let mut members = Vec::new();
     let copies = leaf
         .copies
         .iter()
-        .map(copied)
+        .map(|copy| copied(copy, &mut members))
         .collect::<Result<Vec<_>, _>>()?;
     let digest = digest(&leaf.digest).ok_or(bad("digest"))?;
     Ok((
@@ -155,11 +159,12 @@ fn leaf(leaf: wire::Leaf) -> Result<(Digest, Leaf), BadMessage> {
         Leaf {
             label: leaf.label,
             copies,
+            members,
         },
     ))
 }
 
-fn copied(copy: &wire::Copy) -> Result<Copied, BadMessage> {
+fn copied(copy: &wire::Copy, sets: &mut Vec<Members>) -> Result<Copied, BadMessage> {
     let bad = |field| BadMessage {
         item: "copy",
         field,
@@ -171,6 +176,16 @@ fn copied(copy: &wire::Copy) -> Result<Copied, BadMessage> {
         Some(wire::copy::Out::Endpoint(number)) => {
             copied.out = OUT_ENDPOINT;
             copied.endpoint = number;
+        }
+        Some(wire::copy::Out::Members(ref members)) => {
+            let numbers = &members.endpoints;
+            let is_set = numbers.is_sorted_by(|a, b| a < b) && !numbers.is_empty();
+            if !is_set || numbers.len() > MAX_MEMBERS {
+                return Err(bad("members"));
+            }
+            copied.out = OUT_GROUP;
+            copied.endpoint = sets.len() as u32;
+            sets.push(numbers.as_slice().into());
         }
     }
     if let Some(bytes) = &copy.eth_src {

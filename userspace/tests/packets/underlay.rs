@@ -188,12 +188,12 @@ fn refused() -> Vec<Case> {
             DropReason::NotHere,
         ),
         drops(
-            "a broadcast from a tunnel is not spread",
+            "a broadcast from a tunnel for no set of endpoints is not spread",
             to(Frame {
                 eth_dst: [0xff; 6],
                 ..good
             }),
-            DropReason::NotHere,
+            DropReason::UnknownGroup,
         ),
         drops(
             "an endpoint that is here without its device gets nothing",

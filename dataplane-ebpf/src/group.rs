@@ -1,0 +1,282 @@
+//! One packet to several endpoints: a clone to each member here, one to each node that has members.
+//!
+//! ```text
+//! from an endpoint: wrap for the tunnel once, but first the members here, as the frame is
+//! from a tunnel:    unwrap, and the members here; never on to another node (split horizon)
+//! ```
+//!
+//! The node where the packet entered has decided who gets it; nothing is decided anew here, and a
+//! node that gets a copy sends none to other nodes. So there are as many copies as members beside
+//! the sender, one tunnel packet per node, and no loop, whatever the tables of other nodes say.
+
+use aya_ebpf::bindings::__sk_buff;
+use sunwire_dataplane_common::{
+    address::Address,
+    drop_reason::DropReason,
+    entries::{EndpointEntry, LocationEntry},
+    group::{
+        CHUNK, EACH_ITS_OWN, GroupChunk, GroupKey, ListenerKey, MAX_CHUNKS, NODE, TagKey, copies,
+        is_listened_for,
+    },
+    headers::{ETHERNET_BYTES, Family, Headers},
+    vxlan::{OUTER_BYTES, Vxlan},
+};
+
+use crate::{
+    Handled, counters, deliver,
+    frame::Skb,
+    maps::{CAST, GROUP_TAGS, GROUPS, LISTENERS, NETWORKS},
+    tunnel, underlay,
+};
+
+/// Marks a copy that enters again by the underlay device for the members after the first: the
+/// number of the part of the group is in the lowest bits.
+const CHUNK_MARK: u32 = 0xb << 28;
+const CHUNK_MARK_MASK: u32 = 0xf << 28;
+const CHUNK_MASK: u32 = MAX_CHUNKS as u32 - 1;
+const _: () = assert!(MAX_CHUNKS.is_power_of_two());
+
+/// A packet for several endpoints, in memory of each CPU: the functions that go through a group are
+/// global ones, which the verifier looks at once and not anew for every way that leads to them, and
+/// which can be handed little.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Cast {
+    /// The part of the group at hand.
+    key: GroupKey,
+    /// VXLAN network identifier.
+    network: u32,
+    /// Number of the endpoint that sent it.
+    from: u32,
+    /// The destination address, if only those get it who listen to it.
+    address: Address,
+    /// Not zero: only they do.
+    listened: u32,
+    /// Not zero: its frame has no group address of its own, and each member gets its own address.
+    each: u32,
+    /// Not zero: its network is encrypted wherever it goes.
+    encrypted: u32,
+}
+
+/// Notes what a packet with these headers is and where it goes; returns whether each member gets
+/// its own MAC address.
+#[inline(never)]
+fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -> bool {
+    let Some(cast) = CAST.get_ptr_mut(0) else {
+        return false;
+    };
+    let each = headers.eth_dst == EACH_ITS_OWN || !headers.eth_dst.is_group();
+    let listened = is_listened_for(headers) && is_snooped(network, headers.family);
+    let encrypted = deliver::location(from, network).is_some_and(tunnel::is_encrypted);
+    // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
+    unsafe {
+        (*cast).key = GroupKey { group, chunk };
+        (*cast).network = network;
+        (*cast).from = from;
+        (*cast).address = headers.dst;
+        (*cast).listened = listened as u32;
+        (*cast).each = each as u32;
+        (*cast).encrypted = encrypted as u32;
+    }
+    each
+}
+
+/// The packet that was noted.
+#[inline(always)]
+fn cast() -> Option<&'static Cast> {
+    CAST.get(0)
+}
+
+/// Whether listeners to addresses of a family are asked for in a network.
+#[inline(never)]
+fn is_snooped(network: u32, family: Family) -> bool {
+    let key = ListenerKey::asked(network, family as u32);
+    // SAFETY: only whether there is a value matters.
+    unsafe { LISTENERS.get(key) }.is_some()
+}
+
+#[inline(always)]
+fn chunk_of(key: &GroupKey) -> Option<&'static GroupChunk> {
+    // SAFETY: a part is replaced whole and freed only after a grace period.
+    unsafe { GROUPS.get(key) }
+}
+
+/// Whether another part of the group follows.
+#[inline(always)]
+pub(crate) fn has_more(key: &GroupKey) -> bool {
+    key.chunk + 1 < MAX_CHUNKS as u32 && chunk_of(key).is_some_and(|chunk| chunk.more != 0)
+}
+
+/// Sends a packet of an endpoint here, already rewritten, to the members of a part of its group.
+#[inline(always)]
+pub(crate) fn send(
+    skb: &mut Skb,
+    headers: &Headers,
+    endpoint: &EndpointEntry,
+    key: GroupKey,
+) -> Result<(), DropReason> {
+    let chunk = chunk_of(&key).ok_or(DropReason::UnknownGroup)?;
+    if skb.is_traced() {
+        // Where each copy goes is the group's to say: the verdict is what is asked for.
+        return Ok(());
+    }
+    let port = tunnel::source_port(skb);
+    let each = prepare(
+        key.group,
+        key.chunk,
+        endpoint.network,
+        endpoint.number,
+        headers,
+    );
+    let raw = skb.raw();
+    send_to_members(raw);
+    if chunk.nodes == 0 {
+        return Ok(());
+    }
+    if each {
+        skb.window_mut::<6>(0)?.set_mac::<0>(EACH_ITS_OWN);
+    }
+    let header = Vxlan {
+        vni: endpoint.network,
+        hops: 0,
+        tag: chunk.tag,
+    };
+    tunnel::wrap(skb, header, port)?;
+    send_to_nodes(raw);
+    Ok(())
+}
+
+/// Sends a copy to each member here but the sender.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn send_to_members(context: *mut __sk_buff) -> u32 {
+    let mut skb = Skb::from_raw(context);
+    let Some(cast) = cast() else {
+        return 0;
+    };
+    let Some(chunk) = chunk_of(&cast.key) else {
+        return 0;
+    };
+    for index in 0..CHUNK {
+        if index as u32 >= chunk.locals {
+            break;
+        }
+        let member = chunk.local[index];
+        let is_meant = member != cast.from
+            && (cast.listened == 0 || listens(cast.network, member, &cast.address));
+        if is_meant && let Some(location) = deliver::location(member, cast.network) {
+            copy_to_member(&mut skb, location, cast.each);
+        }
+    }
+    0
+}
+
+#[inline(never)]
+fn copy_to_member(skb: &mut Skb, location: &LocationEntry, each: u32) {
+    if location.ifindex == 0 {
+        // On its way here or away: its other node got a copy too.
+        return;
+    }
+    if each != 0
+        && let Ok(mut frame) = skb.window_mut::<6>(0)
+    {
+        frame.set_mac::<0>(location.mac);
+    }
+    if skb.send_copy(location.ifindex) {
+        counters::copied(skb, copies::LOCAL);
+    } else {
+        counters::dropped(skb, DropReason::NotAttached);
+    }
+}
+
+/// Sends a copy of a wrapped packet to each node with members.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn send_to_nodes(context: *mut __sk_buff) -> u32 {
+    let mut skb = Skb::from_raw(context);
+    let Some(cast) = cast() else {
+        return 0;
+    };
+    let Some(chunk) = chunk_of(&cast.key) else {
+        return 0;
+    };
+    for index in 0..CHUNK {
+        if index as u32 >= chunk.nodes {
+            break;
+        }
+        let node = chunk.node[index];
+        if cast.listened == 0 || has_listeners(cast.network, node, &cast.address) {
+            copy_to_node(&mut skb, node, cast.encrypted != 0);
+        }
+    }
+    0
+}
+
+#[inline(never)]
+fn copy_to_node(skb: &mut Skb, node: u32, encrypted: bool) {
+    match tunnel::send_copy(skb, node, encrypted) {
+        Ok(()) => counters::copied(skb, copies::TUNNEL),
+        Err(reason) => counters::dropped(skb, reason),
+    }
+}
+
+// Functions of their own: the key is large.
+#[inline(never)]
+fn listens(network: u32, who: u32, address: &Address) -> bool {
+    let key = ListenerKey {
+        network,
+        who,
+        address: *address,
+    };
+    // SAFETY: only whether there is a value matters.
+    unsafe { LISTENERS.get(key) }.is_some()
+}
+
+/// Whether a node has listeners, or does not tell.
+#[inline(always)]
+fn has_listeners(network: u32, node: u32, address: &Address) -> bool {
+    listens(network, node | NODE, address) || !listens(0, node | NODE, &Address::ZERO)
+}
+
+/// A frame to a group address that came by a tunnel: to the members here.
+#[inline(always)]
+pub(crate) fn receive(
+    skb: &mut Skb,
+    headers: &Headers,
+    header: Vxlan,
+    address: u32,
+    plain: bool,
+) -> Result<Handled, DropReason> {
+    let from = underlay::sender(headers, header.vni, address, plain)?;
+    let key = TagKey {
+        network: header.vni,
+        tag: header.tag,
+    };
+    // SAFETY: the value is a plain number, replaced whole.
+    let group = *unsafe { GROUP_TAGS.get(key) }.ok_or(DropReason::UnknownGroup)?;
+    let mut chunk = 0;
+    let mark = skb.mark();
+    if mark & CHUNK_MARK_MASK == CHUNK_MARK {
+        chunk = mark & CHUNK_MASK;
+    }
+    let key = GroupKey { group, chunk };
+    chunk_of(&key).ok_or(DropReason::UnknownGroup)?;
+    // SAFETY: a network is replaced whole and freed only after a grace period.
+    let network = unsafe { NETWORKS.get(header.vni) }.ok_or(DropReason::UnknownNetwork)?;
+    let bytes = skb.len() - (OUTER_BYTES + ETHERNET_BYTES) as u32;
+    if skb.gso_size() == 0 && bytes > network.mtu {
+        return Err(DropReason::TooBig);
+    }
+    if skb.is_traced() {
+        return Ok(Handled::Consumed);
+    }
+    if has_more(&key) {
+        skb.set_mark(CHUNK_MARK | (chunk + 1));
+        skb.reenter()?;
+    }
+    skb.set_mark(0);
+    tunnel::decapsulate(skb, headers.family)?;
+    prepare(key.group, key.chunk, header.vni, from, headers);
+    send_to_members(skb.raw());
+    Ok(Handled::Consumed)
+}

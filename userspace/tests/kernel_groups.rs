@@ -1,0 +1,302 @@
+//! One packet to several endpoints: who gets a copy, by which way, and who does not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod fixture;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use fixture::{
+    desired::{Policy, endpoint, network, node},
+    devices::{UNDERLAY, UNDERLAY_MAC},
+    node::{Fate, TestNode, VTEP},
+    test_run::Action,
+    wire::{Frame, Transport, Tunnel},
+};
+use sunwire_dataplane_common::{
+    drop_reason::DropReason,
+    group::{CHUNK, EACH_ITS_OWN},
+    tables::{Copied, OUT_GROUP},
+};
+use sunwire_userspace::{groups::sets, maps::Capacity, state::Desired};
+
+const VNI: u32 = 100;
+const GATEWAY_MAC: [u8; 6] = [2, 0x53, 0x57, 0, 0, 0xfe];
+const BROADCAST: [u8; 6] = [0xff; 6];
+
+fn mac(number: u32) -> [u8; 6] {
+    let [.., a, b] = number.to_be_bytes();
+    [2, 0x53, 0x57, 1, a, b]
+}
+
+fn v4(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 20, 0, 0)) + 1 + number)
+}
+
+fn v6(number: u32) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 20, 0, 0, 0, 0, 1, number as u16)
+}
+
+fn vtep(number: u32) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, number as u8)
+}
+
+fn node_mac(number: u32) -> [u8; 6] {
+    [2, 0, 0, 0, 0xff, number as u8]
+}
+
+/// Three nodes: endpoints 1 to `here` are at this one, two more at each of the others; the policy
+/// sends everything to all of them.
+fn flooding(here: u32) -> Desired {
+    let mut desired = Desired::default();
+    for number in 1..=3 {
+        let name = format!("node{number}");
+        desired.nodes.insert(number, node(&name, vtep(number)));
+    }
+    let gateway_v6 = Ipv6Addr::new(0xfd00, 20, 0, 0, 0, 0, 0, 1);
+    let shop = network("shop", 1300, v4(0), gateway_v6, GATEWAY_MAC);
+    desired.networks.insert(VNI, shop);
+    for number in 1..=here + 4 {
+        let at = if number <= here {
+            1
+        } else {
+            2 + (number - here - 1) / 2
+        };
+        let addresses = (Some(v4(number)), Some(v6(number)));
+        let endpoint = endpoint((VNI, number), number, mac(number), addresses, at);
+        desired.endpoints.insert(number, endpoint);
+    }
+    flood(&mut desired, "flood", &members(here));
+    desired
+}
+
+fn members(here: u32) -> Vec<u32> {
+    (1..=here + 4).collect()
+}
+
+/// Puts a policy in force that sends everything to these endpoints.
+fn flood(desired: &mut Desired, scope: &str, members: &[u32]) {
+    desired.leaves.clear();
+    let mut policy = Policy::new(VNI, scope);
+    let copied = Copied {
+        out: OUT_GROUP,
+        ..Copied::default()
+    };
+    let root = policy.leaf("flood", &[copied]);
+    policy.install(root, desired);
+    let leaf = desired.leaves.get_mut(&root).unwrap();
+    leaf.members = vec![members.into()];
+}
+
+fn start(test: &str, here: u32, desired: &Desired) -> Option<TestNode> {
+    let mut node = TestNode::new(test, here as usize, Capacity::default())?;
+    for number in [2, 3] {
+        node.resolve(vtep(number), node_mac(number));
+    }
+    node.apply(desired).expect("it fits");
+    Some(node)
+}
+
+fn packet(from: u32, eth_dst: [u8; 6], dst: Ipv4Addr) -> Frame {
+    Frame {
+        eth_src: mac(from),
+        eth_dst,
+        src: v4(from).into(),
+        dst: dst.into(),
+        dscp: 0,
+        transport: Transport::Udp(5000, 6000),
+        payload: 40,
+    }
+}
+
+fn broadcast(from: u32) -> Vec<u8> {
+    packet(from, BROADCAST, Ipv4Addr::BROADCAST).bytes()
+}
+
+fn tunnel(from: u32, to: u32) -> Tunnel {
+    let address = |number| if number == 1 { VTEP } else { vtep(number) };
+    let mac = |number| {
+        if number == 1 {
+            UNDERLAY_MAC
+        } else {
+            node_mac(number)
+        }
+    };
+    Tunnel {
+        eth_src: mac(from),
+        eth_dst: mac(to),
+        src: address(from),
+        dst: address(to),
+        vni: VNI,
+        hops: 0,
+    }
+}
+
+fn tag(members: &[u32]) -> u32 {
+    sets::tag(&sets::digest(members))
+}
+
+fn sorted(mut out: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    out.sort();
+    out
+}
+
+fn to_device(number: u32, frame: &[u8]) -> (String, Vec<u8>) {
+    (format!("ep{number}"), frame.to_vec())
+}
+
+#[test]
+fn a_broadcast_comes_to_each_other_member_here_and_once_to_each_node_with_members() {
+    let test = "a_broadcast_comes_to_each_other_member_here";
+    let desired = flooding(3);
+    let Some(mut node) = start(test, 3, &desired) else {
+        return;
+    };
+    let frame = broadcast(1);
+    let tag = tag(&members(3));
+    let away = |number| {
+        let wrapped = tunnel(1, number).wrap_for(tag, &frame);
+        (UNDERLAY.to_owned(), wrapped)
+    };
+    let expected = sorted(vec![
+        to_device(2, &frame),
+        to_device(3, &frame),
+        away(2),
+        away(3),
+    ]);
+    let ran = node.test_run("ep1", &frame);
+    assert_eq!(ran.action, Action::Shot);
+    let labels = BTreeMap::from([((VNI, "flood".to_owned()), 1)]);
+    let fate = Fate {
+        out: expected,
+        labels,
+        ..Fate::default()
+    };
+    assert_eq!(ran.fate, fate);
+    assert_eq!(node.send("ep1", &frame), fate);
+    let totals = node.dataplane().totals().unwrap();
+    assert_eq!(totals.local_copies.packets, 4);
+    assert_eq!(totals.tunnel_copies.packets, 4);
+}
+
+#[test]
+fn a_broadcast_from_a_tunnel_comes_to_every_member_here_and_goes_no_further() {
+    let test = "a_broadcast_from_a_tunnel_comes_to_every_member_here";
+    let desired = flooding(3);
+    let Some(mut node) = start(test, 3, &desired) else {
+        return;
+    };
+    let frame = broadcast(4);
+    let input = tunnel(2, 1).wrap_for(tag(&members(3)), &frame);
+    let fate = node.send(UNDERLAY, &input);
+    let all = (1..=3).map(|number| to_device(number, &frame)).collect();
+    assert_eq!(fate.out, sorted(all));
+    assert!(fate.drops.is_empty(), "{fate:?}");
+
+    let dropped = |reason| BTreeMap::from([(reason, 1)]);
+    let unknown = tunnel(2, 1).wrap_for(tag(&[1, 2]), &frame);
+    let fate = node.send(UNDERLAY, &unknown);
+    assert_eq!(
+        (fate.out, fate.drops),
+        (vec![], dropped(DropReason::UnknownGroup))
+    );
+    // The endpoint does not live at that node.
+    let forged = tunnel(3, 1).wrap_for(tag(&members(3)), &frame);
+    let fate = node.send(UNDERLAY, &forged);
+    assert_eq!(
+        (fate.out, fate.drops),
+        (vec![], dropped(DropReason::SourceNotThere))
+    );
+    let mut large = packet(4, BROADCAST, Ipv4Addr::BROADCAST);
+    large.payload = 1300;
+    let large = tunnel(2, 1).wrap_for(tag(&members(3)), &large.bytes());
+    let fate = node.send(UNDERLAY, &large);
+    assert_eq!(
+        (fate.out, fate.drops),
+        (vec![], dropped(DropReason::TooBig))
+    );
+}
+
+#[test]
+fn a_packet_to_one_address_that_goes_to_several_has_the_address_of_each() {
+    let test = "a_packet_to_one_address_that_goes_to_several";
+    let desired = flooding(2);
+    let Some(mut node) = start(test, 2, &desired) else {
+        return;
+    };
+    let frame = packet(1, mac(2), v4(2));
+    let to = |eth_dst| Frame { eth_dst, ..frame }.bytes();
+    let fate = node.send("ep1", &frame.bytes());
+    let each = to(EACH_ITS_OWN.to_bytes());
+    let away = |number| {
+        let wrapped = tunnel(1, number).wrap_for(tag(&members(2)), &each);
+        (UNDERLAY.to_owned(), wrapped)
+    };
+    assert_eq!(
+        fate.out,
+        sorted(vec![to_device(2, &to(mac(2))), away(2), away(3)])
+    );
+    // As another node sends it.
+    let inner = Frame {
+        eth_dst: EACH_ITS_OWN.to_bytes(),
+        ..packet(3, mac(2), v4(2))
+    };
+    let input = tunnel(2, 1).wrap_for(tag(&members(2)), &inner.bytes());
+    let fate = node.send(UNDERLAY, &input);
+    let delivered = |number| {
+        let eth_dst = mac(number);
+        to_device(number, &Frame { eth_dst, ..inner }.bytes())
+    };
+    assert_eq!(fate.out, sorted(vec![delivered(1), delivered(2)]));
+}
+
+#[test]
+fn a_set_of_more_members_than_one_pass_takes_gets_every_copy() {
+    let test = "a_set_of_more_members_than_one_pass_takes";
+    let here = CHUNK as u32 + 6;
+    let desired = flooding(here);
+    let Some(mut node) = start(test, here, &desired) else {
+        return;
+    };
+    let frame = broadcast(1);
+    let fate = node.send("ep1", &frame);
+    let here_out = fate
+        .out
+        .iter()
+        .filter(|(device, _)| device != UNDERLAY)
+        .count();
+    assert_eq!(here_out, here as usize - 1);
+    assert_eq!(fate.out.len(), here as usize + 1);
+    let mut out = fate.out.clone();
+    out.dedup();
+    assert_eq!(out, fate.out, "a copy came twice");
+    // By the tunnel, too.
+    let frame = broadcast(here + 1);
+    let input = tunnel(2, 1).wrap_for(tag(&members(here)), &frame);
+    let fate = node.send(UNDERLAY, &input);
+    assert_eq!(fate.out.len(), here as usize, "{:?}", fate.drops);
+}
+
+#[test]
+fn packets_for_the_set_of_the_policy_before_still_arrive() {
+    let test = "packets_for_the_set_of_the_policy_before";
+    let mut desired = flooding(3);
+    let Some(mut node) = start(test, 3, &desired) else {
+        return;
+    };
+    let before = members(3);
+    let frame = broadcast(4);
+    let arrives = |node: &mut TestNode, members: &[u32]| {
+        let input = tunnel(2, 1).wrap_for(tag(members), &frame);
+        node.send(UNDERLAY, &input).out.len()
+    };
+    flood(&mut desired, "second", &[1, 2, 4]);
+    node.apply(&desired).unwrap();
+    assert_eq!(arrives(&mut node, &[1, 2, 4]), 2);
+    assert_eq!(arrives(&mut node, &before), 3);
+    flood(&mut desired, "third", &[1, 4]);
+    node.apply(&desired).unwrap();
+    assert_eq!(arrives(&mut node, &[1, 4]), 1);
+    assert_eq!(arrives(&mut node, &[1, 2, 4]), 2);
+    assert_eq!(arrives(&mut node, &before), 0);
+}
