@@ -37,6 +37,7 @@ pub mod examine;
 mod grpc;
 mod handle;
 pub mod listen;
+mod listening;
 pub mod log;
 mod owner;
 mod packet_json;

@@ -166,7 +166,10 @@ impl Owner {
             Message::Gone(node, session) => {
                 self.flush()?;
                 let revision = self.cluster.state.revision();
+                let state = &self.cluster.state;
+                let number = state.nodes().get(&node).map(|record| record.number);
                 self.cluster.sessions.end(&node, session, revision);
+                self.cluster.sessions.unheard(&node, number);
                 self.tick();
             }
             Message::Stop => unreachable!("the loop has ended"),
@@ -329,6 +332,10 @@ impl Owner {
                 }
                 self.cluster.sessions.count(node, counters);
                 self.tick();
+            }
+            Some(agent::agent_message::Message::Listeners(report)) => {
+                let state = &self.cluster.state;
+                self.cluster.sessions.listen(node, report, state);
             }
             Some(agent::agent_message::Message::Keys(keys)) => {
                 let command = grpc::public_keys(&keys.public_keys).map(|public_keys| {

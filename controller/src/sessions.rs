@@ -11,6 +11,7 @@ use sunwire_api::{Name, NodeError, NodeStatus, Totals, agent};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
+use crate::listening::Listening;
 use crate::state::{NodeRecord, State};
 use crate::wire;
 
@@ -35,6 +36,7 @@ pub(crate) struct SessionId(u64);
 pub(crate) struct Sessions {
     last_id: u64,
     nodes: BTreeMap<Name, NodeProgress>,
+    listening: Listening,
 }
 
 /// What is known of a node's agent.
@@ -90,9 +92,41 @@ impl Sessions {
             behind: true,
             failed: false,
         };
-        session.catch_up(state);
+        session.catch_up(state, &self.listening);
         progress.session = Some(session);
+        // Another agent than the one that told has not told yet.
+        let number = state.nodes().get(node).map(|record| record.number);
+        if let Some(news) = number.and_then(|number| self.listening.gone(number)) {
+            self.pass_on(&news);
+        }
         id
+    }
+
+    /// A node says what is listened to there.
+    pub(crate) fn listen(&mut self, node: &Name, report: agent::Listeners, state: &State) {
+        if let Some(news) = self.listening.hear(node, report, state) {
+            self.pass_on(&news);
+        }
+    }
+
+    /// A node without a stream does not say what is listened to there.
+    pub(crate) fn unheard(&mut self, node: &Name, number: Option<u32>) {
+        if self.is_connected(node) {
+            return;
+        }
+        if let Some(news) = number.and_then(|number| self.listening.gone(number)) {
+            self.pass_on(&news);
+        }
+    }
+
+    /// Queues a message without a revision for every agent.
+    fn pass_on(&mut self, message: &agent::ControllerMessage) {
+        let nodes = self.nodes.values_mut();
+        for session in nodes.filter_map(|node| node.session.as_mut()) {
+            if !session.behind && session.feed.try_send(Ok(message.clone())).is_err() {
+                session.behind = true;
+            }
+        }
     }
 
     /// The stream has ended, at the controller's `revision`.
@@ -171,7 +205,7 @@ impl Sessions {
             .filter_map(|node| node.session.as_mut())
         {
             if session.behind {
-                session.catch_up(state);
+                session.catch_up(state, &self.listening);
             }
         }
     }
@@ -273,10 +307,14 @@ impl NodeProgress {
 }
 
 impl Session {
-    fn catch_up(&mut self, state: &State) {
+    fn catch_up(&mut self, state: &State, listening: &Listening) {
         // Only once there is room: making a snapshot costs.
-        if let Ok(room) = self.feed.try_reserve() {
-            room.send(Ok(wire::snapshot(state)));
+        if let Ok(mut room) = self.feed.try_reserve_many(2) {
+            let listening = listening.whole();
+            let messages = [Some(wire::snapshot(state)), listening];
+            for (room, message) in room.by_ref().zip(messages.into_iter().flatten()) {
+                room.send(Ok(message));
+            }
             self.outstanding.push_back(state.revision());
             self.behind = false;
         }

@@ -101,6 +101,9 @@ drop_reasons! {
     /// A tunnelled packet for several endpoints names a set of them that this node does not know:
     /// its policy is older or newer than the entry node's.
     UnknownGroup = 32, "unknown_group";
+    /// An endpoint reports more multicast groups than it, or its network on this node, may listen
+    /// to: it does not get packets of those beyond.
+    TooManyGroups = 33, "too_many_groups";
 }
 
 #[cfg(test)]

@@ -142,13 +142,23 @@ pub const EACH_ITS_OWN: Mac = Mac {
 #[inline(always)]
 #[must_use]
 pub fn is_listened_for(headers: &Headers) -> bool {
-    let first = u32::from_be(headers.dst.0[0]);
     match headers.family {
-        // 224.0.0.0/4 but for 224.0.0.0/24 (RFC 5771).
-        Family::V4 => first >> 28 == 0xe && first >> 8 != 0x00e0_0000,
-        // ff00::/8 but for what is of reserved, interface or link scope (RFC 4291, 2.7).
-        Family::V6 => first >> 24 == 0xff && first >> 16 & 0xf > 2,
         Family::None => false,
+        family => is_group_listened_for(headers.dst, family as u32 == Family::V4 as u32),
+    }
+}
+
+/// Whether a destination address is of a group that only those get who listen to it.
+#[inline(always)]
+#[must_use]
+pub fn is_group_listened_for(address: Address, is_v4: bool) -> bool {
+    let first = u32::from_be(address.0[0]);
+    if is_v4 {
+        // 224.0.0.0/4 but for 224.0.0.0/24 (RFC 5771).
+        first >> 28 == 0xe && first >> 8 != 0x00e0_0000
+    } else {
+        // ff00::/8 but for what is of reserved, interface or link scope (RFC 4291, 2.7).
+        first >> 24 == 0xff && first >> 16 & 0xf > 2
     }
 }
 

@@ -12,6 +12,7 @@
 //! agent removes nothing before it has seen a whole snapshot.
 
 mod encryption;
+mod listening;
 mod local;
 mod questions;
 
@@ -47,6 +48,7 @@ use crate::{
     control::{self, Asked, Asks},
     crypt::{self, keeper::Keeper, key::KeyError},
     dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
+    groups::listeners::Groups,
     maps::Capacity,
     netlink::{self, NetlinkError, Route},
     programs::Hook,
@@ -190,6 +192,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let mut dataplane = Dataplane::load_at(&config.bpf_directory, config.capacity, config.hook)?;
     let punts = dataplane.take_punts().expect("nobody took it before");
     let services = Services::start(punts, &config.upstream_dns)?;
+    let mut listeners = listening::Listeners::default();
+    listeners.known.told = dataplane.listeners();
+    services.seed(listeners.known.told.clone());
     let rings = dataplane.take_events().expect("nobody has taken them");
     let hub = Hub::start(rings).map_err(AgentError::Events)?;
     let connections = Connections::load(&config.bpf_directory, config.capacity)?;
@@ -239,6 +244,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         keeper,
         tunnel: None,
         connections,
+        listeners,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -281,6 +287,8 @@ struct Agent {
     tunnel: Option<u32>,
     /// What is remembered of flows.
     connections: Arc<Connections>,
+    /// Who listens to multicast.
+    listeners: listening::Listeners,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -298,6 +306,8 @@ impl Agent {
         let mut counters = tokio::time::interval(COUNTERS_EVERY);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connecting: Option<tokio::task::JoinHandle<_>> = None;
+        let mut heard = self.services.heard();
+        let mut hear_until: Option<Instant> = None;
         loop {
             tokio::select! {
                 // Local callers hold a device still while they wait, so they go first.
@@ -319,6 +329,7 @@ impl Agent {
                         inbound = None;
                         self.stream = None;
                         self.telling.clear();
+                        self.forget_telling();
                         next_attempt = Instant::now() + retry;
                     }
                 },
@@ -329,6 +340,7 @@ impl Agent {
                             inbound = Some(stream);
                             self.stream = Some(sender);
                             self.reported.clear();
+                            self.report_listeners().await;
                             retry = RETRY_MIN;
                         }
                         None => {
@@ -339,6 +351,14 @@ impl Agent {
                 }
                 () = tokio::time::sleep_until(next_attempt), if inbound.is_none() && connecting.is_none() => {
                     connecting = Some(tokio::spawn(connect(transport.clone(), self.hello())));
+                }
+                Ok(()) = heard.changed(), if hear_until.is_none() => {
+                    let groups = Groups::clone(&heard.borrow_and_update());
+                    self.hear_listeners(groups).await;
+                    hear_until = Some(Instant::now() + listening::HEAR_FOR);
+                }
+                () = tokio::time::sleep_until(hear_until.unwrap_or(next_attempt)), if hear_until.is_some() => {
+                    hear_until = None;
                 }
                 _ = counters.tick() => {
                     self.keep_keys().await;
@@ -365,6 +385,9 @@ impl Agent {
             controller_message::Message::Withdrawal(withdrawal) => {
                 self.telling.remove(&withdrawal.question);
                 return;
+            }
+            controller_message::Message::Listening(listening) => {
+                return self.learn_listeners(listening);
             }
             controller_message::Message::Snapshot(snapshot) => {
                 let desired = Desired::from_snapshot(snapshot.state.unwrap_or_default());
@@ -416,6 +439,8 @@ impl Agent {
             }
         }
         let outcome = self.dataplane.apply(desired, own, self.vtep, &around);
+        let listened = self.dataplane.listen(&self.listeners.known, desired, own);
+        let outcome = outcome.and_then(|attachments| listened.map(|()| attachments));
         let labels = self.dataplane.label_slots();
         self.hub
             .rename(Names::new(&self.config.node, desired, labels));
@@ -565,9 +590,13 @@ impl Agent {
             return;
         }
         let refused = self.services.refused();
+        let unheard = self.services.unheard();
         let read = self.dataplane.totals().and_then(|mut totals| {
             if refused.packets > 0 {
                 totals.drops.push((DropReason::PuntMalformed, refused));
+            }
+            if unheard.packets > 0 {
+                totals.drops.push((DropReason::TooManyGroups, unheard));
             }
             let staged = self.dataplane.audit()?;
             let tunnels = self.desired.as_ref().and_then(|desired| {

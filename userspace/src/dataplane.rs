@@ -8,7 +8,7 @@
 //! deleted after them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
     path::Path,
 };
@@ -27,7 +27,10 @@ use crate::{
     counters::{Totals, label_text},
     crypt::resolve,
     flow_map::{FlowMap, InstallError},
-    groups::sets::SetsError,
+    groups::{
+        listeners::{self, Groups, Known},
+        sets::SetsError,
+    },
     maps::{Capacity, Maps},
     netlink::{Device, DeviceKind, Route},
     programs::{Hook, Programs, ProgramsError},
@@ -323,12 +326,23 @@ impl Dataplane {
         Ok(step::steps(program, arrival)?)
     }
 
-    /// Lets multicast packets go to who listens: `wanted` is all that is known of listeners, here
-    /// and on other nodes.
+    /// What endpoints here listen to, as far as the kernel knows.
+    #[must_use]
+    pub fn listeners(&self) -> Groups {
+        listeners::seeds(self.maps.listeners.content().keys())
+    }
+
+    /// Lets multicast packets go to who listens, by all that is known of it, for node `own`.
     ///
     /// # Errors
-    /// When there are more than the map holds.
-    pub fn listen(&mut self, wanted: &BTreeSet<ListenerKey>) -> Result<(), DataplaneError> {
+    /// When the kernel refuses.
+    pub fn listen(
+        &mut self,
+        known: &Known,
+        desired: &Desired,
+        own: u32,
+    ) -> Result<(), DataplaneError> {
+        let wanted = &known.keys(desired, own, self.maps.listeners.capacity());
         let listeners = &mut self.maps.listeners;
         // What is asked for comes last and goes first: without it, all get everything.
         let asked = |key: &ListenerKey| key.who == NODE || key.network == 0;

@@ -3,8 +3,8 @@
 
 mod fixture;
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fixture::{
     desired::{Policy, endpoint, network, node},
@@ -13,12 +13,20 @@ use fixture::{
     test_run::Action,
     wire::{Frame, Transport, Tunnel},
 };
+use sunwire_api::{EncryptionMode, PublicKey};
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     group::{CHUNK, EACH_ITS_OWN},
     tables::{Copied, OUT_GROUP},
 };
-use sunwire_userspace::{groups::sets, maps::Capacity, state::Desired};
+use sunwire_userspace::{
+    groups::{
+        listeners::{Groups, Known},
+        sets,
+    },
+    maps::Capacity,
+    state::Desired,
+};
 
 const VNI: u32 = 100;
 const GATEWAY_MAC: [u8; 6] = [2, 0x53, 0x57, 0, 0, 0xfe];
@@ -299,4 +307,161 @@ fn packets_for_the_set_of_the_policy_before_still_arrive() {
     assert_eq!(arrives(&mut node, &[1, 4]), 1);
     assert_eq!(arrives(&mut node, &[1, 2, 4]), 2);
     assert_eq!(arrives(&mut node, &before), 0);
+}
+
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+const GROUP_MAC: [u8; 6] = [1, 0, 0x5e, 1, 2, 3];
+
+/// What is known when these endpoints listen to [`GROUP`], and these nodes tell.
+fn known(here: &[u32], elsewhere: &[u32], telling: &[u32]) -> Known {
+    let listens = |numbers: &[u32]| -> Groups {
+        let groups = BTreeSet::from([IpAddr::V4(GROUP)]);
+        numbers
+            .iter()
+            .map(|number| (*number, groups.clone()))
+            .collect()
+    };
+    Known {
+        heard: listens(here),
+        told: listens(elsewhere),
+        telling: telling.iter().copied().collect(),
+    }
+}
+
+/// Endpoints 1 to 3 are here, 4 and 5 at node 2, 6 and 7 at node 3.
+#[test]
+fn multicast_goes_to_those_who_listen_and_to_nodes_that_do_not_tell() {
+    let test = "multicast_goes_to_those_who_listen";
+    let desired = flooding(3);
+    let Some(mut node) = start(test, 3, &desired) else {
+        return;
+    };
+    let frame = packet(1, GROUP_MAC, GROUP).bytes();
+    let tag = tag(&members(3));
+    let away = |number| (UNDERLAY.to_owned(), tunnel(1, number).wrap_for(tag, &frame));
+    let here = |number| to_device(number, &frame);
+    let mut sent = |known: &Known, frame: &[u8]| {
+        node.dataplane().listen(known, &desired, 1).unwrap();
+        let fate = node.send("ep1", frame);
+        assert!(fate.drops.is_empty(), "{fate:?}");
+        fate.out
+    };
+    // Nobody told anything: other nodes get it.
+    assert_eq!(
+        sent(&known(&[], &[], &[]), &frame),
+        sorted(vec![away(2), away(3)])
+    );
+    assert_eq!(
+        sent(&known(&[2], &[], &[2]), &frame),
+        sorted(vec![here(2), away(3)])
+    );
+    assert_eq!(
+        sent(&known(&[2], &[6], &[2, 3]), &frame),
+        sorted(vec![here(2), away(3)])
+    );
+    assert_eq!(
+        sent(&known(&[1, 3], &[4], &[2, 3]), &frame),
+        sorted(vec![here(3), away(2)])
+    );
+    assert_eq!(sent(&known(&[1], &[], &[2, 3]), &frame), vec![]);
+    // What is of the link, and what is no multicast, all get.
+    let silent = known(&[], &[], &[2, 3]);
+    let mdns = packet(1, [1, 0, 0x5e, 0, 0, 0xfb], Ipv4Addr::new(224, 0, 0, 251));
+    assert_eq!(sent(&silent, &mdns.bytes()).len(), 4);
+    assert_eq!(sent(&silent, &broadcast(1)).len(), 4);
+}
+
+#[test]
+fn multicast_from_a_tunnel_comes_to_those_who_listen_here() {
+    let test = "multicast_from_a_tunnel_comes_to_those_who_listen";
+    let mut desired = flooding(3);
+    let Some(mut node) = start(test, 3, &desired) else {
+        return;
+    };
+    let frame = packet(4, GROUP_MAC, GROUP).bytes();
+    let input = tunnel(2, 1).wrap_for(tag(&members(3)), &frame);
+    node.dataplane()
+        .listen(&known(&[2], &[4, 6], &[2, 3]), &desired, 1)
+        .unwrap();
+    assert_eq!(node.send(UNDERLAY, &input).out, [to_device(2, &frame)]);
+    // An agent that comes after knows what this one knew, until workloads say otherwise.
+    node.stop_agent();
+    node.start_agent();
+    let seeds = node.dataplane().listeners();
+    assert_eq!(seeds, known(&[2], &[], &[]).heard);
+    let taken_over = Known {
+        told: seeds,
+        ..Known::default()
+    };
+    node.apply(&desired).unwrap();
+    node.dataplane().listen(&taken_over, &desired, 1).unwrap();
+    assert_eq!(node.send(UNDERLAY, &input).out, [to_device(2, &frame)]);
+    // In a network without a gateway nobody is asked, and all get everything.
+    let network = desired.networks.get_mut(&VNI).unwrap();
+    network.gateway_v4 = sunwire_dataplane_common::address::Address::ZERO;
+    node.apply(&desired).unwrap();
+    node.dataplane().listen(&taken_over, &desired, 1).unwrap();
+    assert_eq!(node.send(UNDERLAY, &input).out.len(), 3);
+}
+
+#[test]
+fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
+    let test = "copies_to_encrypted_nodes_never_leave";
+    let mut desired = flooding(2);
+    // Node 3 is in another cloud.
+    let abroad = desired.nodes.get_mut(&3).unwrap();
+    abroad.cloud = "abroad".to_owned();
+    desired.encryption = EncryptionMode::BetweenClouds;
+    // The device of nobody stands for the one that encrypts.
+    let Some(mut node) = TestNode::new(test, 3, Capacity::default()) else {
+        return;
+    };
+    for number in [2, 3] {
+        node.resolve(vtep(number), node_mac(number));
+    }
+    node.apply(&desired).unwrap();
+    let frame = broadcast(1);
+    let tag = tag(&members(2));
+    let plain = (UNDERLAY.to_owned(), tunnel(1, 2).wrap_for(tag, &frame));
+    let within = Tunnel {
+        eth_src: [0; 6],
+        eth_dst: [0; 6],
+        ..tunnel(1, 3)
+    };
+    let encrypted = ("ep3".to_owned(), within.wrap_for(tag, &frame));
+    let dropped = |reason| BTreeMap::from([(reason, 1)]);
+
+    let fate = node.send("ep1", &frame);
+    assert_eq!(fate.out, sorted(vec![to_device(2, &frame), plain.clone()]));
+    assert_eq!(fate.drops, dropped(DropReason::NoTunnel));
+    let of_node = desired.nodes.get_mut(&3).unwrap();
+    of_node.public_keys = vec![PublicKey([7; 32])];
+    node.encrypt_by("ep3");
+    node.apply(&desired).unwrap();
+    let fate = node.send("ep1", &frame);
+    assert_eq!(
+        fate.out,
+        sorted(vec![to_device(2, &frame), plain, encrypted.clone()])
+    );
+    assert!(fate.drops.is_empty(), "{fate:?}");
+
+    // What comes in the clear from there is refused.
+    let forged = tunnel(3, 1).wrap_for(tag, &broadcast(5));
+    let fate = node.send(UNDERLAY, &forged);
+    assert_eq!(
+        (fate.out, fate.drops),
+        (vec![], dropped(DropReason::Unencrypted))
+    );
+    // And from everywhere, in a network that is encrypted wherever it goes.
+    desired.networks.get_mut(&VNI).unwrap().encrypted = true;
+    node.apply(&desired).unwrap();
+    let input = tunnel(2, 1).wrap_for(tag, &broadcast(3));
+    let fate = node.send(UNDERLAY, &input);
+    assert_eq!(
+        (fate.out, fate.drops),
+        (vec![], dropped(DropReason::Unencrypted))
+    );
+    let fate = node.send("ep1", &frame);
+    assert_eq!(fate.out, sorted(vec![to_device(2, &frame), encrypted]));
+    assert_eq!(fate.drops, dropped(DropReason::NoTunnel));
 }

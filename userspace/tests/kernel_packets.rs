@@ -35,6 +35,7 @@ const UNREACHABLE: &[(DropReason, &str)] = &[
         "what_finds_the_buffer_full_is_counted",
     ),
     (DropReason::PuntMalformed, "the agent counts it"),
+    (DropReason::TooManyGroups, "the agent counts it"),
     (DropReason::Revoked, "takes two policies: see kernel_flows"),
     (
         DropReason::TranslationTaken,

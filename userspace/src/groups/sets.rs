@@ -14,10 +14,11 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
+    groups::listeners::homes,
     ids::{Exhausted, Numbers, NumbersError},
     maps::Maps,
     shadow::ShadowError,
-    state::{Desired, Digest, Endpoint},
+    state::{Desired, Digest},
 };
 
 /// Members of a set: numbers of endpoints, ascending.
@@ -137,12 +138,6 @@ fn fill(into: &mut [u32; CHUNK], from: Option<&[u32]>) -> u32 {
     let from = from.unwrap_or_default();
     into[..from.len()].copy_from_slice(from);
     from.len() as u32
-}
-
-/// The nodes where an endpoint may be: two while it moves, of which one has its device.
-fn homes(endpoint: &Endpoint) -> impl Iterator<Item = u32> {
-    let other = Some(endpoint.other).filter(|_| endpoint.moving);
-    [Some(endpoint.node), other].into_iter().flatten()
 }
 
 /// The sets of this node.

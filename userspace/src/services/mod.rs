@@ -12,6 +12,9 @@
 //! - [`socket`]: frames to workloads.
 //! - [`server`]: the loop that joins these.
 //!
+//! Who listens to multicast is asked here too: what workloads report is told by
+//! [`Services::heard`].
+//!
 //! Nothing here allots anything: an address is what the controller gave the endpoint, so an answer
 //! is the same on every node and after every restart. Handlers take frames and return frames; the
 //! loop has the clock and the sockets. A frame that makes no sense is counted and not answered.
@@ -23,6 +26,9 @@ pub mod directory;
 mod dns;
 mod frame;
 pub mod handler;
+mod igmp;
+mod listening;
+mod mld;
 pub mod ring;
 mod router;
 pub mod server;

@@ -25,11 +25,12 @@ use super::{
     directory::Directory,
     dns::{forward::Forwarder, tcp::DnsTcp, udp::DnsUdp, upstream::Upstream},
     handler::{Answer, Handlers, Node},
+    listening::{Listening, Refusals},
     ring::{Punt, Punts},
     router::Router,
     socket::AnswerSocket,
 };
-use crate::state::Desired;
+use crate::{groups::listeners::Groups, state::Desired};
 
 /// Frames that are handled before anything else is looked at.
 const BATCH: usize = 64;
@@ -62,6 +63,9 @@ pub struct Services {
     directory: watch::Sender<Arc<Directory>>,
     refused: Arc<Refused>,
     task: tokio::task::JoinHandle<()>,
+    seeds: watch::Sender<Arc<Groups>>,
+    heard: watch::Receiver<Arc<Groups>>,
+    unheard: Arc<Refusals>,
 }
 
 impl Drop for Services {
@@ -105,10 +109,16 @@ impl Services {
         let (directory, changed) = watch::channel(Arc::default());
         let (late, answers) = mpsc::channel(QUEUE);
         let refused = Arc::new(Refused::default());
+        let (seeds, known) = watch::channel(Arc::default());
+        let (telling, heard) = watch::channel(Arc::default());
+        let unheard = Arc::<Refusals>::default();
+        let mut handlers = make(late.clone());
+        let listening = Listening::new(known, telling, Arc::clone(&unheard));
+        handlers.add(&[Kind::Igmp, Kind::Mld], listening);
         let server = Server {
             ring: punts.watch().map_err(ServicesError::Ring)?,
             socket: AnswerSocket::open().map_err(ServicesError::Socket)?,
-            handlers: make(late.clone()),
+            handlers,
             changed,
             answers,
             _late: late,
@@ -118,7 +128,34 @@ impl Services {
             directory,
             refused,
             task: tokio::spawn(server.run()),
+            seeds,
+            heard,
+            unheard,
         })
+    }
+
+    /// What is known of endpoints that were elsewhere before, or were here before this agent: an
+    /// endpoint that is attached from now on listens to it, until it reports otherwise.
+    pub fn seed(&self, groups: Groups) {
+        self.seeds.send_if_modified(|seeds| {
+            let is_other = **seeds != groups;
+            if is_other {
+                *seeds = Arc::new(groups);
+            }
+            is_other
+        });
+    }
+
+    /// What the endpoints here listen to, by what they report.
+    #[must_use]
+    pub fn heard(&self) -> watch::Receiver<Arc<Groups>> {
+        self.heard.clone()
+    }
+
+    /// Reports of groups beyond what an endpoint or its network may listen to.
+    #[must_use]
+    pub fn unheard(&self) -> Counter {
+        self.unheard.counter()
     }
 
     /// From now on answers are made of `desired`; `here` are the attached endpoints by the ifindex

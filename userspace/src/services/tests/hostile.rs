@@ -7,7 +7,7 @@ use etherparse::PacketBuilder;
 use proptest::{collection::vec, prelude::*};
 use sunwire_dataplane_common::punt::{Kind, PuntHeader};
 
-use super::{SHOP, WEB, WEB_MAC, asker, directory, hex};
+use super::{SHOP, WEB, WEB_MAC, asker, bytes, directory, hex};
 use crate::services::{
     dhcp4::{self, Dhcp4},
     dhcp6::{self, Dhcp6},
@@ -18,19 +18,13 @@ use crate::services::{
         upstream,
     },
     handler::{Answer, Handlers, Node},
+    igmp, mld,
     ring::Punt,
     router::{self, Router},
 };
 
 /// Messages of clients as they are.
 fn messages() -> Vec<Vec<u8>> {
-    let bytes = |text: &str| -> Vec<u8> {
-        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let pairs = digits.chunks_exact(2);
-        pairs
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
-    };
     let mut dhcp4 = bytes("01010600 12345678 00000000 00000000 00000000 00000000 00000000");
     dhcp4.extend(WEB_MAC);
     dhcp4.resize(236, 0);
@@ -150,6 +144,23 @@ proptest! {
         prop_assert!(answers.len() <= 1);
         prop_assert!(answers.iter().all(|answer| answer.ifindex == WEB && answer.endpoint == 1));
         let _ = router::answer(&asker(&directory, 1), &frame);
+    }
+
+    #[test]
+    fn no_report_harms(
+        report in prop::sample::select(super::listening::frames()),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut report = report;
+        for (index, byte) in changes {
+            let at = index.index(report.len());
+            report[at] = byte;
+        }
+        report.truncate(cut.index(report.len() + 1));
+        for reports in [igmp::reports(&report), mld::reports(&report)].into_iter().flatten() {
+            prop_assert!(reports.len() <= report.len() / 8);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod dhcp6;
 mod dns;
 mod forward;
 mod hostile;
+mod listening;
 mod router;
 mod stack;
 
@@ -132,6 +133,15 @@ pub(super) fn datagram(frame: &[u8]) -> (String, String, Vec<u8>) {
         end(link.destination, dst, udp.destination_port()),
         udp.payload().to_vec(),
     )
+}
+
+/// The bytes of hexadecimal digits; everything else in the text means nothing.
+pub(super) fn bytes(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pairs = digits.chunks_exact(2);
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
