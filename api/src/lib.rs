@@ -68,7 +68,9 @@ pub use problem::{Diagnostic, Problem, ProblemCode, Severity, Violation};
 pub use public_key::{PublicKey, PublicKeyError};
 pub use question::{CaptureItem, CaptureQuery, CapturedPacket, FlowQuery, Question, Telling};
 pub use resource::{Deleted, Page, Resource};
-pub use status::{Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status};
+pub use status::{
+    CountTotals, Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status,
+};
 pub use trace::{
     Trace, TraceEntry, TraceHop, TraceOutcome, TraceRequest, TraceRewrite, from_hex, to_hex,
 };

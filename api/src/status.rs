@@ -39,6 +39,9 @@ pub struct NodeProgress {
 pub struct Counters {
     /// Summed over nodes, by network and label.
     pub labels: Vec<LabelTotals>,
+    /// Summed over nodes, by network and name of `count`.
+    #[serde(default)]
+    pub counts: Vec<CountTotals>,
     /// Summed over nodes, by reason.
     pub drops: Vec<DropTotals>,
     /// The same for each node that ever reported.
@@ -52,6 +55,9 @@ pub struct NodeCounters {
     pub node: Name,
     /// By network and label.
     pub labels: Vec<LabelTotals>,
+    /// By network and name of `count`.
+    #[serde(default)]
+    pub counts: Vec<CountTotals>,
     /// By reason.
     pub drops: Vec<DropTotals>,
 }
@@ -66,6 +72,21 @@ pub struct LabelTotals {
     pub network: Option<Name>,
     /// The label.
     pub label: String,
+    /// How many.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// Packets that came by a `count`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CountTotals {
+    /// VNI of the network.
+    pub vni: u32,
+    /// Name of the network; absent when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Name>,
+    /// The name.
+    pub name: String,
     /// How many.
     #[serde(flatten)]
     pub totals: Totals,

@@ -236,6 +236,8 @@ fn program_of(
             .map(|(digest, leaf)| agent::Leaf {
                 digest: bytes(digest),
                 label: leaf.label.clone(),
+                counts: leaf.counts.clone(),
+                log: leaf.log.clone(),
                 copies: leaf.copies.iter().map(copied).collect(),
             })
             .collect(),

@@ -199,12 +199,22 @@ pub mod id_kind {
 /// Bytes of a label's text that a key holds; longer labels are refused.
 pub const LABEL_BYTES: usize = 124;
 
-/// Key of `LABELS`: a rule's label within a network.
+/// What a text in `LABELS` is.
+pub mod label_kind {
+    /// The label of a rule: packets that it decided.
+    pub const LABEL: u8 = 0;
+    /// A name of `count`: packets that came by it.
+    pub const COUNT: u8 = 1;
+    /// What `log` says; its counter is not used.
+    pub const LOG: u8 = 2;
+}
+
+/// Key of `LABELS`: a rule's label within a network, or another text of its policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct LabelKey {
-    /// VXLAN network identifier.
-    pub network: u32,
+    /// VXLAN network identifier in the lower 24 bits, one of [`label_kind`] in the upper 8.
+    pub scope: u32,
     /// UTF-8, filled up with zeros.
     pub text: [u8; LABEL_BYTES],
 }
@@ -221,6 +231,32 @@ const _: () = assert!(size_of::<NetworkEntry>() == 44);
 const _: () = assert!(size_of::<ClassKeyV4>() == 8);
 const _: () = assert!(size_of::<ClassKeyV6>() == 20);
 const _: () = assert!(size_of::<Counter>() == 16);
+
+impl LabelKey {
+    /// The key of a text; bytes beyond [`LABEL_BYTES`] are left out.
+    #[must_use]
+    pub fn new(network: u32, kind: u8, text: &str) -> Self {
+        let mut bytes = [0; LABEL_BYTES];
+        let length = text.len().min(LABEL_BYTES);
+        bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+        LabelKey {
+            scope: (kind as u32) << 24 | network & 0x00ff_ffff,
+            text: bytes,
+        }
+    }
+
+    /// VXLAN network identifier.
+    #[must_use]
+    pub const fn network(&self) -> u32 {
+        self.scope & 0x00ff_ffff
+    }
+
+    /// One of [`label_kind`].
+    #[must_use]
+    pub const fn kind(&self) -> u8 {
+        (self.scope >> 24) as u8
+    }
+}
 
 impl AddressKey {
     /// Key of a MAC address.

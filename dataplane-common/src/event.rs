@@ -23,6 +23,8 @@ pub mod why {
     pub const SAMPLE: u32 = 1 << 2;
     /// Packets that are captured whole: they go to the ring `CAPTURED`.
     pub const CAPTURE: u32 = 1 << 3;
+    /// First packets of flows, and packets that are dropped, that came by `log`.
+    pub const LOG: u32 = 1 << 4;
 }
 
 /// What is told; slot 0 of `EVENT_SETTINGS`.
@@ -125,6 +127,10 @@ pub struct Event {
     pub captured: u16,
     /// Whether the bytes begin with the headers of a tunnel.
     pub outer: u16,
+    /// Slot of what `log` says, plus 1; zero when it was not logged.
+    pub log: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// What a CPU could not tell, and its part of the rate limit; slot 0 of `EVENT_LOSSES`.
@@ -157,7 +163,7 @@ pub struct EventRecord {
 pub const EVENT_BYTES: usize = size_of::<Event>();
 
 const _: () = assert!(size_of::<EventSettings>() == 24);
-const _: () = assert!(EVENT_BYTES == 64);
+const _: () = assert!(EVENT_BYTES == 72);
 const _: () = assert!(size_of::<EventLosses>() == 40);
 const _: () = assert!(size_of::<EventRecord>() == EVENT_BYTES + FRAME_BYTES_MAX);
 
@@ -190,6 +196,8 @@ impl Event {
             segments: word(12),
             captured: u16::from_ne_bytes([last[0], last[1]]),
             outer: u16::from_ne_bytes([last[2], last[3]]),
+            log: word(14),
+            padding: 0,
         };
         Some((event, rest.get(..usize::from(event.captured))?))
     }
@@ -209,7 +217,8 @@ mod tests {
         }
         record[60..62].copy_from_slice(&3u16.to_ne_bytes());
         record[62..64].copy_from_slice(&1u16.to_ne_bytes());
-        record[64..].copy_from_slice(&[1, 2, 3]);
+        record[64..68].copy_from_slice(&114u32.to_ne_bytes());
+        record[72..].copy_from_slice(&[1, 2, 3]);
         let (event, frame) = Event::read(&record).unwrap();
         let expected = Event {
             time_ns: 7,
@@ -228,12 +237,15 @@ mod tests {
             segments: 112,
             captured: 3,
             outer: 1,
+            log: 114,
+            padding: 0,
         };
         assert_eq!(event, expected);
         assert_eq!(core::mem::offset_of!(Event, segments), 56);
         assert_eq!(core::mem::offset_of!(Event, outer), 62);
+        assert_eq!(core::mem::offset_of!(Event, log), 64);
         assert_eq!(frame, [1, 2, 3]);
-        assert_eq!(Event::read(&record[..66]), None);
+        assert_eq!(Event::read(&record[..74]), None);
         assert_eq!(Event::read(&record[..20]), None);
     }
 }

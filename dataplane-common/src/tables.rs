@@ -193,6 +193,8 @@ pub struct Copied {
 pub mod annotation {
     /// `log`: every new flow is told of.
     pub const LOG: u32 = 1 << 0;
+    /// Where the slot begins, in the label counters, of what `log` says.
+    pub const LOG_SLOT_SHIFT: u32 = 8;
 }
 
 /// What happens to a packet: dropped when there are no copies.

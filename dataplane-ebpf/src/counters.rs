@@ -5,7 +5,9 @@ use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter, punt::
 
 use crate::{
     frame::{Skb, note},
-    maps::{COPY_COUNTERS, DROP_COUNTERS, LABEL_COUNTERS, OVERFLOW_COUNTER, PUNT_COUNTERS},
+    maps::{
+        COPY_COUNTERS, DROP_COUNTERS, LABEL_COUNTERS, OVERFLOW_COUNTER, PUNT_COUNTERS, VERDICTS,
+    },
 };
 
 /// Counts a packet that was dropped.
@@ -19,6 +21,21 @@ pub(crate) fn dropped(skb: &Skb, reason: DropReason) {
 pub(crate) fn labelled(skb: &mut Skb, label: u32) {
     skb.set_note::<{ note::LABEL }>(label + 1);
     count(&LABEL_COUNTERS, label, skb);
+}
+
+/// Counts a packet under the names that the verdict in a slot of `VERDICTS` counts it by.
+// A function of its own: few policies count by name.
+#[inline(never)]
+pub(crate) fn named(skb: &Skb, slot: u32) {
+    let Some(verdict) = VERDICTS.get(slot) else {
+        return;
+    };
+    for slot in verdict.counts {
+        if slot == 0 {
+            break;
+        }
+        count(&LABEL_COUNTERS, slot - 1, skb);
+    }
 }
 
 /// Counts a packet that asks something of the node.

@@ -14,7 +14,7 @@ use sunwire_dataplane_common::{
         PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
     punt::link_local,
-    tables::{Copied, MAX_COPIES, MAX_VERDICTS, OUT_GROUP, OUT_OWNER, Verdict, set},
+    tables::{Copied, MAX_COPIES, MAX_VERDICTS, OUT_GROUP, OUT_OWNER, Verdict, annotation, set},
 };
 
 use crate::{
@@ -320,6 +320,9 @@ fn first(
         Some(flow) => {
             event::established(skb);
             counters::labelled(skb, flow.label);
+            if flow.shape != shape::PLAIN {
+                counters::named(skb, flow.verdict);
+            }
             if control.staged != 0 {
                 audit::count(
                     skb,
@@ -333,9 +336,8 @@ fn first(
             flow
         }
         None => {
-            if ask(skb, headers, endpoint, control)? {
-                event::new_flow(skb);
-            }
+            let is_first = ask(skb, headers, endpoint, control)?;
+            event::new_packet(skb, is_first);
             flow::scratch().ok_or(DropReason::BadTables)?
         }
     };
@@ -431,6 +433,12 @@ fn ask(
     }
     let verdict = VERDICTS.get(decided.slot).ok_or(DropReason::BadTables)?;
     counters::labelled(skb, verdict.label);
+    if verdict.counts[0] != 0 {
+        counters::named(skb, decided.slot);
+    }
+    if verdict.annotations & annotation::LOG != 0 && (known.is_none() || verdict.copies == 0) {
+        event::logged(skb, verdict.annotations);
+    }
     if verdict.copies == 0 {
         if let Some(flow) = known
             && is_own

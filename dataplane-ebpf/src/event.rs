@@ -3,7 +3,7 @@
 //! ```text
 //!  begin ----> the program decides, and notes what it finds ----> end
 //!    |                          |                                  |
-//!    keeps the frame as it      new_flow keeps it too              tells, within the limit
+//!    keeps the frame as it      new_packet keeps it too            tells, within the limit
 //!    came, when it may be told
 //! ```
 //!
@@ -20,6 +20,7 @@ use sunwire_dataplane_common::{
         notes::{CONNECTION_SHIFT, REASON_SHIFT},
         program, verdict, why,
     },
+    tables::annotation,
 };
 
 use crate::{
@@ -47,18 +48,34 @@ pub(crate) fn begin(skb: &mut Skb) {
     }
 }
 
-/// A packet that no flow entry was found for, admitted and about to be sent on.
+/// A packet that the policy was asked about, admitted and about to be sent on; `is_first` of its
+/// flow.
 #[inline(always)]
-pub(crate) fn new_flow(skb: &mut Skb) {
-    skb.flag(connection::NEW << CONNECTION_SHIFT);
-    if skb.is_traced() {
+pub(crate) fn new_packet(skb: &mut Skb, is_first: bool) {
+    let mut causes = skb.note::<{ note::FLAGS }>() & why::LOG;
+    if is_first {
+        skb.flag(connection::NEW << CONNECTION_SHIFT);
+        causes |= why::NEW;
+    }
+    if causes == 0 || skb.is_traced() {
         return;
     }
     let Some(settings) = EVENT_SETTINGS.get(0) else {
         return;
     };
-    if settings.wanted & why::NEW != 0 {
-        keep_new(skb, settings);
+    if settings.wanted & causes != 0 {
+        keep_new(skb, settings, causes);
+    }
+}
+
+/// A packet that came by `log` and begins a flow or is dropped; `annotations` are its verdict's. To
+/// be called before [`new_packet`].
+#[inline(always)]
+pub(crate) fn logged(skb: &mut Skb, annotations: u32) {
+    skb.flag(why::LOG);
+    if let Some(record) = EVENT_RECORDS.get_ptr_mut(0) {
+        // SAFETY: as in `keep`.
+        unsafe { (*record).event.log = (annotations >> annotation::LOG_SLOT_SHIFT) + 1 };
     }
 }
 
@@ -118,8 +135,8 @@ fn select(skb: &mut Skb, settings: &EventSettings) {
 }
 
 #[inline(never)]
-fn keep_new(skb: &mut Skb, settings: &EventSettings) {
-    keep(skb, settings, why::NEW);
+fn keep_new(skb: &mut Skb, settings: &EventSettings, causes: u32) {
+    keep(skb, settings, causes);
 }
 
 /// Keeps the frame, if it has not been kept yet, and notes why.
@@ -162,7 +179,7 @@ fn copy(skb: &Skb, settings: &EventSettings, record: &mut EventRecord) {
 #[inline(never)]
 fn tell(skb: &Skb, settings: &EventSettings, program: u32, verdict: u32, reason: u32) {
     let flags = skb.note::<{ note::FLAGS }>();
-    let mut reasons = flags & (why::NEW | why::SAMPLE | why::CAPTURE) & settings.wanted;
+    let mut reasons = flags & (why::NEW | why::SAMPLE | why::CAPTURE | why::LOG) & settings.wanted;
     if verdict == verdict::DROPPED {
         reasons |= settings.wanted & why::DROP;
     }
@@ -189,6 +206,11 @@ fn tell(skb: &Skb, settings: &EventSettings, program: u32, verdict: u32, reason:
         copy(skb, settings, record);
         flags & note::OUTER
     };
+    let log = if reasons & why::LOG != 0 {
+        record.event.log
+    } else {
+        0
+    };
     let ifindex = skb.ifindex();
     let mut network = skb.note::<{ note::NETWORK }>();
     let mut source = 0;
@@ -213,6 +235,7 @@ fn tell(skb: &Skb, settings: &EventSettings, program: u32, verdict: u32, reason:
         label: skb.note::<{ note::LABEL }>(),
         connection: flags >> CONNECTION_SHIFT & 3,
         outer: (program == program::UNDERLAY || outer != 0) as u16,
+        log,
         ..record.event
     };
     // Of what is dropped before its destination is looked up, user space picks by address.

@@ -118,6 +118,7 @@ impl Fdd {
         let mut out = Outcome {
             copies: BTreeMap::new(),
             dropped: self.labels.label(leaf.dropped),
+            notes: self.store.notes(leaf).iter().cloned().collect(),
         };
         for (action, label) in self.store.copies(leaf) {
             let mut copy = *packet;
@@ -271,6 +272,7 @@ impl Walk<'_> {
                 let label = self.fdd.labels.number(*label);
                 self.fdd.store.drop(label)
             }
+            Term::Note(note) => self.fdd.store.note(note),
             // Tables make packets, not histories.
             Term::Dup => self.fdd.store.all(&[])?,
             Term::Union(arms) => {

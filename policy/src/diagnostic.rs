@@ -155,6 +155,9 @@ codes! {
     /// Compiling takes more steps than the limit.
     CompilingTooLong = "SW0504" Error
         "take apart stars and unions that rewrite many fields",
+    /// More names to count under than a verdict can hold.
+    TooManyCounts = "SW0505" Error
+        "let fewer statements count one packet",
     /// A token of an imported program where another was expected.
     ForeignToken = "SW0601" Error
         "the user guide shows the syntax of both imported languages",

@@ -6,11 +6,12 @@
 //!
 //! A policy maps a packet to a set of packets. Each copy carries the first label, in source order,
 //! of the statements that sent it, and beside the copies stands the first label of the drops
-//! reached. Both are minima, so unions and sequences distribute over them as they do over sets.
+//! reached. Both are minima, so unions and sequences distribute over them as they do over sets; so they
+//! do over what is noted of the packet on any of its ways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::packet::{LabelId, NO_LABEL, Outcome, Packet};
+use crate::packet::{LabelId, NO_LABEL, Note, Outcome, Packet};
 use crate::term::{Pred, PredId, Resolved, Term, TermId};
 
 /// Copies that one evaluation may hold at a time.
@@ -81,6 +82,7 @@ fn term(policy: &Resolved, id: TermId, packet: &Packet) -> Result<Outcome, TooMa
             one(packet, *label)
         }
         Term::Drop(label) => nothing(*label),
+        Term::Note(note) => noted(*packet, note),
         Term::Dup => one(*packet, NO_LABEL),
         Term::Union(arms) => {
             let mut out = nothing(NO_LABEL);
@@ -110,6 +112,7 @@ fn nothing(dropped: LabelId) -> Outcome {
     Outcome {
         copies: BTreeMap::new(),
         dropped,
+        notes: BTreeSet::new(),
     }
 }
 
@@ -117,12 +120,21 @@ fn one(packet: Packet, label: LabelId) -> Outcome {
     Outcome {
         copies: BTreeMap::from([(packet, label)]),
         dropped: NO_LABEL,
+        notes: BTreeSet::new(),
+    }
+}
+
+fn noted(packet: Packet, note: &Note) -> Outcome {
+    Outcome {
+        notes: BTreeSet::from([note.clone()]),
+        ..one(packet, NO_LABEL)
     }
 }
 
 /// Adds the copies and drops of `more`.
 fn merge(out: &mut Outcome, more: Outcome) -> Result<(), TooManyPackets> {
     out.dropped = out.dropped.min(more.dropped);
+    out.notes.extend(more.notes);
     for (packet, label) in more.copies {
         let known = out.copies.entry(packet).or_insert(label);
         *known = label.min(*known);
@@ -136,6 +148,7 @@ fn merge(out: &mut Outcome, more: Outcome) -> Result<(), TooManyPackets> {
 /// Kleisli composition: the next term on every copy.
 fn then(policy: &Resolved, before: Outcome, next: TermId) -> Result<Outcome, TooManyPackets> {
     let mut out = nothing(before.dropped);
+    out.notes = before.notes;
     for (packet, label) in before.copies {
         let mut after = term(policy, next, &packet)?;
         for known in after.copies.values_mut() {
@@ -156,6 +169,7 @@ fn star(policy: &Resolved, body: TermId, packet: &Packet) -> Result<Outcome, Too
             Outcome {
                 copies: std::mem::take(&mut frontier),
                 dropped: NO_LABEL,
+                notes: BTreeSet::new(),
             },
             body,
         )?;

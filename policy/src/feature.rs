@@ -13,10 +13,6 @@ pub enum Feature {
     Nat,
     /// `limit`.
     Limit,
-    /// `count`.
-    Count,
-    /// `log`.
-    Log,
     /// `forward to`.
     Transparent,
     /// `public` addresses.
@@ -25,13 +21,11 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Feature; 8] = [
+    pub const ALL: [Feature; 6] = [
         Feature::Connections,
         Feature::Balance,
         Feature::Nat,
         Feature::Limit,
-        Feature::Count,
-        Feature::Log,
         Feature::Transparent,
         Feature::Public,
     ];
@@ -44,8 +38,6 @@ impl Feature {
             Feature::Balance => "balance",
             Feature::Nat => "snat/dnat",
             Feature::Limit => "limit",
-            Feature::Count => "count",
-            Feature::Log => "log",
             Feature::Transparent => "forward to",
             Feature::Public => "public",
         }
@@ -68,8 +60,6 @@ impl Feature {
                 "needs address translation, which this data plane does not have"
             }
             Feature::Limit => "needs rate limiters, which this data plane does not have",
-            Feature::Count => "needs named counters, which this data plane does not have",
-            Feature::Log => "needs flow events, which this data plane does not have",
             Feature::Transparent => {
                 "needs transparent endpoints, which this data plane does not have"
             }
@@ -87,8 +77,6 @@ impl Feature {
             Feature::Balance => "forward to one endpoint",
             Feature::Nat => "rewrite one field: `ip4Src := …` or `ip4Dst := …`",
             Feature::Limit => "leave it out",
-            Feature::Count => "label the verdict, `forward \"name\"`: every label is counted",
-            Feature::Log => "label the verdict, `drop \"name\"`: every label is counted",
             Feature::Transparent => "send the packet to the endpoint itself: `port := X`",
             Feature::Public => "leave it out: endpoints are reached on their own addresses",
         }

@@ -1,6 +1,7 @@
 //! The packet that a policy decides about, and what the decision is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::address::Address;
 use crate::field::{Field, OWNER};
@@ -159,6 +160,15 @@ pub type LabelId = u32;
 /// No statement gave a label; greater than every label.
 pub const NO_LABEL: LabelId = u32::MAX;
 
+/// What a policy notes of a packet that comes by a statement; it changes nothing that comes out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Note {
+    /// `count`: packets and bytes under this name.
+    Count(Arc<str>),
+    /// `log`: a flow event for every new flow, which says this.
+    Log(Arc<str>),
+}
+
 /// What a policy makes of one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -166,6 +176,8 @@ pub struct Outcome {
     pub copies: BTreeMap<Packet, LabelId>,
     /// The first label of a drop that was reached, in source order, or [`NO_LABEL`].
     pub dropped: LabelId,
+    /// What is noted of the packet on all its ways, also on those that end in a drop.
+    pub notes: BTreeSet<Note>,
 }
 
 impl Outcome {

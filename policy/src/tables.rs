@@ -71,6 +71,10 @@ pub enum Value {
 pub struct Leaf {
     /// Which rule decided.
     pub label: String,
+    /// Names under which the packet is counted too, sorted.
+    pub counts: Vec<String>,
+    /// What the event says that every new flow is told by; `None` when none is.
+    pub log: Option<String>,
     /// The distinct copies that leave.
     pub copies: Vec<Copied>,
 }

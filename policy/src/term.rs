@@ -11,7 +11,7 @@ use crate::address::{Address, AddressSet};
 use crate::diagnostic::{Code, Diagnostic, Span};
 use crate::feature::Feature;
 use crate::field::Field;
-use crate::packet::{LabelId, NO_LABEL};
+use crate::packet::{LabelId, NO_LABEL, Note};
 
 /// Index of a policy term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,8 @@ pub enum Term {
     SetPort(u64, LabelId),
     /// Drops, with a label.
     Drop(LabelId),
+    /// Notes that the packet came by, and lets it through.
+    Note(Note),
     /// Records the packet in its history, and lets it through.
     Dup,
     /// All of these on copies of the packet.

@@ -7,7 +7,7 @@ use sunwire_policy::compile::Options;
 use sunwire_policy::diagnostic::render_all;
 use sunwire_policy::installed::Installed;
 use sunwire_policy::lower::{Capacity, Refused};
-use sunwire_policy::packet::{Packet, Place};
+use sunwire_policy::packet::{Note, Packet, Place};
 use sunwire_policy::term::Resolved;
 use sunwire_policy::testing::{Kind, document, environment, for_all, packets, policies, records};
 use sunwire_policy::{ast::Expr, compile, evaluate, lower, parse, resolve};
@@ -107,6 +107,18 @@ fn evaluator_and_tables_agree_on_every_packet() {
                     return Err(format!(
                         "{packet:?}\nevaluator {expected:?}\ntables {verdict:?}"
                     ));
+                }
+                let notes: BTreeSet<Note> = outcome.notes;
+                let mut logs = notes.iter().filter_map(|note| match note {
+                    Note::Log(text) => Some(text.to_string()),
+                    Note::Count(_) => None,
+                });
+                let counts = notes.iter().filter_map(|note| match note {
+                    Note::Count(name) => Some(name.to_string()),
+                    Note::Log(_) => None,
+                });
+                if verdict.log != logs.next() || !counts.eq(verdict.counts.iter().cloned()) {
+                    return Err(format!("{packet:?}: {notes:?}, but {verdict:?}"));
                 }
                 if verdict.label != label {
                     return Err(format!("{packet:?}: {label} and {}", verdict.label));

@@ -76,9 +76,7 @@ fn what_is_not_there_yet_is_refused_by_name() {
         "balance(web1 weight 2, db1 by ip4Src, tcpSrcPort)",
         "snat(10.0.0.1)",
         "dnat(10.0.0.1)",
-        "count requests",
         "limit 10/s per ip4Src",
-        "log",
         "port := pipe(\"x\")",
     ] {
         let text = format!("policy main = if tcp then ({word}; forward) else drop");

@@ -3,19 +3,19 @@
 use aya::maps::{MapError, PerCpuValues};
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
-    entries::{Counter, LabelKey},
+    entries::{Counter, LabelKey, label_kind},
     group::copies,
     punt::Kind,
 };
 
 use crate::{maps::Maps, pod::Pod};
 
-/// Packets and bytes under one label of one network.
+/// Packets and bytes under one label of one network, or under a name of `count`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelTotal {
     /// VNI of the network.
     pub vni: u32,
-    /// The label.
+    /// The label, or the name.
     pub label: String,
     /// The total.
     pub total: Counter,
@@ -26,6 +26,8 @@ pub struct LabelTotal {
 pub struct Totals {
     /// By label; every label that was ever in force or staged.
     pub labels: Vec<LabelTotal>,
+    /// By name of `count`; every name that was ever in force or staged.
+    pub counts: Vec<LabelTotal>,
     /// By drop reason; only reasons that occurred.
     pub drops: Vec<(DropReason, Counter)>,
     /// What was asked of the node; only kinds that occurred.
@@ -44,8 +46,13 @@ impl Totals {
     pub(crate) fn read(maps: &Maps) -> Result<Self, MapError> {
         let mut totals = Totals::default();
         for (key, slot) in maps.labels.content() {
-            totals.labels.push(LabelTotal {
-                vni: key.network,
+            let kind = match key.kind() {
+                label_kind::LABEL => &mut totals.labels,
+                label_kind::COUNT => &mut totals.counts,
+                _ => continue,
+            };
+            kind.push(LabelTotal {
+                vni: key.network(),
                 label: label_text(key),
                 total: sum(&maps.label_counters.get(slot, 0)?),
             });

@@ -261,7 +261,7 @@ impl Dataplane {
     pub fn label_slots(&self) -> HashMap<u32, (u32, String)> {
         let labels = self.maps.labels.content().iter();
         labels
-            .map(|(key, slot)| (*slot, (key.network, label_text(key))))
+            .map(|(key, slot)| (*slot, (key.network(), label_text(key))))
             .collect()
     }
 

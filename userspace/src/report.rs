@@ -23,6 +23,12 @@ pub(crate) fn counters(
         packets: label.total.packets,
         bytes: label.total.bytes,
     });
+    let counts = totals.counts.into_iter().map(|count| wire::LabelCounter {
+        vni: count.vni,
+        label: count.label,
+        packets: count.total.packets,
+        bytes: count.total.bytes,
+    });
     let drops = totals
         .drops
         .into_iter()
@@ -45,6 +51,7 @@ pub(crate) fn counters(
     }
     wire::Counters {
         labels: labels.collect(),
+        counts: counts.collect(),
         drops,
         tunnels,
         staged: staged.into_iter().map(staged_audit).collect(),

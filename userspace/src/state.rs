@@ -161,6 +161,10 @@ pub enum Value {
 pub struct Leaf {
     /// Which rule decided.
     pub label: String,
+    /// Names under which the packet is counted too.
+    pub counts: Vec<String>,
+    /// What the event says that every new flow is told by.
+    pub log: Option<String>,
     /// The copies, in kernel layout.
     pub copies: Vec<Copied>,
     /// The sets that copies to several endpoints go to: `Copied::endpoint` is an index of these for

@@ -331,6 +331,8 @@ fn expected(environment: &Environment, leaf: &Leaf, packet: &Packet) -> Vec<Expe
     for copied in &leaf.copies {
         let alone = Leaf {
             label: String::new(),
+            counts: Vec::new(),
+            log: None,
             copies: vec![copied.clone()],
         };
         let emitted = alone.emit(packet);
@@ -493,6 +495,12 @@ fn check(
         drops: drops(expected),
         labels: if is_decided(expected) {
             BTreeMap::from([((VNI, leaf.label.clone()), 1)])
+        } else {
+            BTreeMap::new()
+        },
+        counts: if is_decided(expected) {
+            let names = leaf.counts.iter();
+            names.map(|name| ((VNI, name.clone()), 1)).collect()
         } else {
             BTreeMap::new()
         },

@@ -6,9 +6,9 @@
 //! one     = "not" one | "(" filter ")" | test
 //! test    = ("from" | "to" | "with") (ENDPOINT | ADDRESS | CIDR)
 //!         | ("port" | "source-port" | "destination-port") NUMBER ["-" NUMBER]
-//!         | "network" NAME | "node" NAME | "next" NAME | "label" TEXT | "reason" NAME
+//!         | "network" NAME | "node" NAME | "next" NAME | "label" TEXT | "log" TEXT | "reason" NAME
 //!         | "protocol" NUMBER | "tcp" | "udp" | "icmp" | "icmpv6" | "ipv4" | "ipv6"
-//!         | "drop" | "dropped" | "forwarded" | "answered" | "new" | "sample" | "established"
+//!         | "drop" | "dropped" | "forwarded" | "answered" | "new" | "sample" | "logged" | "established"
 //! ```
 //! A name may have `*` in it. Text with blanks stands between quotes.
 
@@ -61,6 +61,7 @@ enum Test {
     Node(Pattern),
     Next(Pattern),
     Label(Pattern),
+    Log(Pattern),
     Reason(Pattern),
     Protocol(u8),
     Ipv6(bool),
@@ -145,6 +146,7 @@ impl Test {
             Test::Node(pattern) => pattern.matches(&flow.node),
             Test::Next(pattern) => is(pattern, &flow.next_node),
             Test::Label(pattern) => is(pattern, &flow.label),
+            Test::Log(pattern) => is(pattern, &flow.log),
             Test::Reason(pattern) => is(pattern, &flow.reason),
             Test::Protocol(protocol) => flow.protocol == Some(*protocol),
             Test::Ipv6(v6) => flow
@@ -379,6 +381,7 @@ impl<'a> Parser<'a> {
             "node" => Test::Node(self.name(word)?.0),
             "next" => Test::Next(self.name(word)?.0),
             "label" => Test::Label(self.name(word)?.0),
+            "log" => Test::Log(self.name(word)?.0),
             "reason" => Test::Reason(self.name(word)?.0),
             "protocol" => {
                 let (Pattern(text), range) = self.name(word)?;
@@ -403,13 +406,14 @@ impl<'a> Parser<'a> {
             "answered" => Test::Verdict(FlowVerdict::Answered),
             "new" => Test::Cause(FlowCause::New),
             "sample" => Test::Cause(FlowCause::Sample),
+            "logged" => Test::Cause(FlowCause::Log),
             "established" => Test::Established,
             "and" | "or" => return Err(self.error("a test is missing before this", here)),
             _ => {
                 return Err(self.error(
                     "there is no such test (from, to, with, port, source-port, destination-port, \
-                     network, node, next, label, reason, protocol, tcp, udp, icmp, icmpv6, ipv4, \
-                     ipv6, drop, forwarded, answered, new, sample, established)",
+                     network, node, next, label, log, reason, protocol, tcp, udp, icmp, icmpv6, \
+                     ipv4, ipv6, drop, forwarded, answered, new, sample, logged, established)",
                     here,
                 ));
             }
@@ -471,6 +475,7 @@ mod tests {
             verdict: FlowVerdict::Dropped,
             reason: Some("policy".to_owned()),
             label: Some("web to db".to_owned()),
+            log: Some("watched".to_owned()),
             network: Some("shop".to_owned()),
             entry: FlowEntry::Endpoint,
             from: end("web1", "10.20.0.10", 40_000),
@@ -513,6 +518,7 @@ mod tests {
             "label \"web to db\"",
             "label web*",
             "label *to*",
+            "log watched",
             "reason policy",
             "protocol 6",
             "tcp",
@@ -546,6 +552,8 @@ mod tests {
             "answered",
             "new",
             "sample",
+            "logged",
+            "log unwatched",
             "established",
         ] {
             check(text, false);

@@ -27,6 +27,9 @@ pub struct Flow {
     /// Label of the rule that decided; absent when none did, as at the node that receives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// What `log` says of it, where the policy logs it: the label of the statement, or where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     /// Name of the network; absent when it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
@@ -107,6 +110,8 @@ pub enum FlowCause {
     Sample,
     /// It is captured.
     Capture,
+    /// The policy logs it.
+    Log,
 }
 
 /// What became of a packet.
@@ -188,6 +193,7 @@ impl FlowCause {
             FlowCause::New => "new",
             FlowCause::Sample => "sample",
             FlowCause::Capture => "capture",
+            FlowCause::Log => "log",
         }
     }
 }

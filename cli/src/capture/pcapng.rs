@@ -148,6 +148,7 @@ mod tests {
             verdict: FlowVerdict::Dropped,
             reason: Some("policy".to_owned()),
             label: Some("default deny".to_owned()),
+            log: None,
             network: Some("shop".to_owned()),
             entry: FlowEntry::Endpoint,
             from: FlowEnd::default(),

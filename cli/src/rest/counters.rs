@@ -1,12 +1,12 @@
 //! `sunwire counters`.
 
-use sunwire_api::{DropTotals, LabelTotals, Name, NodeCounters};
+use sunwire_api::{CountTotals, DropTotals, LabelTotals, Name, NodeCounters};
 
 use super::Connection;
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 
-/// Show packets counted by the labels of rules, and packets dropped by reason.
+/// Show packets counted by the labels of rules and by `count`, and packets dropped by reason.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Agents report once a second; the counts are totals since a node's maps were made.
@@ -26,7 +26,9 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     args.connection.run(|client| {
         let counters = client.counters()?;
         let Some(name) = &args.node else {
-            output::show(format, &counters, |all| table(&all.labels, &all.drops))?;
+            output::show(format, &counters, |all| {
+                table(&all.labels, &all.counts, &all.drops)
+            })?;
             return Ok(Outcome::Done);
         };
         let of_node = counters.nodes.into_iter().find(|node| node.node == *name);
@@ -38,16 +40,19 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 NodeCounters {
                     node: name.clone(),
                     labels: Vec::new(),
+                    counts: Vec::new(),
                     drops: Vec::new(),
                 }
             }
         };
-        output::show(format, &of_node, |node| table(&node.labels, &node.drops))?;
+        output::show(format, &of_node, |node| {
+            table(&node.labels, &node.counts, &node.drops)
+        })?;
         Ok(Outcome::Done)
     })
 }
 
-fn table(labels: &[LabelTotals], drops: &[DropTotals]) -> Table {
+fn table(labels: &[LabelTotals], counts: &[CountTotals], drops: &[DropTotals]) -> Table {
     let mut table = Table::new(&["KIND", "NETWORK", "NAME", "PACKETS", "BYTES"]);
     for label in labels {
         let network = label.network.as_ref();
@@ -57,6 +62,16 @@ fn table(labels: &[LabelTotals], drops: &[DropTotals]) -> Table {
             label.label.clone(),
             label.totals.packets.to_string(),
             label.totals.bytes.to_string(),
+        ]);
+    }
+    for count in counts {
+        let network = count.network.as_ref();
+        table.row([
+            "count".to_owned(),
+            network.map_or_else(|| format!("VNI {}", count.vni), Name::to_string),
+            count.name.clone(),
+            count.totals.packets.to_string(),
+            count.totals.bytes.to_string(),
         ]);
     }
     for reason in drops {

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use sunwire_api::{
-    Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Problem, Status, Totals, Vni,
-    agent,
+    CountTotals, Counters, DropTotals, LabelTotals, Name, NodeCounters, NodeProgress, Problem,
+    Status, Totals, Vni, agent,
 };
 use utoipa::IntoParams;
 
@@ -91,11 +91,13 @@ fn sum(cluster: &Cluster) -> Counters {
         nodes.push(NodeCounters {
             node: node.clone(),
             labels: own.labels(cluster),
+            counts: own.counts(cluster),
             drops: own.drops(),
         });
     }
     Counters {
         labels: all.labels(cluster),
+        counts: all.counts(cluster),
         drops: all.drops(),
         nodes,
     }
@@ -105,17 +107,23 @@ fn sum(cluster: &Cluster) -> Counters {
 #[derive(Default)]
 struct Sums {
     labels: BTreeMap<(u32, String), Totals>,
+    counts: BTreeMap<(u32, String), Totals>,
     drops: BTreeMap<String, Totals>,
 }
 
 impl Sums {
     fn add(&mut self, counters: &agent::Counters) {
-        for counter in &counters.labels {
-            let key = (counter.vni, counter.label.clone());
-            *self.labels.entry(key).or_default() += Totals {
-                packets: counter.packets,
-                bytes: counter.bytes,
-            };
+        for (sums, counters) in [
+            (&mut self.labels, &counters.labels),
+            (&mut self.counts, &counters.counts),
+        ] {
+            for counter in counters {
+                let key = (counter.vni, counter.label.clone());
+                *sums.entry(key).or_default() += Totals {
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                };
+            }
         }
         for counter in &counters.drops {
             *self.drops.entry(counter.reason.clone()).or_default() += Totals {
@@ -126,16 +134,24 @@ impl Sums {
     }
 
     fn labels(&self, cluster: &Cluster) -> Vec<LabelTotals> {
-        let network = |vni: u32| {
-            let vni = Vni::try_from(vni).ok()?;
-            cluster.state.network_of(vni).cloned()
-        };
         let labels = self.labels.iter();
         labels
             .map(|((vni, label), totals)| LabelTotals {
                 vni: *vni,
-                network: network(*vni),
+                network: network(cluster, *vni),
                 label: label.clone(),
+                totals: *totals,
+            })
+            .collect()
+    }
+
+    fn counts(&self, cluster: &Cluster) -> Vec<CountTotals> {
+        let counts = self.counts.iter();
+        counts
+            .map(|((vni, name), totals)| CountTotals {
+                vni: *vni,
+                network: network(cluster, *vni),
+                name: name.clone(),
                 totals: *totals,
             })
             .collect()
@@ -150,4 +166,10 @@ impl Sums {
             })
             .collect()
     }
+}
+
+/// The network with a VNI; `None` when it is gone.
+fn network(cluster: &Cluster, vni: u32) -> Option<Name> {
+    let vni = Vni::try_from(vni).ok()?;
+    cluster.state.network_of(vni).cloned()
 }

@@ -56,6 +56,8 @@ fn leaf(leaf: &tables::Leaf) -> Leaf {
     let copies = copies.collect();
     Leaf {
         label: leaf.label.clone(),
+        counts: leaf.counts.clone(),
+        log: leaf.log.clone(),
         copies,
         members,
     }

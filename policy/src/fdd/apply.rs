@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::TESTED;
 use super::hash::hash_of;
-use super::store::{ActionId, EMPTY, Head, IDENTITY, Id, Memo, Node, Store, TooLarge, UNDECIDED};
+use super::store::{
+    ActionId, EMPTY, Head, IDENTITY, Id, Memo, NOTHING_NOTED, Node, Store, TooLarge, UNDECIDED,
+};
 use crate::packet::{LabelId, NO_LABEL};
 
 /// An operation on two diagrams, leaf by leaf.
@@ -25,7 +27,7 @@ pub(super) enum Operation {
 pub(super) enum LeafMap {
     /// The opposite of a predicate.
     Negate,
-    /// Forgets all labels.
+    /// Forgets all labels and notes.
     EraseLabels,
     /// Forgets the assignment that this action does.
     Strip(ActionId),
@@ -106,7 +108,7 @@ impl Store {
         self.fold(Operation::Override, &parts, UNDECIDED)
     }
 
-    /// The diagram without labels.
+    /// The diagram without labels and notes.
     ///
     /// # Errors
     /// [`TooLarge`] beyond the limit on steps.
@@ -229,7 +231,9 @@ impl Store {
         let copies = left.copies.iter().chain(right.copies.iter());
         let copies = copies.copied().collect();
         let dropped = left.dropped.min(right.dropped);
-        self.leaf(copies, dropped)
+        let (left, right) = (left.notes, right.notes);
+        let notes = self.join_notes(left, right);
+        self.leaf(copies, dropped, notes)
     }
 
     pub(super) fn map(&mut self, map: LeafMap, id: Id) -> Result<Id, TooLarge> {
@@ -259,14 +263,14 @@ impl Store {
 
     fn map_leaf(&mut self, map: LeafMap, id: Id, leaf: u32) -> Result<Id, TooLarge> {
         let leaf = self.leaf_at(leaf);
-        let dropped = leaf.dropped;
+        let (dropped, notes) = (leaf.dropped, leaf.notes);
         match map {
             LeafMap::Negate if id == EMPTY => Ok(IDENTITY),
             LeafMap::Negate => Ok(EMPTY),
             LeafMap::EraseLabels => {
                 let copies = leaf.copies.iter();
                 let copies = copies.map(|(action, _)| (*action, NO_LABEL)).collect();
-                self.leaf(copies, NO_LABEL)
+                self.leaf(copies, NO_LABEL, NOTHING_NOTED)
             }
             LeafMap::Strip(stripped) => {
                 let old: Arc<[(ActionId, LabelId)]> = leaf.copies.clone();
@@ -281,7 +285,7 @@ impl Store {
                         .collect();
                     copies.push((self.action(&kept), *label));
                 }
-                self.leaf(copies, dropped)
+                self.leaf(copies, dropped, notes)
             }
         }
     }

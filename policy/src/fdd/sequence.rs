@@ -27,7 +27,7 @@ impl Store {
                 for (action, label) in leaf.copies.iter() {
                     arms.push(self.act(*action, *label, second)?);
                 }
-                arms.push(self.drop(leaf.dropped));
+                arms.push(self.drop_noting(leaf.dropped, leaf.notes));
                 self.union(&arms)?
             }
             Head::Test { rank, first, end } => {
@@ -80,7 +80,7 @@ impl Store {
                 for (next, after) in leaf.copies.iter() {
                     copies.push((self.compose(action, *next), label.min(*after)));
                 }
-                self.leaf(copies, leaf.dropped)?
+                self.leaf(copies, leaf.dropped, leaf.notes)?
             }
             Head::Test { rank, first, end } => {
                 let assigned = self.assignments(action).iter().find(|(r, _)| *r == rank);

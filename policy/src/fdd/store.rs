@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::hash::{FastMap, hash_of};
 use super::{Order, TESTED};
 use crate::field::{Field, OWNER};
-use crate::packet::{LabelId, NO_LABEL};
+use crate::packet::{LabelId, NO_LABEL, Note};
 
 /// A diagram, by its root node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,10 @@ pub struct Id(pub(super) u32);
 /// An action in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ActionId(pub(super) u32);
+
+/// A set of notes in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NotesId(u32);
 
 /// Assignments to fields, by rank, each rank once; [`OWNER`] is a value of [`Field::Port`].
 pub type Action = [(u8, u64)];
@@ -29,6 +33,8 @@ pub struct Leaf {
     pub(super) copies: Arc<[(ActionId, LabelId)]>,
     /// First label of the drops reached.
     pub dropped: LabelId,
+    /// What is noted of the packet.
+    pub(super) notes: NotesId,
     /// No arm of a conditional has decided yet; never in a finished diagram.
     pub(super) undecided: bool,
 }
@@ -84,6 +90,9 @@ pub struct Store {
     next_test: FastMap<Id, Id>,
     actions: Vec<Box<Action>>,
     action_ids: FastMap<Box<Action>, ActionId>,
+    /// Sets of notes, sorted; the first one is empty.
+    notes: Vec<Box<[Note]>>,
+    note_ids: FastMap<Box<[Note]>, NotesId>,
     pub(super) memo: FastMap<Memo, Id>,
     pub(super) multiplexed: FastMap<(u8, Box<[Cut]>), Id>,
     /// Fields and values at which a diagram is split: the same form as an action.
@@ -103,6 +112,8 @@ pub(super) const EMPTY: Id = Id(0);
 pub(super) const IDENTITY: Id = Id(1);
 /// No arm has decided.
 pub(super) const UNDECIDED: Id = Id(2);
+/// Nothing is noted.
+pub(super) const NOTHING_NOTED: NotesId = NotesId(0);
 /// The action that changes nothing.
 pub(super) const KEEP: ActionId = ActionId(0);
 
@@ -126,6 +137,8 @@ impl Store {
             next_test: FastMap::default(),
             actions: Vec::new(),
             action_ids: FastMap::default(),
+            notes: vec![Box::new([])],
+            note_ids: FastMap::from_iter([(Box::default(), NOTHING_NOTED)]),
             memo: FastMap::default(),
             multiplexed: FastMap::default(),
             splits: FastMap::default(),
@@ -138,10 +151,11 @@ impl Store {
         let keep = store.action(&[]);
         debug_assert_eq!(keep, KEEP);
         let empty = store.drop(NO_LABEL);
-        let identity = store.decided(&[(KEEP, NO_LABEL)], NO_LABEL);
+        let identity = store.decided(&[(KEEP, NO_LABEL)], NO_LABEL, NOTHING_NOTED);
         let undecided = store.intern_leaf(Leaf {
             copies: Arc::new([]),
             dropped: NO_LABEL,
+            notes: NOTHING_NOTED,
             undecided: true,
         });
         debug_assert_eq!((empty, identity, undecided), (EMPTY, IDENTITY, UNDECIDED));
@@ -278,18 +292,20 @@ impl Store {
         &mut self,
         mut copies: Vec<(ActionId, LabelId)>,
         dropped: LabelId,
+        notes: NotesId,
     ) -> Result<Id, TooLarge> {
         self.spend(copies.len())?;
         copies.sort_unstable();
         copies.dedup_by_key(|(action, _)| *action);
-        Ok(self.decided(&copies, dropped))
+        Ok(self.decided(&copies, dropped, notes))
     }
 
     /// The leaf with these copies, which are sorted and distinct.
-    fn decided(&mut self, copies: &[(ActionId, LabelId)], dropped: LabelId) -> Id {
+    fn decided(&mut self, copies: &[(ActionId, LabelId)], dropped: LabelId, notes: NotesId) -> Id {
         self.intern_leaf(Leaf {
             copies: copies.into(),
             dropped,
+            notes,
             undecided: false,
         })
     }
@@ -396,11 +412,53 @@ impl Store {
     pub fn assign(&mut self, field: Field, value: u64, label: LabelId) -> Id {
         let rank = self.order.rank(field);
         let action = self.action(&[(rank, value)]);
-        self.decided(&[(action, label)], NO_LABEL)
+        self.decided(&[(action, label)], NO_LABEL, NOTHING_NOTED)
     }
 
     /// Drops, with a label.
     pub fn drop(&mut self, label: LabelId) -> Id {
-        self.decided(&[], label)
+        self.drop_noting(label, NOTHING_NOTED)
+    }
+
+    /// Drops, with a label and notes.
+    pub(super) fn drop_noting(&mut self, label: LabelId, notes: NotesId) -> Id {
+        self.decided(&[], label, notes)
+    }
+
+    /// Lets everything through unchanged, and notes it.
+    pub fn note(&mut self, note: &Note) -> Id {
+        let notes = self.note_set(std::slice::from_ref(note));
+        self.decided(&[(KEEP, NO_LABEL)], NO_LABEL, notes)
+    }
+
+    /// What a leaf notes, sorted.
+    #[must_use]
+    pub fn notes(&self, leaf: &Leaf) -> &[Note] {
+        &self.notes[leaf.notes.0 as usize]
+    }
+
+    /// The notes of both sets.
+    pub(super) fn join_notes(&mut self, left: NotesId, right: NotesId) -> NotesId {
+        if left == right || right == NOTHING_NOTED {
+            return left;
+        }
+        if left == NOTHING_NOTED {
+            return right;
+        }
+        let both = [left, right].map(|id| self.notes[id.0 as usize].iter());
+        let mut joined: Vec<Note> = both.into_iter().flatten().cloned().collect();
+        joined.sort_unstable();
+        joined.dedup();
+        self.note_set(&joined)
+    }
+
+    fn note_set(&mut self, notes: &[Note]) -> NotesId {
+        if let Some(id) = self.note_ids.get(notes) {
+            return *id;
+        }
+        let id = NotesId(self.notes.len() as u32);
+        self.notes.push(notes.into());
+        self.note_ids.insert(notes.into(), id);
+        id
     }
 }

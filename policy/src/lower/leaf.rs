@@ -2,14 +2,14 @@
 
 use std::sync::LazyLock;
 
-use sunwire_dataplane_common::tables::MAX_COPIES;
+use sunwire_dataplane_common::tables::{MAX_COPIES, MAX_COUNTS};
 
 use super::{Refused, group};
 use crate::address::Address;
 use crate::compile::{Fdd, is_address};
 use crate::fdd::{Action, Leaf};
 use crate::field::{Field, OWNER, Subject};
-use crate::packet::NO_LABEL;
+use crate::packet::{NO_LABEL, Note};
 use crate::tables::{self, Copied, Digest, Out};
 use crate::term::Resolved;
 
@@ -40,7 +40,26 @@ pub(super) fn lower_leaf(
             label,
         });
     }
-    Ok(tables::Leaf { label, copies })
+    let (mut counts, mut log) = (Vec::new(), None);
+    for note in fdd.store.notes(leaf) {
+        match note {
+            Note::Count(name) => counts.push(name.to_string()),
+            // Several statements may log one packet: one event says so, by the first in order.
+            Note::Log(text) => log = log.or_else(|| Some(text.to_string())),
+        }
+    }
+    if counts.len() > MAX_COUNTS {
+        return Err(Refused::TooManyCounts {
+            counts: counts.len(),
+            label,
+        });
+    }
+    Ok(tables::Leaf {
+        label,
+        counts,
+        log,
+        copies,
+    })
 }
 
 fn copied(fdd: &Fdd, policy: &Resolved, action: &Action) -> Result<Copied, Refused> {
@@ -96,6 +115,13 @@ pub(super) fn digest(leaf: &tables::Leaf) -> Digest {
     hasher.update(leaf.label.as_bytes());
     for copy in &leaf.copies {
         hasher.update(&bytes(copy));
+    }
+    // No copy begins like this.
+    let notes = leaf.counts.iter().map(|name| (0xfe, name));
+    for (tag, text) in notes.chain(leaf.log.iter().map(|text| (0xff, text))) {
+        hasher.update(&[tag]);
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
     }
     Digest(*hasher.finalize().as_bytes())
 }

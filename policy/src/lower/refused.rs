@@ -1,6 +1,6 @@
 //! Why a policy cannot be done by the data plane.
 
-use sunwire_dataplane_common::tables::{MAX_COPIES, MAX_DEPTH};
+use sunwire_dataplane_common::tables::{MAX_COPIES, MAX_COUNTS, MAX_DEPTH};
 
 use crate::address::Address;
 use crate::diagnostic::{Code, Diagnostic};
@@ -25,6 +25,17 @@ pub enum Refused {
     TooManyCopies {
         /// Copies.
         copies: usize,
+        /// The label of that verdict.
+        label: String,
+    },
+    /// A verdict would count under too many names.
+    #[error(
+        "one packet can be counted under {counts} names, and the data plane counts under at most \
+         {MAX_COUNTS}"
+    )]
+    TooManyCounts {
+        /// Names.
+        counts: usize,
         /// The label of that verdict.
         label: String,
     },
@@ -76,6 +87,11 @@ impl Refused {
                 Code::TooManyCopies,
                 None,
                 "send fewer copies with `+` and `*`",
+            ),
+            Refused::TooManyCounts { .. } => (
+                Code::TooManyCounts,
+                None,
+                "leave out a `count`, or put it where fewer others count the same packets",
             ),
             Refused::TooDeep { .. } => (Code::TablesTooDeep, None, "test fewer fields by range"),
             Refused::TooLarge { .. } => (

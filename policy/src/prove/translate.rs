@@ -166,7 +166,7 @@ impl Walk<'_> {
             Term::SetPort(port, _) => self.to.assign(Field::Port, *port),
             Term::Drop(_) => self.to.program.drop(),
             Term::Dup if self.to.histories => self.to.program.dup(),
-            Term::Dup => self.to.program.id(),
+            Term::Dup | Term::Note(_) => self.to.program.id(),
             Term::Union(arms) => {
                 let arms: Vec<NodeId> = arms.iter().map(|arm| self.term(*arm)).collect();
                 self.to.program.union(arms)

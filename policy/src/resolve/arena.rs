@@ -111,7 +111,11 @@ impl Arena {
                 forwards: *port == OWNER,
                 ..Facts::LEAF
             },
-            Term::SetNumber(..) | Term::SetAddress(..) | Term::Drop(_) | Term::Dup => Facts::LEAF,
+            Term::SetNumber(..)
+            | Term::SetAddress(..)
+            | Term::Drop(_)
+            | Term::Note(_)
+            | Term::Dup => Facts::LEAF,
             Term::Union(parts) | Term::Sequence(parts) => {
                 Facts::over(parts.iter().map(|p| self.facts(*p)))
             }

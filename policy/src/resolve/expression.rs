@@ -217,13 +217,18 @@ impl<'d> Resolver<'d> {
 
     /// Registers a label and returns its place in source order.
     pub(super) fn label(&mut self, span: Span, label: Option<&str>, verb: &str) -> u32 {
-        let text = match label {
-            Some(label) => label.to_owned(),
-            None => format!("{}:{} {verb}", self.policy, self.lines.line(span.start)),
-        };
+        let text = self.label_text(span, label, verb);
         self.labels.insert(span.start, text);
         self.label_spans.insert(span.start, span);
         span.start
+    }
+
+    /// What a statement without a label of its own is called by.
+    pub(super) fn label_text(&self, span: Span, label: Option<&str>, verb: &str) -> String {
+        match label {
+            Some(label) => label.to_owned(),
+            None => format!("{}:{} {verb}", self.policy, self.lines.line(span.start)),
+        }
     }
 
     fn test(

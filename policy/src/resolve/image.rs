@@ -110,7 +110,7 @@ impl Resolver<'_> {
                 })
             }
             Term::Drop(_) => Vec::new(),
-            Term::Dup => then.to_vec(),
+            Term::Dup | Term::Note(_) => then.to_vec(),
             Term::Union(arms) => {
                 let mut all = Vec::new();
                 for arm in &arms {
@@ -273,7 +273,7 @@ impl Resolver<'_> {
         };
         let fields = match &self.arena.terms[term.0 as usize] {
             Term::SetNumber(field, _) | Term::SetAddress(field, _) => bit(*field),
-            Term::Filter(_) | Term::SetPort(..) | Term::Drop(_) | Term::Dup => 0,
+            Term::Filter(_) | Term::SetPort(..) | Term::Drop(_) | Term::Note(_) | Term::Dup => 0,
             Term::Union(parts) | Term::Sequence(parts) => parts
                 .iter()
                 .fold(0, |all, part| all | self.writes(memo, *part)),

@@ -11,7 +11,7 @@ use crate::ast::{Expr, Rate, Value, ValueKind, Verb};
 use crate::diagnostic::{Code, Span};
 use crate::feature::Feature;
 use crate::field::{Connection, Field, Subject};
-use crate::packet::LabelId;
+use crate::packet::{LabelId, Note};
 use crate::term::{AssignedField, Pred, Term, TermId};
 
 /// Label by which an endpoint says that it takes packets of others on their way.
@@ -59,13 +59,10 @@ impl<'d> Resolver<'d> {
                 address.map(|address| self.set_address(Field::Source, address))
             }
             Verb::Dnat(address, port) => self.dnat(address, port.as_ref(), span, scope),
-            Verb::Count(_) => {
-                self.need(Feature::Count, span);
-                Some(self.id())
-            }
-            Verb::Log(_) => {
-                self.need(Feature::Log, span);
-                Some(self.id())
+            Verb::Count(name) => Some(self.note(Note::Count(name.text.as_str().into()))),
+            Verb::Log(text) => {
+                let text = self.label_text(span, text.as_deref(), "log");
+                Some(self.note(Note::Log(text.into())))
             }
             Verb::Limit { rate, per } => self.limit(*rate, per, span),
             Verb::Mirror(target) => {
@@ -83,6 +80,10 @@ impl<'d> Resolver<'d> {
     fn id(&mut self) -> TermId {
         let always = self.arena.predicate(Pred::True);
         self.arena.term(Term::Filter(always))
+    }
+
+    fn note(&mut self, note: Note) -> TermId {
+        self.arena.term(Term::Note(note))
     }
 
     fn set_address(&mut self, field: Field, address: IpAddr) -> TermId {

@@ -15,7 +15,7 @@ pub struct Size {
     pub edges: usize,
     /// Verdicts.
     pub leaves: usize,
-    /// Distinct labels of verdicts.
+    /// Distinct labels of verdicts, names of `count`, and texts of `log`: each has a counter.
     pub labels: usize,
     /// Tests on the longest way from the root to a verdict.
     pub depth: usize,
@@ -48,9 +48,9 @@ impl Size {
         };
         let mut depths: FastMap<Digest, usize> = FastMap::default();
         depths.reserve(order.len());
-        let mut verdicts: FastMap<Digest, &str> = FastMap::default();
+        let mut verdicts: FastMap<Digest, &Leaf> = FastMap::default();
         if let Some(leaf) = leaves.get(&root) {
-            verdicts.insert(root, &leaf.label);
+            verdicts.insert(root, leaf);
         }
         for (digest, node) in &order {
             size.edges += node.edges.len();
@@ -67,14 +67,22 @@ impl Size {
                 } else if let Entry::Vacant(new) = verdicts.entry(*next)
                     && let Some(leaf) = leaves.get(next)
                 {
-                    new.insert(&leaf.label);
+                    new.insert(leaf);
                 }
             }
             depths.insert(*digest, deepest + 1);
         }
         size.depth = depths.get(&root).copied().unwrap_or(0);
         size.leaves = verdicts.len();
-        size.labels = verdicts.values().collect::<HashSet<_>>().len();
+        let names = verdicts.values().flat_map(|leaf| {
+            let counts = leaf.counts.iter().map(|name| (1, name.as_str()));
+            let log = leaf.log.iter().map(|text| (2, text.as_str()));
+            [(0, leaf.label.as_str())]
+                .into_iter()
+                .chain(counts)
+                .chain(log)
+        });
+        size.labels = names.collect::<HashSet<_>>().len();
         size
     }
 }

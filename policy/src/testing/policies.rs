@@ -229,6 +229,10 @@ fn verbs(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
         expr(ExprKind::Dup),
         verb(Verb::Mirror(named("db1"))),
         verb(Verb::Multicast(named("web"))),
+        verb(Verb::Count(name("hits"))),
+        verb(Verb::Count(name("others"))),
+        verb(Verb::Log(None)),
+        verb(Verb::Log(Some("seen".to_owned()))),
     ];
     if !kind.is_for_tables() {
         all.extend([
@@ -239,9 +243,6 @@ fn verbs(kind: Kind) -> impl Strategy<Value = Expr> + Clone {
             }),
             verb(Verb::Snat(address("203.0.113.10"))),
             verb(Verb::Dnat(address("10.20.0.3"), Some(number(443)))),
-            verb(Verb::Count(name("hits"))),
-            verb(Verb::Log(None)),
-            verb(Verb::Log(Some("seen".to_owned()))),
             verb(Verb::Limit {
                 rate: Rate::Packets(100),
                 per: vec![Subject::Ip4(Field::Source)],

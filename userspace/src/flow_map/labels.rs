@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use sunwire_dataplane_common::entries::{LABEL_BYTES, LabelKey};
+use sunwire_dataplane_common::entries::{LabelKey, label_kind};
 
 use super::InstallError;
-use crate::maps::Maps;
+use crate::{maps::Maps, state::Leaf};
 
 /// The counter slot of a label, given out now if it has none.
-pub(super) fn label_slot(maps: &mut Maps, vni: u32, label: &str) -> Result<u32, InstallError> {
-    let key = label_key(vni, label);
+pub(super) fn slot(maps: &mut Maps, key: LabelKey) -> Result<u32, InstallError> {
     if let Some(slot) = maps.labels.content().get(&key) {
         return Ok(*slot);
     }
@@ -23,13 +22,27 @@ pub(super) fn label_slot(maps: &mut Maps, vni: u32, label: &str) -> Result<u32, 
     Ok(slot)
 }
 
-/// The key of a label.
-pub(super) fn label_key(vni: u32, label: &str) -> LabelKey {
-    let mut text = [0; LABEL_BYTES];
-    let bytes = label.as_bytes();
-    let length = bytes.len().min(LABEL_BYTES);
-    text[..length].copy_from_slice(&bytes[..length]);
-    LabelKey { network: vni, text }
+/// The key of a verdict's label.
+pub(super) fn label(vni: u32, leaf: &Leaf) -> LabelKey {
+    LabelKey::new(vni, label_kind::LABEL, &leaf.label)
+}
+
+/// The keys of the names that a verdict counts under.
+pub(super) fn counts(vni: u32, leaf: &Leaf) -> impl Iterator<Item = LabelKey> + '_ {
+    let names = leaf.counts.iter();
+    names.map(move |name| LabelKey::new(vni, label_kind::COUNT, name))
+}
+
+/// The key of what a verdict logs.
+pub(super) fn log(vni: u32, leaf: &Leaf) -> Option<LabelKey> {
+    let text = leaf.log.as_ref()?;
+    Some(LabelKey::new(vni, label_kind::LOG, text))
+}
+
+/// All of them.
+pub(super) fn of_leaf(vni: u32, leaf: &Leaf) -> impl Iterator<Item = LabelKey> + '_ {
+    let others = counts(vni, leaf).chain(log(vni, leaf));
+    [label(vni, leaf)].into_iter().chain(others)
 }
 
 /// Fails when there is no room for those of `labels` that have no slot yet.

@@ -121,7 +121,7 @@ impl Installed {
         let labels = reached
             .iter()
             .filter_map(|(vni, digest)| Some((*vni, desired.leaves.get(digest)?)))
-            .map(|(vni, leaf)| labels::label_key(vni, &leaf.label))
+            .flat_map(|(vni, leaf)| labels::of_leaf(vni, leaf))
             .collect();
         let wanted = Wanted::new(&programs);
         Ok(Installed {

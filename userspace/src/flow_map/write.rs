@@ -2,7 +2,7 @@
 //! touched.
 
 use sunwire_dataplane_common::tables::{
-    EdgeKey, KIND_NODE, MAX_COPIES, Next, OUT_GROUP, RootEntry, Verdict,
+    EdgeKey, KIND_NODE, MAX_COPIES, MAX_COUNTS, Next, OUT_GROUP, RootEntry, Verdict, annotation,
 };
 
 use super::{FlowMap, InstallError, Installed, labels, reach::of_network};
@@ -85,12 +85,22 @@ impl FlowMap {
         digest: Digest,
         leaf: &Leaf,
     ) -> Result<(), InstallError> {
-        let label = labels::label_slot(maps, vni, &leaf.label)?;
+        let label = labels::slot(maps, labels::label(vni, leaf))?;
+        let mut counts = [0; MAX_COUNTS];
+        for (target, key) in counts.iter_mut().zip(labels::counts(vni, leaf)) {
+            *target = labels::slot(maps, key)? + 1;
+        }
+        let annotations = match labels::log(vni, leaf) {
+            Some(key) => annotation::LOG | labels::slot(maps, key)? << annotation::LOG_SLOT_SHIFT,
+            None => 0,
+        };
         let digest = of_network(vni, digest);
         let slot = self.verdicts.number(&mut maps.ids, digest)?;
         let mut verdict = Verdict {
             label,
             copies: leaf.copies.len() as u32,
+            annotations,
+            counts,
             ..Verdict::default()
         };
         for (target, copied) in verdict

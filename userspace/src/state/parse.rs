@@ -8,7 +8,7 @@ use sunwire_dataplane_common::{
     entries::LABEL_BYTES,
     flow_key::Field,
     group::MAX_MEMBERS,
-    tables::{Copied, MAX_COPIES, OUT_ENDPOINT, OUT_GROUP, OUT_NONE, OUT_OWNER, set},
+    tables::{Copied, MAX_COPIES, MAX_COUNTS, OUT_ENDPOINT, OUT_GROUP, OUT_NONE, OUT_OWNER, set},
 };
 
 use crate::groups::sets::Members;
@@ -147,6 +147,16 @@ fn leaf(leaf: wire::Leaf) -> Result<(Digest, Leaf), BadMessage> {
     if leaf.label.len() > LABEL_BYTES {
         return Err(bad("label"));
     }
+    if leaf.counts.len() > MAX_COUNTS || leaf.counts.iter().any(|name| name.len() > LABEL_BYTES) {
+        return Err(bad("counts"));
+    }
+    if leaf
+        .log
+        .as_ref()
+        .is_some_and(|text| text.len() > LABEL_BYTES)
+    {
+        return Err(bad("log"));
+    }
     let mut members = Vec::new();
     let copies = leaf
         .copies
@@ -158,6 +168,8 @@ fn leaf(leaf: wire::Leaf) -> Result<(Digest, Leaf), BadMessage> {
         digest,
         Leaf {
             label: leaf.label,
+            counts: leaf.counts,
+            log: leaf.log,
             copies,
             members,
         },

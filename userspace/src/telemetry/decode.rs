@@ -32,6 +32,7 @@ pub fn flow(event: &Event, frame: &[u8], names: &Names) -> Flow {
         (why::NEW, FlowCause::New),
         (why::SAMPLE, FlowCause::Sample),
         (why::CAPTURE, FlowCause::Capture),
+        (why::LOG, FlowCause::Log),
     ];
     let causes = causes.iter().filter(|(bit, _)| event.why & bit != 0);
     let verdict = match event.verdict {
@@ -62,6 +63,7 @@ pub fn flow(event: &Event, frame: &[u8], names: &Names) -> Flow {
             .label
             .checked_sub(1)
             .and_then(|slot| names.label(slot)),
+        log: event.log.checked_sub(1).and_then(|slot| names.label(slot)),
         network: names.network(event.network),
         entry,
         from: FlowEnd::default(),

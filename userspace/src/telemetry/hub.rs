@@ -342,7 +342,7 @@ impl State {
     fn switch(&mut self) -> Result<(), super::RingError> {
         let windows_per_s = |per_s: u64| ((per_s << WINDOW_SHIFT) / 1_000_000_000) as u32;
         let mut settings = EventSettings {
-            wanted: why::DROP | why::NEW,
+            wanted: why::DROP | why::NEW | why::LOG,
             per_window: windows_per_s(EVENTS_PER_S),
             frame_bytes: FRAME_BYTES,
             ..EventSettings::default()
