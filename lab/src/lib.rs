@@ -101,7 +101,10 @@ mod workload;
 pub use assertions::{eventually, eventually_ok, expect_no_ping, expect_ping};
 pub use control::client;
 pub use control::{Request, Response};
-pub use emulator::{DropReason, DropRecord, EmulatorReport, Lateness, LinkReport, UnroutedReport};
+pub use emulator::{
+    DropReason, DropRecord, DroppedFrame, DroppedFrames, EmulatorReport, HEAD_BYTES, Lateness,
+    LinkReport, UnroutedReport,
+};
 pub use error::LabError;
 pub use lab::Lab;
 pub use link::{

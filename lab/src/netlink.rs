@@ -26,6 +26,8 @@ pub struct Device {
     pub mac: Mac,
     /// Administratively up.
     pub up: bool,
+    /// Up with a carrier, and the kernel has come to act on it: packets leave.
+    pub running: bool,
     /// MTU, bytes.
     pub mtu: u32,
 }
@@ -185,6 +187,7 @@ fn device(name: &str, message: &LinkMessage) -> Device {
         ifindex: message.header.index,
         mac,
         up: message.header.flags.contains(LinkFlags::Up),
+        running: message.header.flags.contains(LinkFlags::Running),
         mtu,
     }
 }

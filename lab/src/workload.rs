@@ -53,6 +53,14 @@ impl Workload {
             if !spec.addresses.iter().any(|address| address.ip.is_ipv6()) {
                 sysctl("net/ipv6/conf/eth0/disable_ipv6", "1")?;
             }
+            // A virtual machine that moves sees its link stay up and forgets no neighbour; a veth's end
+            // loses its carrier while the other end is between two nodes.
+            for key in [
+                "net/ipv4/conf/eth0/arp_evict_nocarrier",
+                "net/ipv6/conf/eth0/ndisc_evict_nocarrier",
+            ] {
+                sysctl(key, "0")?;
+            }
             netlink.move_to(&host_device, &node.namespace)?;
             netlink.set_up(WORKLOAD_DEVICE)?;
             for address in &spec.addresses {

@@ -21,8 +21,13 @@ use sunwire_api::{
     Policy,
     client::{Client, ClientError, Guard},
 };
-use sunwire_lab::{Lab, NodeHandle, Topology, UNDERLAY_DEVICE, Workload, eventually_ok};
-use sunwire_userspace::connections::mover;
+use sunwire_lab::{
+    Lab, NodeHandle, Topology, UNDERLAY_DEVICE, Workload, eventually_ok, monotonic_ns,
+};
+use sunwire_userspace::{
+    connections::mover,
+    control::{self, Answer, Request},
+};
 
 /// Port of the REST API.
 const REST_PORT: u16 = 7510;
@@ -267,6 +272,42 @@ impl Cloud {
         }
     }
 
+    /// Ends a node's agent, starts it again, and waits until it has the whole state in force.
+    ///
+    /// # Errors
+    /// When it does not start, or does not come that far.
+    pub fn restart_agent(&mut self, node: &str, signal: Signal) -> Result<()> {
+        self.stop_agent(node, signal);
+        self.start_agent(node)?;
+        self.wait_caught_up()
+    }
+
+    /// Waits until every agent is connected and has applied what there is.
+    ///
+    /// # Errors
+    /// When one is not in time, or could not.
+    pub fn wait_caught_up(&self) -> Result<()> {
+        // The agents themselves are asked: the controller may not have noticed yet that one was killed.
+        for name in self.node_names() {
+            let node = self.lab.node(&name)?;
+            eventually_ok(
+                "an agent to have a state in force",
+                PATIENCE,
+                || match control::call(&node.state_dir, &Request::Status)? {
+                    Answer::Status {
+                        connected: true,
+                        revision: 1..,
+                        ..
+                    } => Ok(()),
+                    other => bail!("{name}: {other:?}"),
+                },
+            )
+            .with_context(|| self.log_of(node, "agent"))?;
+        }
+        let revision = self.rest(|client| client.status())?.revision;
+        self.wait_applied(revision)
+    }
+
     /// Creates a network.
     ///
     /// # Errors
@@ -364,7 +405,19 @@ impl Cloud {
                 Err(error) => Err(error.into()),
             }
         })?;
-        let attached_ms = started.elapsed().as_secs_f64() * 1e3;
+        let attached = started.elapsed();
+        // The workload's kernel notices a moment later, and drops what is sent until then.
+        eventually_ok(
+            "the workload to have a link again",
+            PATIENCE,
+            || match workload.device() {
+                Ok(Some(device)) if device.running => Ok(()),
+                Ok(_) => Err(anyhow::anyhow!("it has none")),
+                Err(error) => Err(error.into()),
+            },
+        )?;
+        let running = started.elapsed();
+        let running_ns = monotonic_ns();
         let endpoint = self.wait_attached(&name)?;
         if endpoint.status.node != destination {
             bail!(
@@ -375,8 +428,12 @@ impl Cloud {
         self.wait_applied(endpoint.revision)?;
         let published_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(Moved {
-            attached_ms,
+            released_ns: running_ns - running.as_nanos() as u64,
+            running_ns,
+            running_ms: running.as_secs_f64() * 1e3,
+            attached_ms: attached.as_secs_f64() * 1e3,
             published_ms,
+            connections: handed_over.connections,
         })
     }
 
@@ -413,6 +470,14 @@ impl Cloud {
 /// How long the steps of a move took, from the release on.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
+    /// When the source was asked to let go, nanoseconds of `CLOCK_MONOTONIC`.
+    pub released_ns: u64,
+    /// When the workload was seen to have a link again.
+    pub running_ns: u64,
+    /// Until then, ms.
+    pub running_ms: f64,
+    /// Connections that went along, those that changed on the way counted again.
+    pub connections: u64,
     /// Until the device was up at its new node, ms.
     pub attached_ms: f64,
     /// Until every node had applied the new place, ms.

@@ -15,7 +15,9 @@ use serde::Serialize;
 use sunwire_api::client::{Client, ClientError, Guard};
 use sunwire_api::{Endpoint, EndpointState, Name};
 use sunwire_lab::topology::CONTROLLER;
-use sunwire_lab::{Device, LabError, LabRecord, Namespace, Shutdown, client as labs};
+use sunwire_lab::{
+    Device, LabError, LabRecord, Namespace, Shutdown, WORKLOAD_DEVICE, client as labs,
+};
 use sunwire_userspace::connections::mover::{self, HandOverError};
 
 use crate::exit::{Outcome, Usage};
@@ -37,8 +39,8 @@ struct Moved {
     to: String,
     /// Connections that went along, those that changed on the way counted again.
     connections: u64,
-    /// From the source's release until the device was up at the destination: for as long packets
-    /// waited or were lost. Absent when an earlier attempt had moved the device.
+    /// From the source's release until the workload had a link again: for as long packets waited or
+    /// were lost. Absent when an earlier attempt had moved the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap_ms: Option<f64>,
     /// From the release until every node sent straight to the destination.
@@ -170,13 +172,18 @@ impl Surroundings<'_> {
         Ok(())
     }
 
-    /// Waits until the device is up at its new node, which its agent sees to.
+    /// Waits until the device is up at its new node, which its agent sees to, and the workload has a
+    /// link.
     fn wait_up(&self, endpoint: &Endpoint, to: &Name) -> anyhow::Result<()> {
         let namespace = labs::namespace(&self.lab.id, to.as_str())?;
         let device = endpoint.spec.device.to_string();
         let deadline = Instant::now() + PATIENCE;
+        let own = labs::namespace(&self.lab.id, endpoint.name.as_str())?;
         while Instant::now() < deadline {
-            if Device::find(&namespace, &device)?.is_some_and(|device| device.up) {
+            // The workload's kernel notices a moment after the device is up.
+            if Device::find(&namespace, &device)?.is_some_and(|device| device.up)
+                && Device::find(&own, WORKLOAD_DEVICE)?.is_some_and(|device| device.running)
+            {
                 return Ok(());
             }
             std::thread::sleep(LOOK_EVERY);

@@ -18,6 +18,7 @@ use nix::sys::time::TimeSpec;
 
 use super::clocks::Clocks;
 use super::frame::{self, FRAME_MAX, Frame};
+use super::kept::Kept;
 use super::report::{self, EmulatorReport};
 use super::scheduler::{Departure, Scheduler};
 use super::shaper::{DropReason, Nanos};
@@ -51,6 +52,7 @@ pub(super) struct Engine {
     inbox: Receiver<Command>,
     wake: Arc<EventFd>,
     spare: Vec<Buffer>,
+    kept: Kept,
     clocks: Clocks,
     /// How late sleeps have ended of late, nanoseconds.
     oversleep: u64,
@@ -90,6 +92,7 @@ impl Engine {
             inbox,
             wake,
             spare: Vec::new(),
+            kept: Kept::default(),
             clocks: Clocks::measure(),
             oversleep: 0,
             overflow_frames: 0,
@@ -133,6 +136,13 @@ impl Engine {
                 }
                 Ok(Command::Report(reply)) => {
                     let _ = reply.send(self.report());
+                }
+                Ok(Command::Keep { frames_max, done }) => {
+                    self.kept.keep(frames_max);
+                    let _ = done.send(());
+                }
+                Ok(Command::TakeKept(reply)) => {
+                    let _ = reply.send(self.kept.take(|leg| self.legs[leg].node.clone()));
                 }
                 Ok(Command::ResetBooks(done)) => {
                     self.scheduler.reset_books();
@@ -204,6 +214,8 @@ impl Engine {
         if received.truncated || length > FRAME_MAX {
             let booked = length.min(u32::MAX as usize) as u32;
             self.scheduler.refuse(at, from, booked, DropReason::TooLong);
+            let head = &buffer[..length.min(FRAME_CAPACITY)];
+            self.kept.record(at, from, None, DropReason::TooLong, head);
             return Some(buffer);
         }
         let bytes = &mut buffer[..length];
@@ -215,7 +227,10 @@ impl Engine {
                 if let Some(to) = self.leg_by_subnet.get(&subnet(destination)).copied() {
                     frame::readdress(bytes, self.legs[to].gateway_mac, self.legs[to].node_mac);
                     let offered = self.scheduler.offer(at, from, to, length as u32, buffer);
-                    return offered.err();
+                    let (reason, buffer) = offered.err()?;
+                    self.kept
+                        .record(at, from, Some(to), reason, &buffer[..length]);
+                    return Some(buffer);
                 }
                 DropReason::NoRoute
             }
@@ -235,6 +250,7 @@ impl Engine {
             Frame::Ipv4 { .. } | Frame::Other => DropReason::NotForwardable,
         };
         self.scheduler.refuse(at, from, length as u32, reason);
+        self.kept.record(at, from, None, reason, &buffer[..length]);
         Some(buffer)
     }
 
@@ -269,6 +285,12 @@ impl Engine {
             };
             let at = monotonic_ns();
             for departure in due.drain(..count) {
+                if !sent {
+                    let (from, to) = (departure.from, Some(departure.to));
+                    let frame = &departure.frame[..departure.length as usize];
+                    let reason = DropReason::SocketError;
+                    self.kept.record(at, from, to, reason, frame);
+                }
                 let buffer = self.scheduler.finish(departure, at, sent);
                 self.spare.push(buffer);
             }

@@ -11,6 +11,7 @@ mod drop_log;
 mod engine;
 mod frame;
 mod histogram;
+mod kept;
 mod random;
 mod report;
 mod scheduler;
@@ -26,6 +27,7 @@ use std::thread::JoinHandle;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub(crate) use frame::UNDERLAY_MTU;
+pub use kept::{DroppedFrame, DroppedFrames, HEAD_BYTES};
 pub use report::{DropRecord, EmulatorReport, Lateness, LinkReport, UnroutedReport};
 pub use shaper::DropReason;
 
@@ -61,6 +63,11 @@ enum Command {
     },
     Report(SyncSender<EmulatorReport>),
     ResetBooks(SyncSender<()>),
+    Keep {
+        frames_max: usize,
+        done: SyncSender<()>,
+    },
+    TakeKept(SyncSender<DroppedFrames>),
     Stop,
 }
 
@@ -162,6 +169,14 @@ impl EmulatorRemote {
 
     pub(crate) fn report(&self) -> Result<EmulatorReport, Stopped> {
         self.ask(Command::Report)
+    }
+
+    pub(crate) fn keep_dropped(&self, frames_max: usize) -> Result<(), Stopped> {
+        self.ask(|done| Command::Keep { frames_max, done })
+    }
+
+    pub(crate) fn take_dropped(&self) -> Result<DroppedFrames, Stopped> {
+        self.ask(Command::TakeKept)
     }
 
     pub(crate) fn reset_books(&self) -> Result<(), Stopped> {

@@ -118,7 +118,7 @@ impl<F> Scheduler<F> {
     }
 
     /// Takes a frame that reached the emulator at `now`; a dropped frame is
-    /// booked and handed back so that its buffer can be used again.
+    /// booked and handed back with the reason, so that its buffer can be used again.
     pub(crate) fn offer(
         &mut self,
         now: Nanos,
@@ -126,7 +126,7 @@ impl<F> Scheduler<F> {
         to: usize,
         length: u32,
         frame: F,
-    ) -> Result<(), F> {
+    ) -> Result<(), (DropReason, F)> {
         let full = self.under_way.len() >= IN_FLIGHT_FRAMES_MAX;
         let link = self.link_mut(from, to);
         let fate = if full {
@@ -137,7 +137,7 @@ impl<F> Scheduler<F> {
         match fate {
             Fate::Drop(reason) => {
                 link.books.drops.record(now, length, reason);
-                Err(frame)
+                Err((reason, frame))
             }
             Fate::Deliver(due) => {
                 let departure = Departure {
@@ -227,7 +227,7 @@ mod tests {
             let (mut now, mut seen, mut returned) = (0, vec![0; offers.len()], 0);
             for (id, (gap, from, to, length)) in offers.iter().enumerate() {
                 now += gap;
-                if let Err(frame) = scheduler.offer(now, *from, *to, *length, id) {
+                if let Err((_, frame)) = scheduler.offer(now, *from, *to, *length, id) {
                     prop_assert_eq!(frame, id);
                     seen[id] += 1;
                     returned += 1;
@@ -264,7 +264,8 @@ mod tests {
         for id in 0..IN_FLIGHT_FRAMES_MAX {
             assert_eq!(scheduler.offer(0, 0, 1, 60, id), Ok(()));
         }
-        assert_eq!(scheduler.offer(0, 0, 1, 60, 9), Err(9));
+        let refused = Err((DropReason::InFlightLimit, 9));
+        assert_eq!(scheduler.offer(0, 0, 1, 60, 9), refused);
         let drops = &scheduler.link(0, 1).books.drops;
         assert_eq!(drops.counts()[&DropReason::InFlightLimit], 1);
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::mount::{MsFlags, mount};
 
 use crate::control::server::ControlServer;
-use crate::emulator::{Emulator, EmulatorRemote, EmulatorReport};
+use crate::emulator::{DroppedFrames, Emulator, EmulatorRemote, EmulatorReport};
 use crate::error::{Doing, LabError};
 use crate::link::{LinkChange, LinkParams};
 use crate::netns::Namespace;
@@ -215,6 +215,25 @@ impl Lab {
     /// [`LabError::EmulatorStopped`].
     pub fn report(&self) -> Result<EmulatorReport, LabError> {
         self.inner.report()
+    }
+
+    /// Keeps the frames that links do not deliver from now on, up to `frames_max` of them, so that
+    /// it can be told which packets they were; 0 keeps none, as at first.
+    ///
+    /// # Errors
+    /// [`LabError::EmulatorStopped`].
+    pub fn keep_dropped(&self, frames_max: usize) -> Result<(), LabError> {
+        let keeps = self.inner.emulator.keep_dropped(frames_max);
+        keeps.map_err(|_| LabError::EmulatorStopped)
+    }
+
+    /// The frames kept since the last call.
+    ///
+    /// # Errors
+    /// [`LabError::EmulatorStopped`].
+    pub fn take_dropped(&self) -> Result<DroppedFrames, LabError> {
+        let taken = self.inner.emulator.take_dropped();
+        taken.map_err(|_| LabError::EmulatorStopped)
     }
 
     /// Starts the report's counts, lateness and drop logs anew.

@@ -42,6 +42,9 @@ const SEEN: u8 = seen::PACKET | seen::SYN | seen::FIN | seen::RST;
 /// Connections cannot be handed over or taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
+    /// Nothing was applied yet.
+    #[error("the controller has not been reached yet")]
+    NotReady,
     /// No endpoint has the name.
     #[error("there is no endpoint {0}")]
     NoEndpoint(String),

@@ -132,7 +132,11 @@ impl Connections {
     }
 
     fn place(&self, endpoint: &str) -> Result<Place, ExchangeError> {
-        let place = self.known().places.get(endpoint).cloned();
+        let known = self.known();
+        if !known.is_known {
+            return Err(ExchangeError::NotReady);
+        }
+        let place = known.places.get(endpoint).cloned();
         place.ok_or_else(|| ExchangeError::NoEndpoint(endpoint.to_owned()))
     }
 
