@@ -70,6 +70,9 @@ enum Task {
     },
     /// Measure Sunwire beside its peers
     Bench(show::BenchOptions),
+    /// Let everything happen at once for long, and account for every lost packet; exit 1 when one has
+    /// no reason
+    Soak(show::SoakOptions),
     /// Run the tests of the kernel programs under Linux 6.1 and 6.12, in virtual machines
     Vmtest(vmtest::Options),
     /// Feed everything that reads policies with made-up inputs, guided by coverage
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run().map(success),
         Task::Demo { name } => show::demo(&name).map(|never| match never {}),
         Task::Bench(options) => show::bench(&options).map(|never| match never {}),
+        Task::Soak(options) => show::soak(&options).map(|never| match never {}),
         Task::Vmtest(options) => vmtest::run(&options),
         Task::Fuzz(options) => fuzz::run(&options).map(success),
         Task::Ci => Ok(ci::run()),

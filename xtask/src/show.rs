@@ -1,4 +1,4 @@
-//! `cargo xtask demo` and `cargo xtask bench`: set up and build what they need, then become the
+//! `cargo xtask demo`, `cargo xtask bench` and `cargo xtask soak`: set up and build what they need, then become the
 //! program that does it.
 //!
 //! The program replaces this process, so its exit code, its output and Ctrl-C reach it and the
@@ -19,6 +19,15 @@ pub(crate) struct BenchOptions {
     /// The benchmark: `dataplane`, `dataplane-scale` or `policy`
     name: String,
     /// Its own options, as `--json`, `--quick` or `--rounds N`; `--help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<OsString>,
+}
+
+/// Options of `cargo xtask soak`.
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct SoakOptions {
+    /// `--minutes 10`, `--seed N`, `--encryption off|clouds`, `--report FILE`; `--help` says more
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<OsString>,
 }
@@ -49,6 +58,19 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<std::convert::Infallible> 
     }
     program.arg(&options.name);
     program.args(with_absolute_folders(&options.options)?);
+    become_program(program)
+}
+
+/// Runs a soak; returns only when it cannot be started.
+///
+/// # Errors
+/// As [`demo`].
+pub(crate) fn soak(options: &SoakOptions) -> Result<std::convert::Infallible> {
+    if !options.options.iter().any(|o| o == "--help" || o == "-h") {
+        need_root("soak")?;
+    }
+    let mut program = build("sunwire-soak")?;
+    program.args(&options.options);
     become_program(program)
 }
 
