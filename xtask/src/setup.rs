@@ -41,6 +41,7 @@ pub(crate) fn run(check: bool, vm: bool) -> Result<ExitCode> {
     };
     setup.host_components()?;
     setup.ebpf_toolchain()?;
+    setup.test_tools();
     if vm {
         setup.packages(&vmtest::packages())?;
     }
@@ -112,6 +113,29 @@ impl Setup {
             )?;
         }
         Ok(())
+    }
+
+    /// Programs that tests use and skip without. What cannot be installed is told and no failure.
+    fn test_tools(&mut self) {
+        let packages = [
+            Package::new("busybox", "a DHCP client that tests ask for addresses with"),
+            Package::new("isc-dhcp-client", "another one, which speaks DHCPv6 too"),
+            Package::new("tshark", "decodes what tunnels carry"),
+        ];
+        let can_install = apt::is_here() && workspace::is_root();
+        if !can_install && !self.check {
+            for package in apt::missing(&packages) {
+                let name = &package.name;
+                progress::item("note", &format!("no {name} here: some tests are skipped"));
+            }
+            return;
+        }
+        for package in packages {
+            // One by one: a system may offer some of them.
+            if let Err(error) = self.packages(&[package]) {
+                progress::item("note", &format!("some tests are skipped: {error:#}"));
+            }
+        }
     }
 
     fn ebpf_toolchain(&mut self) -> Result<()> {
