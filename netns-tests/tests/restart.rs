@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use common::{OPEN, WEB, can_run, cloud};
 use nix::sys::signal::Signal;
+use sunwire_api::{
+    EncryptionMode, EncryptionSpec,
+    client::{Client, Guard},
+};
 use sunwire_lab::{
     eventually,
     traffic::{
@@ -115,5 +119,39 @@ fn restarts_of_agents_and_the_controller_lose_no_packet() {
         },
     );
     assert_eq!(report.unwrap().received(), 0);
+    cloud.down().unwrap();
+}
+
+/// Makes what is pinned on a node be of a layout that its next agent does not know.
+fn forget_layout(cloud: &Cloud, node: &str) {
+    let directory = &cloud.lab().node(node).unwrap().bpf_dir;
+    let mut pinned = std::fs::read_dir(directory).unwrap().flatten();
+    let maps = pinned.find(|entry| entry.file_name().to_string_lossy().starts_with("maps-v"));
+    let maps = maps.expect("the agent pins its maps").path();
+    std::fs::rename(maps, directory.join("maps-v0")).unwrap();
+}
+
+#[test]
+fn lab_agents_of_another_map_layout_lose_no_packet() {
+    if !can_run("lab_agents_of_another_map_layout_lose_no_packet") {
+        return;
+    }
+    let mut cloud = cloud();
+    cloud.apply_policy("shop", OPEN).unwrap();
+    for mode in [EncryptionMode::Off, EncryptionMode::BetweenClouds] {
+        let set = |client: &Client| client.put_encryption(&EncryptionSpec { mode }, Guard::Any);
+        let set = cloud.rest(set).unwrap();
+        cloud.wait_applied(set.revision).unwrap();
+        for node in ["near", "far"] {
+            loses_nothing(&mut cloud, |cloud| {
+                cloud.stop_agent(node, Signal::SIGKILL);
+                forget_layout(cloud, node);
+                cloud.start_agent(node).unwrap();
+                cloud.wait_caught_up().unwrap();
+            });
+            let directory = &cloud.lab().node(node).unwrap().bpf_dir;
+            assert!(!directory.join("maps-v0").exists(), "nobody needs them");
+        }
+    }
     cloud.down().unwrap();
 }

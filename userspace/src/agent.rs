@@ -207,7 +207,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let own_requests = asks.requests.clone();
     tokio::spawn(control::serve(listener, asks));
-    dataplane.attach_underlay(&config.underlay)?;
     let transport = Transport::from_shared(config.controller.clone())
         .map_err(|_| AgentError::Url {
             url: config.controller.clone(),
@@ -245,6 +244,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tunnel: None,
         connections,
         listeners,
+        is_in_place: false,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -289,6 +289,8 @@ struct Agent {
     connections: Arc<Connections>,
     /// Who listens to multicast.
     listeners: listening::Listeners,
+    /// Whether our programs are attached to the devices that other nodes' packets come from.
+    is_in_place: bool,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -444,7 +446,8 @@ impl Agent {
         let labels = self.dataplane.label_slots();
         self.hub
             .rename(Names::new(&self.config.node, desired, labels));
-        match outcome {
+        let in_place = self.take_place();
+        match outcome.and_then(|attachments| in_place.map(|()| attachments)) {
             Ok(attachments) => {
                 self.attachments = attachments;
                 self.set_devices_up().await;
@@ -459,6 +462,21 @@ impl Agent {
                 Some(text)
             }
         }
+    }
+
+    /// Puts our programs in place of those that an earlier agent left on the underlay and behind
+    /// encryption, once our maps have a state: with another layout they were empty until now, and
+    /// the earlier programs have gone on by maps of their own.
+    fn take_place(&mut self) -> Result<(), DataplaneError> {
+        if self.is_in_place {
+            return Ok(());
+        }
+        self.dataplane.attach_underlay(&self.config.underlay)?;
+        if self.tunnel.is_some() {
+            self.dataplane.attach_tunnel(crypt::supervisor::DEVICE)?;
+        }
+        self.is_in_place = true;
+        Ok(())
     }
 
     /// Lets workloads be answered by the desired state.

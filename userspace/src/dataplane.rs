@@ -500,6 +500,9 @@ impl Dataplane {
                 .and_then(|endpoint| around.devices.get(&endpoint.device));
             let is_here = match (device, self.attached.get(&number)) {
                 (Some(device), Some(ifindex)) => device.ifindex == *ifindex,
+                // Our maps are of another layout than those of the agent that attached it: they know
+                // of nothing yet. Its program goes on until ours is put in its place.
+                (Some(_), None) if self.maps.control.get(0).generation == 0 => true,
                 (Some(device), None) => device.ifindex == self.maps.locations.get(number).ifindex,
                 (None, _) => false,
             };

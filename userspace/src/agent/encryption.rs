@@ -19,6 +19,8 @@ impl Agent {
         let ready = netlink::ready_tunnel_device(&self.handle, supervisor::DEVICE).await;
         let attached = match ready {
             Ok(ifindex) if self.tunnel == Some(ifindex) => Ok(ifindex),
+            // Once our maps have a state: see `take_place`.
+            Ok(ifindex) if !self.is_in_place => Ok(ifindex),
             Ok(ifindex) => self
                 .dataplane
                 .attach_tunnel(supervisor::DEVICE)
