@@ -41,6 +41,10 @@ pub const SILENCE_S: [u32; LIFETIMES] = [30, 432_000, 120, 10, 30, 120, 30, 600]
 /// Seconds of silence of a flow that goes one way only, while there is little room.
 pub const SILENCE_UNDER_PRESSURE_S: u32 = 5;
 
+/// Seconds of silence of a connection that is over, while half of the room or more is taken: late
+/// packets of it are few, and begin at most a flow that goes one way.
+pub const CLOSED_WHEN_HALF_FULL_S: u32 = 1;
+
 /// The lifetime of a flow.
 #[inline(always)]
 #[must_use]

@@ -2,8 +2,8 @@
 //! left.
 //!
 //! ```text
-//! every 5 s, or every second while there is little room:
-//!   FLOWS     forget what is over
+//! every 2 s, or every second while more than half of the room is taken:
+//!   FLOWS     forget what is over; the fuller, the sooner
 //!   OVERFLOW  forget what is over; take back what there is room for, both ways first
 //!   all back and room left -> packets look in one map only again
 //! ```
@@ -17,7 +17,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sunwire_dataplane_common::expiry::{
-    ENDINGS, Ending, SILENCE_S, SILENCE_UNDER_PRESSURE_S, Sweep, take,
+    CLOSED_WHEN_HALF_FULL_S, ENDINGS, Ending, Lifetime, SILENCE_S, SILENCE_UNDER_PRESSURE_S, Sweep,
+    take,
 };
 
 use super::{
@@ -28,9 +29,9 @@ use super::{
 use crate::dataplane::chain;
 
 /// How often there is a sweep.
-const EVERY: Duration = Duration::from_secs(5);
-/// How often while there is little room.
-const EVERY_UNDER_PRESSURE: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_secs(2);
+/// How often while more than half of the room is taken.
+const EVERY_WHEN_HALF_FULL: Duration = Duration::from_secs(1);
 
 /// How many flows there are, and what became of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,25 +70,49 @@ fn comfortable(capacity: usize) -> u32 {
     (capacity - capacity / 8) as u32
 }
 
+/// How much room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    /// More than half.
+    Plenty,
+    /// Less than half: what is over goes early, so that a server of short connections does not fill
+    /// the rest with them.
+    Half,
+    /// Little, or none.
+    Little,
+}
+
 /// The limits of a sweep.
-fn limits(hertz: Hertz, is_pressed: bool) -> Sweep {
-    let one_way = if is_pressed {
-        hertz.jiffies(SILENCE_UNDER_PRESSURE_S)
-    } else {
-        0
+fn limits(hertz: Hertz, room: Room) -> Sweep {
+    let mut silence = SILENCE_S.map(|seconds| hertz.jiffies(seconds));
+    if room >= Room::Half {
+        silence[Lifetime::TcpClosed as usize] = hertz.jiffies(CLOSED_WHEN_HALF_FULL_S);
+    }
+    let one_way = match room {
+        Room::Little => hertz.jiffies(SILENCE_UNDER_PRESSURE_S),
+        Room::Plenty | Room::Half => 0,
     };
     Sweep {
-        silence: SILENCE_S.map(|seconds| hertz.jiffies(seconds)),
+        silence,
         one_way,
         ..Sweep::default()
     }
 }
 
 impl Sweeper {
-    /// Whether there is little room, as of the last sweep.
-    fn is_pressed(&self, capacity: [usize; 2]) -> bool {
-        let mut families = self.in_use.iter().zip(capacity);
-        self.is_overflowing || families.any(|(in_use, capacity)| *in_use > comfortable(capacity))
+    /// How much room there was at the last sweep, in the fuller of the families.
+    fn room(&self, capacity: [usize; 2]) -> Room {
+        let exceed = |most: fn(usize) -> u32| {
+            let mut families = self.in_use.iter().zip(capacity);
+            families.any(|(in_use, capacity)| *in_use > most(capacity))
+        };
+        if self.is_overflowing || exceed(comfortable) {
+            Room::Little
+        } else if exceed(|capacity| (capacity / 2) as u32) {
+            Room::Half
+        } else {
+            Room::Plenty
+        }
     }
 
     /// Sweeps once.
@@ -95,7 +120,7 @@ impl Sweeper {
         let started = Instant::now();
         let capacity = tables.capacity();
         self.is_overflowing = tables.is_overflowed()?;
-        let limits = limits(tables.hertz(), self.is_pressed(capacity));
+        let limits = limits(tables.hertz(), self.room(capacity));
         for (family, which) in [Which::V4, Which::V6].into_iter().enumerate() {
             let found = tables.sweep(which, limits)?;
             self.in_use[family] = found.kept;
@@ -230,10 +255,9 @@ fn run(connections: &Weak<Connections>, stopped: &mpsc::Receiver<()>) {
             );
         }
         was_overflowing = usage.is_overflowing;
-        every = if connections.is_pressed() {
-            EVERY_UNDER_PRESSURE
-        } else {
-            EVERY
+        every = match connections.room() {
+            Room::Plenty => EVERY,
+            Room::Half | Room::Little => EVERY_WHEN_HALF_FULL,
         };
     }
 }
@@ -257,7 +281,7 @@ impl Connections {
         self.sweeper().usage(self.tables.capacity())
     }
 
-    fn is_pressed(&self) -> bool {
-        self.sweeper().is_pressed(self.tables.capacity())
+    fn room(&self) -> Room {
+        self.sweeper().room(self.tables.capacity())
     }
 }

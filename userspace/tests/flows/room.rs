@@ -1,7 +1,9 @@
 //! When there is no room, new flows fight with each other for it, and connections that are there stay.
 
 use sunwire_dataplane_common::{
-    drop_reason::DropReason, expiry::SILENCE_UNDER_PRESSURE_S, flow::seen,
+    drop_reason::DropReason,
+    expiry::{CLOSED_WHEN_HALF_FULL_S, SILENCE_UNDER_PRESSURE_S},
+    flow::seen,
 };
 use sunwire_userspace::maps::Capacity;
 
@@ -113,4 +115,40 @@ fn kernel_what_goes_both_ways_comes_back_first_and_a_comfortable_rest_stays_free
     assert_eq!((usage.in_use_v4, usage.overflow), (FLOWS - 40 + 20, 0));
     assert!(!usage.is_overflowing);
     assert!((0..20).all(in_overflow));
+}
+
+#[test]
+fn kernel_what_is_over_goes_early_when_half_of_the_room_is_taken() {
+    let Some(mut world) = world("kernel_half_full") else {
+        return;
+    };
+    world.apply();
+    let (packet, fin) = (seen::PACKET, seen::FIN);
+    let over = entry(
+        &world,
+        packet | fin,
+        packet | fin,
+        CLOSED_WHEN_HALF_FULL_S + 2,
+    );
+    let up = entry(&world, packet, packet, CLOSED_WHEN_HALF_FULL_S + 2);
+    let tables = world.connections.tables();
+    let half = FLOWS / 2;
+    for number in 0..half {
+        tables
+            .set(4, &key(6, number), if number % 2 == 0 { over } else { up })
+            .unwrap();
+    }
+    // Half is taken and not more: what is over stays as long as it may.
+    for _ in 0..2 {
+        world.connections.sweep().unwrap();
+        assert_eq!(world.connections.usage().in_use_v4, half);
+    }
+    tables.set(4, &key(6, half), up).unwrap();
+    // The first sweep finds out, the second one goes by it.
+    for _ in 0..2 {
+        world.connections.sweep().unwrap();
+    }
+    let left = world.flows(A.0);
+    assert_eq!(left.len() as u32, half / 2 + 1);
+    assert!(left.iter().all(|flow| flow.entry.received & fin == 0));
 }

@@ -1,8 +1,9 @@
 //! Sunwire's data plane on each node, as an agent sets it up, with a policy and its counters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramFd;
 use sunwire_dataplane_common::address::{Address, Mac};
 use sunwire_lab::traffic::ping::{PingOptions, ping_from_here};
+use sunwire_userspace::connections::{Connections, sweep::Sweeping};
 use sunwire_userspace::dataplane::{Attachment, Dataplane, Surroundings};
 use sunwire_userspace::maps::Capacity;
 use sunwire_userspace::netlink;
 use sunwire_userspace::state::{Desired, Endpoint, Network, Node};
+use sunwire_userspace::telemetry::names::Names;
 
 use super::policy::{self, DENIED, Named};
 use super::rules::some_rules;
@@ -41,6 +44,10 @@ struct Started {
     dataplane: Dataplane,
     /// Where its maps are pinned.
     directory: PathBuf,
+    /// Forgets what is over, as an agent does; none where flows are to stay.
+    _sweeping: Option<Sweeping>,
+    /// What is swept.
+    _connections: Arc<Connections>,
 }
 
 impl Nodes {
@@ -172,9 +179,19 @@ fn start(
             attachments.get(&(own as u32 + 1)).is_some_and(attached),
             "the endpoint is not attached: {attachments:?}"
         );
+        let connections = Connections::load(&directory, size.capacity())?;
+        let names = Arc::new(Names::new(WIRE, desired, HashMap::new()));
+        let generation = dataplane.generation();
+        connections.publish(desired, own as u32 + 1, &attachments, names, generation);
+        let sweeping = match size.flows {
+            Some(_) => None,
+            None => Some(Sweeping::start(&connections)?),
+        };
         Ok(Started {
             dataplane,
             directory,
+            _sweeping: sweeping,
+            _connections: connections,
         })
     })?;
     node.netlink(async |handle| {
