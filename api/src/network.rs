@@ -27,6 +27,10 @@ pub struct NetworkCreate {
     /// Whether its packets are encrypted; where the cloud's setting says so when absent.
     #[serde(default)]
     pub encryption: NetworkEncryption,
+    /// Whether broadcast and multicast go once to each other region, where a node sends them on,
+    /// and not to each node there; fixed for the network's life.
+    #[serde(default)]
+    pub relay: bool,
 }
 
 /// What a network is.
@@ -41,6 +45,9 @@ pub struct NetworkSpec {
     /// Whether its packets are encrypted.
     #[serde(default)]
     pub encryption: NetworkEncryption,
+    /// Whether broadcast and multicast go once to each other region.
+    #[serde(default)]
+    pub relay: bool,
 }
 
 /// What follows from a network's spec.

@@ -121,6 +121,7 @@ fn node(name: &Name, record: &NodeRecord) -> agent::Node {
         name: name.to_string(),
         underlay_address: record.underlay_address.octets().to_vec(),
         cloud: record.location.cloud().to_owned(),
+        region: record.location.to_string(),
         public_keys: record
             .public_keys
             .iter()
@@ -142,6 +143,7 @@ fn network(name: &Name, record: &NetworkRecord) -> agent::Network {
         prefix_v4: prefix(record, IpAddr::is_ipv4),
         prefix_v6: prefix(record, IpAddr::is_ipv6),
         encrypted: record.encryption == NetworkEncryption::Required,
+        relayed: record.relay,
     }
 }
 

@@ -53,6 +53,7 @@ fn command() -> impl Strategy<Value = Command> {
                 subnets: vec![subnet.parse().unwrap()],
                 mtu: None,
                 encryption: Default::default(),
+                relay: false,
             })
         });
     let tier = || select(vec!["web", "db"]).prop_map(str::to_owned);
@@ -196,6 +197,7 @@ fn prelude() -> Vec<Proposal> {
     for index in 1..=2 {
         commands.push(Command::CreateNetwork(NetworkCreate {
             encryption: Default::default(),
+            relay: false,
             name: name(&format!("n{index}")),
             vni: None,
             subnets: vec!["10.0.0.0/16".parse().unwrap()],

@@ -101,6 +101,8 @@ pub mod location {
     pub const TAP: u32 = 1 << 0;
     /// The network's packets are encrypted wherever they go: see `ENCRYPTED_PEERS`.
     pub const ENCRYPTED: u32 = 1 << 1;
+    /// What the network's endpoints send to several goes once to each other region.
+    pub const RELAYED: u32 = 1 << 5;
     /// The endpoint lives on this node or is moving to it: its flows are kept.
     pub const EXPECTED: u32 = 1 << 2;
 }
@@ -128,6 +130,8 @@ pub struct PeerEntry {
 pub mod peer {
     /// What goes to this node and comes from it is encrypted.
     pub const ENCRYPTED: u32 = 1 << 0;
+    /// The node is in the region of this one.
+    pub const NEAR: u32 = 1 << 4;
 }
 
 /// What a node needs to know of a network, in `NETWORKS` by VNI.

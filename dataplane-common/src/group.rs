@@ -6,6 +6,13 @@
 //! other node: tag -> GROUP_TAGS {network, tag} -> GROUPS -> a copy to each member here, and no further
 //! ```
 //!
+//! Where a network asks for one copy to each other region, a node there sends on; see [`RELAYED`]:
+//!
+//! ```text
+//! entry node -> nodes with members in its own region
+//!            -> one node of each other region -> nodes with members there, and no further
+//! ```
+//!
 //! The tag is what the set is, hashed: nodes agree on it without being told numbers. It stands in
 //! the reserved field of the VXLAN header behind the flags (RFC 7348, 5), which others ignore.
 //!
@@ -39,7 +46,7 @@ pub struct GroupKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct GroupChunk {
-    /// What tells other nodes which set it is; 24 bits, never zero.
+    /// What tells other nodes which set it is; 23 bits, never zero.
     pub tag: u32,
     /// Not zero when another part follows.
     pub more: u32,
@@ -49,7 +56,7 @@ pub struct GroupChunk {
     pub nodes: u32,
     /// Numbers of endpoints that are, or will be, here.
     pub local: [u32; CHUNK],
-    /// Numbers of nodes with members.
+    /// Numbers of nodes with members, or that send on to such, with [`RELAY`].
     pub node: [u32; CHUNK],
 }
 
@@ -90,6 +97,15 @@ pub struct ListenerKey {
 
 /// In [`ListenerKey::who`]: a node.
 pub const NODE: u32 = 1 << 31;
+
+/// In [`GroupChunk::node`], and in [`ListenerKey::who`] beside [`NODE`]: the node stands for all of
+/// its region, and sends on to them.
+pub const RELAY: u32 = 1 << 30;
+
+/// In a tag: the node that gets it is to send it on to the nodes with members in its region. What
+/// it sends has it no more, and it does so only with what comes from another region: so a packet
+/// crosses the underlay twice at most.
+pub const RELAYED: u32 = 1 << 23;
 
 impl ListenerKey {
     /// Says that a node tells who listens there; to one that does not everything is sent.

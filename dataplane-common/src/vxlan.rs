@@ -47,6 +47,13 @@ pub struct Vxlan {
     pub tag: u32,
 }
 
+/// A header's first word, in memory order.
+#[inline(always)]
+#[must_use]
+pub fn first_word(tag: u32) -> u32 {
+    ((FLAG_VNI as u32) << 24 | tag & 0x00ff_ffff).to_be()
+}
+
 impl Vxlan {
     /// Reads a header; `None` when a flag other than the VNI flag is set or the VNI flag is not.
     #[inline(always)]
@@ -67,7 +74,7 @@ impl Vxlan {
     #[inline(always)]
     #[must_use]
     pub fn first_word(self) -> u32 {
-        ((FLAG_VNI as u32) << 24 | self.tag & 0x00ff_ffff).to_be()
+        first_word(self.tag)
     }
 
     /// The header's second word, in memory order.

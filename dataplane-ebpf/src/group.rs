@@ -3,10 +3,11 @@
 //! ```text
 //! from an endpoint: wrap for the tunnel once, but first the members here, as the frame is
 //! from a tunnel:    unwrap, and the members here; never on to another node (split horizon)
+//!                   but from another region, and asked to: on to the members' nodes of this one
 //! ```
 //!
 //! The node where the packet entered has decided who gets it; nothing is decided anew here, and a
-//! node that gets a copy sends none to other nodes. So there are as many copies as members beside
+//! node that gets a copy sends none to other nodes, but for what a region is asked to spread. So there are as many copies as members beside
 //! the sender, one tunnel packet per node, and no loop, whatever the tables of other nodes say.
 
 use aya_ebpf::bindings::__sk_buff;
@@ -15,8 +16,8 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{EndpointEntry, LocationEntry},
     group::{
-        CHUNK, EACH_ITS_OWN, GroupChunk, GroupKey, ListenerKey, MAX_CHUNKS, NODE, TagKey, copies,
-        is_listened_for,
+        CHUNK, EACH_ITS_OWN, GroupChunk, GroupKey, ListenerKey, MAX_CHUNKS, NODE, RELAY, RELAYED,
+        TagKey, copies, is_listened_for,
     },
     headers::{ETHERNET_BYTES, Family, Headers},
     vxlan::{OUTER_BYTES, Vxlan},
@@ -56,6 +57,8 @@ pub(crate) struct Cast {
     each: u32,
     /// Not zero: its network is encrypted wherever it goes.
     encrypted: u32,
+    /// Not zero: it came from another region, and goes on within this one.
+    relaying: u32,
 }
 
 /// Notes what a packet with these headers is and where it goes; returns whether each member gets
@@ -77,6 +80,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
         (*cast).listened = listened as u32;
         (*cast).each = each as u32;
         (*cast).encrypted = encrypted as u32;
+        (*cast).relaying = 0;
     }
     each
 }
@@ -205,16 +209,23 @@ extern "C" fn send_to_nodes(context: *mut __sk_buff) -> u32 {
             break;
         }
         let node = chunk.node[index];
+        if cast.relaying != 0 && node & RELAY != 0 {
+            continue;
+        }
         if cast.listened == 0 || has_listeners(cast.network, node, &cast.address) {
-            copy_to_node(&mut skb, node, cast.encrypted != 0);
+            copy_to_node(&mut skb, node, cast.encrypted != 0, chunk.tag);
         }
     }
     0
 }
 
 #[inline(never)]
-fn copy_to_node(skb: &mut Skb, node: u32, encrypted: bool) {
-    match tunnel::send_copy(skb, node, encrypted) {
+fn copy_to_node(skb: &mut Skb, node: u32, encrypted: bool, tag: u32) {
+    let tag = match node & RELAY {
+        0 => tag,
+        _ => tag | RELAYED,
+    };
+    match tunnel::send_copy(skb, node & !RELAY, encrypted, tag) {
         Ok(()) => counters::copied(skb, copies::TUNNEL),
         Err(reason) => counters::dropped(skb, reason),
     }
@@ -238,7 +249,21 @@ fn has_listeners(network: u32, node: u32, address: &Address) -> bool {
     listens(network, node | NODE, address) || !listens(0, node | NODE, &Address::ZERO)
 }
 
-/// A frame to a group address that came by a tunnel: to the members here.
+/// Sends a wrapped packet on to the nodes with members in this region.
+#[inline(always)]
+fn send_on(skb: &mut Skb) {
+    let Some(cast) = CAST.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: as in `prepare`.
+    unsafe {
+        (*cast).relaying = 1;
+    }
+    send_to_nodes(skb.raw());
+}
+
+/// A frame to a group address that came by a tunnel: to the members here and, where it is asked to
+/// be sent on, to the nodes with members in this region.
 #[inline(always)]
 pub(crate) fn receive(
     skb: &mut Skb,
@@ -250,7 +275,7 @@ pub(crate) fn receive(
     let from = underlay::sender(headers, header.vni, address, plain)?;
     let key = TagKey {
         network: header.vni,
-        tag: header.tag,
+        tag: header.tag & !RELAYED,
     };
     // SAFETY: the value is a plain number, replaced whole.
     let group = *unsafe { GROUP_TAGS.get(key) }.ok_or(DropReason::UnknownGroup)?;
@@ -275,8 +300,11 @@ pub(crate) fn receive(
         skb.reenter()?;
     }
     skb.set_mark(0);
-    tunnel::decapsulate(skb, headers.family)?;
     prepare(key.group, key.chunk, header.vni, from, headers);
+    if header.tag & RELAYED != 0 && underlay::is_far(address) {
+        send_on(skb);
+    }
+    tunnel::decapsulate(skb, headers.family)?;
     send_to_members(skb.raw());
     Ok(Handled::Consumed)
 }

@@ -117,13 +117,20 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
     Ok(())
 }
 
-/// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes.
+/// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes, and
+/// `tag` says to which endpoints there.
 #[inline(always)]
-pub(crate) fn send_copy(skb: &mut Skb, node: u32, encrypted: bool) -> Result<(), DropReason> {
+pub(crate) fn send_copy(
+    skb: &mut Skb,
+    node: u32,
+    encrypted: bool,
+    tag: u32,
+) -> Result<(), DropReason> {
     let peer = reachable(node, encrypted)?;
     let length = skb.len();
     let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
     write_until_udp(&mut outer, peer, length);
+    outer.set_word::<VXLAN_OFFSET>(vxlan::first_word(tag));
     if skb.send_copy(peer.ifindex) {
         Ok(())
     } else {
@@ -222,6 +229,14 @@ fn reachable(node: u32, encrypted: bool) -> Result<&'static PeerEntry, DropReaso
 #[inline(always)]
 pub(crate) fn was_encrypted(skb: &Skb, control: &Control) -> bool {
     control.tunnel != 0 && skb.ifindex() == control.tunnel
+}
+
+/// Whether a node is in the region of this one.
+#[inline(always)]
+pub(crate) fn is_near(node: u32) -> bool {
+    PEERS
+        .get(node)
+        .is_some_and(|peer| peer.flags & peer::NEAR != 0)
 }
 
 /// Whether everything from a node has to be encrypted.

@@ -4,7 +4,7 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{AddressKey, LocationEntry, peer},
+    entries::{AddressKey, LocationEntry, location, peer},
     flow::{Direction, has_flow},
     headers::{ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
@@ -221,13 +221,28 @@ fn look_up_sender(inner: &Headers, vni: u32, address: u32, plain: bool) -> Resul
     unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
     let from = source(inner, vni).ok_or(DropReason::SourceNotThere)?;
     let location = deliver::location(from, vni).ok_or(DropReason::SourceNotThere)?;
-    if !lives_at(location, peer) {
+    if !lives_at(location, peer) && !is_relayed(location, peer) {
         return Err(DropReason::SourceNotThere);
     }
     if plain && tunnel::is_encrypted(location) {
         return Err(DropReason::Unencrypted);
     }
     Ok(from)
+}
+
+/// Whether what an endpoint of another region sent to several may come from this node: one of this
+/// region, which sends it on.
+#[inline(always)]
+fn is_relayed(source: &LocationEntry, peer: u32) -> bool {
+    source.flags & location::RELAYED != 0 && tunnel::is_near(peer) && !tunnel::is_near(source.node)
+}
+
+/// Whether a node is another region's.
+#[inline(always)]
+pub(crate) fn is_far(address: u32) -> bool {
+    let address = Address([address, 0, 0, 0]);
+    // SAFETY: values are plain numbers, replaced whole.
+    unsafe { PEER_ADDRESSES.get(address) }.is_some_and(|peer| !tunnel::is_near(*peer))
 }
 
 /// Number of the endpoint that sent a packet.

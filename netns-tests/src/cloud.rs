@@ -322,6 +322,7 @@ impl Cloud {
                 .collect::<Result<_, _>>()?,
             mtu: None,
             encryption: Default::default(),
+            relay: false,
         };
         self.rest(|client| client.create_network(&body, Guard::Key(name)))?;
         Ok(())

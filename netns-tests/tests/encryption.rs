@@ -522,6 +522,7 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
         subnets: vec!["10.30.0.0/16".parse().unwrap()],
         mtu: None,
         encryption: NetworkEncryption::Required,
+        relay: false,
     };
     let created = cloud.rest(|client| client.create_network(&body, Guard::Key("vault")));
     cloud.wait_applied(created.unwrap().revision).unwrap();

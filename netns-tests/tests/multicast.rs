@@ -147,8 +147,8 @@ fn number_of(frame: &[u8]) -> Option<u32> {
 /// What became of one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fate {
-    /// Nodes that a copy was sent to over the underlay by its sender's node, in the order of their
-    /// names; one that is named twice got two.
+    /// Nodes that a copy was sent to over the underlay, in the order of their names; one that is
+    /// named twice got two.
     copies: Vec<String>,
     /// Workloads that got it, likewise.
     heard: Vec<String>,
@@ -170,6 +170,8 @@ struct Rig {
     last: AtomicU32,
     /// Whether IPv6 packets come from the link-local address.
     from_link_local: bool,
+    /// Whether nodes of other regions send on.
+    relays: bool,
 }
 
 impl Rig {
@@ -219,6 +221,7 @@ impl Rig {
             cloud,
             last: AtomicU32::new(0),
             from_link_local: false,
+            relays: false,
         }
     }
 
@@ -283,7 +286,7 @@ impl Rig {
         for (node, watch) in &self.underlays {
             let sent = watch.sent(number);
             assert!(
-                sent.is_empty() || *node == self.workload(from).node().name,
+                self.relays || sent.is_empty() || *node == self.workload(from).node().name,
                 "{node} sent on what came by the underlay: {sent:?}"
             );
             copies.extend(sent.iter().map(|to| names[to].clone()));
@@ -496,5 +499,99 @@ fn lab_where_nobody_is_asked_everybody_gets_what_is_for_several() {
         }
     }
     rig.wait_fate("w1", IpAddr::V4(GROUP), &fate(&[], &[]));
+    rig.cloud.down().unwrap();
+}
+
+/// Region of a node, by its number.
+fn region(node: &str) -> u32 {
+    node[1..].parse::<u32>().unwrap() % 2
+}
+
+#[test]
+fn lab_with_relays_a_packet_crosses_once_to_each_other_region() {
+    if !can_run("lab_with_relays_a_packet_crosses_once_to_each_other_region") {
+        return;
+    }
+    let mut rig = Rig::without_network();
+    rig.relays = true;
+    let body = NetworkCreate {
+        name: "shop".parse().unwrap(),
+        vni: None,
+        subnets: vec![
+            "10.20.0.0/16".parse().unwrap(),
+            "fd00:20::/64".parse().unwrap(),
+        ],
+        mtu: None,
+        encryption: Default::default(),
+        relay: true,
+    };
+    rig.cloud
+        .rest(|client| client.create_network(&body, Guard::Key("shop")))
+        .unwrap();
+    for number in 1..=NODES {
+        rig.cloud
+            .create_endpoint(&rig.workload(&format!("w{number}")))
+            .unwrap();
+    }
+    rig.cloud.apply_policy("shop", POLICY).unwrap();
+    let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
+    // Nodes that sent the last packet between regions, with where to.
+    let crossings = || -> Vec<(String, String)> {
+        let number = rig.last.load(Ordering::Relaxed);
+        let mut crossings = Vec::new();
+        for (node, watch) in &rig.underlays {
+            for to in watch.sent(number) {
+                let nodes = rig.cloud.lab().nodes().iter();
+                let to = nodes.filter(|other| other.underlay_address == to);
+                let to = to.map(|other| other.name.clone()).next().unwrap();
+                if region(node) != region(&to) {
+                    crossings.push((node.clone(), to));
+                }
+            }
+        }
+        crossings
+    };
+    // Every node gets a packet once, as without relays; between regions there is one.
+    for (from, others) in [
+        (
+            "w1",
+            fate(&["n2", "n3", "n4", "n5"], &["w2", "w3", "w4", "w5"]),
+        ),
+        (
+            "w4",
+            fate(&["n1", "n2", "n3", "n5"], &["w1", "w2", "w3", "w5"]),
+        ),
+    ] {
+        let sender = format!("n{}", &from[1..]);
+        // Which nodes are at work is told after the network is there.
+        eventually_ok("one packet between regions", PATIENCE, || {
+            rig.settle(from, broadcast);
+            let crossings = crossings();
+            anyhow::ensure!(crossings.len() == 1, "{crossings:?}");
+            Ok(())
+        })
+        .unwrap();
+        for _ in 0..20 {
+            assert_eq!(rig.cast(from, broadcast), others);
+            let crossings = crossings();
+            assert_eq!(crossings.len(), 1, "{crossings:?}");
+            assert_eq!(crossings[0].0, sender);
+        }
+    }
+    // Listeners: two in the other region get one packet over the ocean, one alone gets it directly,
+    // and without any there is none.
+    let group = IpAddr::V4(GROUP);
+    rig.wait_fate("w1", group, &fate(&[], &[]));
+    let second = rig.listen("w2", group);
+    let _fourth = rig.listen("w4", group);
+    let _third = rig.listen("w3", group);
+    rig.wait_fate("w1", group, &fate(&["n2", "n3", "n4"], &["w2", "w3", "w4"]));
+    drop(second);
+    eventually_ok("the second to have left", PATIENCE, || {
+        let heard = rig.cast("w1", group).heard;
+        anyhow::ensure!(heard == ["w3", "w4"], "{heard:?}");
+        Ok(())
+    })
+    .unwrap();
     rig.cloud.down().unwrap();
 }

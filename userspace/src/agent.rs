@@ -331,7 +331,7 @@ impl Agent {
                         inbound = None;
                         self.stream = None;
                         self.telling.clear();
-                        self.forget_telling();
+                        self.forget_telling().await;
                         next_attempt = Instant::now() + retry;
                     }
                 },
@@ -389,7 +389,7 @@ impl Agent {
                 return;
             }
             controller_message::Message::Listening(listening) => {
-                return self.learn_listeners(listening);
+                return self.learn_listeners(listening).await;
             }
             controller_message::Message::Snapshot(snapshot) => {
                 let desired = Desired::from_snapshot(snapshot.state.unwrap_or_default());
@@ -434,6 +434,7 @@ impl Agent {
         self.ready_tunnel(own).await;
         let desired = self.desired.as_ref()?;
         let mut around = self.around.clone();
+        around.at_work = self.listeners.known.telling.clone();
         for number in self.released.keys() {
             if let Some(endpoint) = desired.endpoints.get(number) {
                 // Still in this namespace, but no longer ours.

@@ -8,7 +8,7 @@
 //! deleted after them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
     path::Path,
 };
@@ -29,6 +29,7 @@ use crate::{
     flow_map::{FlowMap, InstallError},
     groups::{
         listeners::{self, Groups, Known},
+        relays::{self, Relays},
         sets::SetsError,
     },
     maps::{Capacity, Maps},
@@ -54,6 +55,8 @@ pub struct Surroundings {
     pub neighbours: BTreeMap<(u32, Ipv4Addr), Mac>,
     /// ifindex of the device behind which packets are encrypted, when it is ready.
     pub tunnel: Option<u32>,
+    /// Nodes that are at work: only these are asked to send on what is for several.
+    pub at_work: BTreeSet<u32>,
 }
 
 /// What became of an endpoint on this node.
@@ -191,7 +194,8 @@ impl Dataplane {
         self.write_locations(desired, own)?;
         // A policy that cannot be installed must not keep devices from being attached: the error
         // is kept until the rest is done.
-        let sets = self.flow.sets.write(&mut self.maps, desired, own);
+        let relays = Relays::new(desired, own, &around.at_work);
+        let sets = self.flow.sets.write(&mut self.maps, desired, own, &relays);
         let installed = match sets {
             Ok(()) => self
                 .flow
@@ -367,6 +371,13 @@ impl Dataplane {
     ) -> Result<(), ShadowError> {
         for (number, node) in &desired.nodes {
             if *number == own {
+                // Nothing is sent to this node, which is in its own region.
+                let flags = near(desired, own, own);
+                let own = PeerEntry {
+                    flags,
+                    ..PeerEntry::default()
+                };
+                self.maps.peers.set(*number, own)?;
                 continue;
             }
             let encrypted = encrypted_entry(node, vtep, around);
@@ -381,6 +392,12 @@ impl Dataplane {
             } else {
                 peer_entry(node.address, vtep, around).unwrap_or_default()
             };
+            let near = near(desired, own, *number);
+            let with = |entry: PeerEntry| PeerEntry {
+                flags: entry.flags | near,
+                ..entry
+            };
+            let (encrypted, peer) = (with(encrypted), with(peer));
             self.maps.encrypted_peers.set(*number, encrypted)?;
             self.maps.peers.set(*number, peer)?;
             self.maps
@@ -604,6 +621,9 @@ fn location_entry(
     if network.is_some_and(|network| network.encrypted) {
         flags |= location::ENCRYPTED;
     }
+    if network.is_some_and(|network| network.relayed) {
+        flags |= location::RELAYED;
+    }
     if expected(endpoint, own) {
         flags |= location::EXPECTED;
     }
@@ -655,6 +675,14 @@ fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Optio
         checksum,
         template,
     })
+}
+
+/// The flag of a node of this one's region, or none.
+fn near(desired: &Desired, own: u32, number: u32) -> u32 {
+    match relays::is_near(desired, own, number) {
+        true => peer::NEAR,
+        false => 0,
+    }
 }
 
 /// How a node is reached through the device that encrypts. Without the device or the node's key,

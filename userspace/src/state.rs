@@ -37,6 +37,8 @@ pub struct Node {
     pub address: Ipv4Addr,
     /// The cloud that it is in.
     pub cloud: String,
+    /// Where it is, the cloud in front; empty when that is not known.
+    pub region: String,
     /// Its public keys, the oldest first; none when it announced none.
     pub public_keys: Vec<PublicKey>,
     /// UDP port of encrypted packets.
@@ -51,6 +53,7 @@ impl Node {
             name: name.to_owned(),
             address,
             cloud: String::new(),
+            region: String::new(),
             public_keys: Vec::new(),
             tunnel_port: 0,
         }
@@ -76,6 +79,8 @@ pub struct Network {
     pub prefix_v6: u8,
     /// Its packets are encrypted on their way to any other node.
     pub encrypted: bool,
+    /// What is for several goes once to each other region, where a node sends it on.
+    pub relayed: bool,
 }
 
 #[cfg(test)]
@@ -90,6 +95,7 @@ impl Network {
             prefix_v4: 0,
             prefix_v6: 0,
             encrypted: false,
+            relayed: false,
         }
     }
 }
@@ -250,6 +256,7 @@ impl Desired {
                 name: node.name,
                 address: Ipv4Addr::from(address),
                 cloud: node.cloud,
+                region: node.region,
                 public_keys: keys
                     .collect::<Result<_, _>>()
                     .map_err(|_| bad("public_keys"))?,
@@ -274,6 +281,7 @@ impl Desired {
                 prefix_v4: parse::prefix(network.prefix_v4, 32).ok_or(bad("prefix_v4"))?,
                 prefix_v6: parse::prefix(network.prefix_v6, 128).ok_or(bad("prefix_v6"))?,
                 encrypted: network.encrypted,
+                relayed: network.relayed,
             };
             self.networks.insert(vni.ok_or(bad("vni"))?, parsed);
         }

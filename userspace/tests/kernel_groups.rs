@@ -16,7 +16,7 @@ use fixture::{
 use sunwire_api::{EncryptionMode, PublicKey};
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
-    group::{CHUNK, EACH_ITS_OWN},
+    group::{CHUNK, EACH_ITS_OWN, RELAYED},
     tables::{Copied, OUT_GROUP},
 };
 use sunwire_userspace::{
@@ -464,4 +464,97 @@ fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
     let fate = node.send("ep1", &frame);
     assert_eq!(fate.out, sorted(vec![to_device(2, &frame), encrypted]));
     assert_eq!(fate.drops, dropped(DropReason::NoTunnel));
+}
+
+/// This node and node 2 are in one region, node 3 and node 4 in another; endpoint 8 is at node 4.
+fn relayed() -> Desired {
+    let mut desired = flooding(3);
+    desired.nodes.insert(4, node("node4", vtep(4)));
+    let addresses = (Some(v4(8)), Some(v6(8)));
+    let endpoint = endpoint((VNI, 8), 8, mac(8), addresses, 4);
+    desired.endpoints.insert(8, endpoint);
+    for (number, region) in [(1, "a:x"), (2, "a:x"), (3, "a:y"), (4, "a:y")] {
+        desired.nodes.get_mut(&number).unwrap().region = region.to_owned();
+    }
+    desired.networks.get_mut(&VNI).unwrap().relayed = true;
+    flood(&mut desired, "flood", &[1, 2, 3, 4, 5, 6, 7, 8]);
+    desired
+}
+
+#[test]
+fn another_region_gets_one_copy_and_what_comes_from_there_is_sent_on_within_this_one() {
+    let test = "another_region_gets_one_copy";
+    let desired = relayed();
+    let Some(mut node) = TestNode::new(test, 3, Capacity::default()) else {
+        return;
+    };
+    for number in [2, 3, 4] {
+        node.resolve(vtep(number), node_mac(number));
+    }
+    let tag = tag(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(tag & RELAYED, 0);
+    let underlay =
+        |from, to, tag, frame: &[u8]| (UNDERLAY.to_owned(), tunnel(from, to).wrap_for(tag, frame));
+    let frame = broadcast(1);
+    let here = vec![to_device(2, &frame), to_device(3, &frame)];
+    // Nobody is known to be at work there: all get their own.
+    node.apply(&desired).unwrap();
+    let all = (2..=4)
+        .map(|number| underlay(1, number, tag, &frame))
+        .collect();
+    assert_eq!(
+        node.send("ep1", &frame).out,
+        sorted([here.clone(), all].concat())
+    );
+    node.at_work(&[1, 2, 3, 4]);
+    node.apply(&desired).unwrap();
+    // 100 of two is the first.
+    let two = vec![
+        underlay(1, 2, tag, &frame),
+        underlay(1, 3, tag | RELAYED, &frame),
+    ];
+    assert_eq!(node.send("ep1", &frame).out, sorted([here, two].concat()));
+
+    // From the other region, to be sent on: to node 2 alone, and not so any more.
+    let frame = broadcast(6);
+    let here: Vec<_> = (1..=3).map(|number| to_device(number, &frame)).collect();
+    let input = tunnel(3, 1).wrap_for(tag | RELAYED, &frame);
+    let on = vec![underlay(1, 2, tag, &frame)];
+    assert_eq!(
+        node.send(UNDERLAY, &input).out,
+        sorted([here.clone(), on].concat())
+    );
+    // As it is: to members here.
+    let input = tunnel(3, 1).wrap_for(tag, &frame);
+    assert_eq!(node.send(UNDERLAY, &input).out, here);
+    // What a node of this region sends on of the other one is right, and goes no further.
+    for tag in [tag, tag | RELAYED] {
+        let input = tunnel(2, 1).wrap_for(tag, &frame);
+        let fate = node.send(UNDERLAY, &input);
+        assert_eq!(fate.out, here, "{:?}", fate.drops);
+    }
+    // But not of a node of another region, nor of this one.
+    let dropped = BTreeMap::from([(DropReason::SourceNotThere, 1)]);
+    for (by, from) in [(4, 6), (2, 1), (3, 4)] {
+        let input = tunnel(by, 1).wrap_for(tag, &broadcast(from));
+        let fate = node.send(UNDERLAY, &input);
+        assert_eq!(
+            (fate.out, &fate.drops),
+            (vec![], &dropped),
+            "{from} by {by}"
+        );
+    }
+    // Of listeners, those of a region count together, if all nodes there tell.
+    let frame = packet(1, GROUP_MAC, GROUP).bytes();
+    let mut sent = |known: &Known| {
+        node.dataplane().listen(known, &desired, 1).unwrap();
+        node.send("ep1", &frame).out
+    };
+    let relay = underlay(1, 3, tag | RELAYED, &frame);
+    assert_eq!(
+        sent(&known(&[], &[8], &[1, 2, 3, 4])),
+        std::slice::from_ref(&relay)
+    );
+    assert_eq!(sent(&known(&[], &[], &[1, 2, 3, 4])), vec![]);
+    assert_eq!(sent(&known(&[], &[], &[1, 2, 3])), [relay]);
 }

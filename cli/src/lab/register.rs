@@ -95,6 +95,7 @@ fn bodies<'w>(
         let mtu = u16::try_from(mtu).context("a network's MTU has 16 bits")?;
         Ok(NetworkCreate {
             encryption: Default::default(),
+            relay: false,
             name: name.parse().with_context(|| format!("network {name:?}"))?,
             vni: None,
             subnets: subnets.into_iter().collect(),

@@ -50,6 +50,10 @@ enum Command {
         /// Whether its packets are encrypted on their way to other nodes.
         #[arg(long, value_enum, default_value_t)]
         encryption: OfNetwork,
+        /// Send broadcast and multicast once to each other region, where a node sends them on,
+        /// and not to each node there.
+        #[arg(long)]
+        relay: bool,
     },
     /// Delete a network that has neither endpoints nor a policy.
     Delete {
@@ -80,6 +84,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 vni,
                 mtu,
                 encryption,
+                relay,
             } => {
                 let body = NetworkCreate {
                     name,
@@ -87,6 +92,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                     subnets,
                     mtu,
                     encryption: encryption.into(),
+                    relay,
                 };
                 let network = client.create_network(&body, Guard::None)?;
                 output::show(format, &network, one)?;

@@ -36,6 +36,9 @@ pub struct NetworkRecord {
     /// Whether its packets are encrypted.
     #[serde(default)]
     pub encryption: NetworkEncryption,
+    /// Whether what is for several goes once to each other region.
+    #[serde(default)]
+    pub relay: bool,
     /// Revision of its last change.
     pub revision: u64,
 }
@@ -85,6 +88,7 @@ impl State {
             subnets: create.subnets.clone(),
             mtu,
             encryption: create.encryption,
+            relay: create.relay,
             revision: effects.revision,
         };
         self.networks.insert(name.clone(), record);

@@ -42,6 +42,7 @@ impl State {
                 subnets: network.subnets.clone(),
                 mtu: network.mtu,
                 encryption: network.encryption,
+                relay: network.relay,
             },
             status: NetworkStatus {
                 gateways: network.gateways().collect(),

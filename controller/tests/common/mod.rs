@@ -189,6 +189,7 @@ pub(crate) fn network(text: &str) -> NetworkCreate {
         ],
         mtu: None,
         encryption: Default::default(),
+        relay: false,
     }
 }
 

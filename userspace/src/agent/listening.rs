@@ -1,6 +1,7 @@
 //! Who listens to multicast: from workloads to the kernel and the controller, and from the
 //! controller to the kernel.
 
+use std::collections::BTreeSet;
 use sunwire_api::agent::{self as wire, agent_message};
 use tokio::time::Duration;
 
@@ -22,7 +23,8 @@ pub(super) const HEAR_FOR: Duration = Duration::from_millis(100);
 
 impl Agent {
     /// Takes in what the controller tells of endpoints.
-    pub(super) fn learn_listeners(&mut self, listening: wire::Listening) {
+    pub(super) async fn learn_listeners(&mut self, listening: wire::Listening) {
+        let telling = self.listeners.known.telling.clone();
         if listening.whole {
             // What this node knows of its own endpoints the controller may have forgotten.
             let desired = self.desired.as_ref();
@@ -43,14 +45,26 @@ impl Agent {
                 .insert(listener.endpoint, groups.collect());
         }
         self.services.seed(self.listeners.known.told.clone());
-        self.listen();
+        self.relisten(&telling).await;
     }
 
     /// The controller is away: what other nodes would tell is not known any more.
-    pub(super) fn forget_telling(&mut self) {
-        self.listeners.known.telling.clear();
+    pub(super) async fn forget_telling(&mut self) {
+        let telling = std::mem::take(&mut self.listeners.known.telling);
         self.listeners.reported = None;
-        self.listen();
+        self.relisten(&telling).await;
+    }
+
+    /// Goes by who tells now, where it were these before.
+    async fn relisten(&mut self, telling: &BTreeSet<u32>) {
+        let desired = self.desired.as_ref();
+        let mut networks = desired.iter().flat_map(|desired| desired.networks.values());
+        if *telling != self.listeners.known.telling && networks.any(|network| network.relayed) {
+            // Other nodes are asked to send on.
+            self.apply().await;
+        } else {
+            self.listen();
+        }
     }
 
     /// Lets the kernel send multicast to who listens.

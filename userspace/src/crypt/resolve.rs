@@ -80,6 +80,7 @@ mod tests {
 
     fn node(cloud: &str, last: u8, keys: Vec<PublicKey>) -> Node {
         Node {
+            region: String::new(),
             name: format!("node{last}"),
             address: Ipv4Addr::new(198, 18, 0, last),
             cloud: cloud.to_owned(),

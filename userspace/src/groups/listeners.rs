@@ -14,16 +14,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     net::IpAddr,
 };
 
 use sunwire_dataplane_common::{
     address::Address,
-    group::{ListenerKey, NODE},
+    group::{ListenerKey, NODE, RELAY},
 };
 
 use crate::{
     dataplane::expected,
+    groups::relays::Relays,
     state::{Desired, Endpoint, Network, kernel_address},
 };
 
@@ -87,17 +89,26 @@ impl Known {
     }
 
     fn elsewhere(&self, desired: &Desired, own: u32) -> BTreeSet<ListenerKey> {
+        let relays = Relays::new(desired, own, &self.telling);
         let telling = self.telling.iter().filter(|node| **node != own);
         let mut keys: BTreeSet<ListenerKey> =
             telling.map(|node| ListenerKey::tells(*node)).collect();
+        for (relay, nodes) in relays.regions(desired) {
+            if nodes.is_subset(&self.telling) {
+                keys.insert(ListenerKey::tells(relay | RELAY));
+            }
+        }
         for (number, groups) in &self.told {
             let Some(endpoint) = desired.endpoints.get(number) else {
                 continue;
             };
             let homes = homes(endpoint);
             for node in homes.filter(|node| self.telling.contains(node) && *node != own) {
-                let groups = groups.iter();
-                keys.extend(groups.map(|group| key(endpoint.vni, node | NODE, *group)));
+                let relay = relays.to(desired, endpoint.vni, node);
+                for who in iter::once(node).chain(relay.map(|relay| relay | RELAY)) {
+                    let groups = groups.iter();
+                    keys.extend(groups.map(|group| key(endpoint.vni, who | NODE, *group)));
+                }
             }
         }
         keys
@@ -164,7 +175,7 @@ fn user_address(address: Address) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use sunwire_dataplane_common::address::Mac;
 
@@ -175,7 +186,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn network(gateway: &str) -> Network {
+    pub(crate) fn network(gateway: &str) -> Network {
         Network {
             name: "shop".into(),
             mtu: 1300,
@@ -185,6 +196,7 @@ mod tests {
             prefix_v4: 16,
             prefix_v6: 0,
             encrypted: false,
+            relayed: false,
         }
     }
 

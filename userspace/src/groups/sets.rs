@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sunwire_dataplane_common::{
     entries::id_kind,
-    group::{CHUNK, GroupChunk, GroupKey, MAX_CHUNKS, TagKey},
+    group::{CHUNK, GroupChunk, GroupKey, MAX_CHUNKS, RELAYED, TagKey},
 };
 
 use crate::{
-    groups::listeners::homes,
+    groups::{listeners::homes, relays::Relays},
     ids::{Exhausted, Numbers, NumbersError},
     maps::Maps,
     shadow::ShadowError,
@@ -44,7 +44,7 @@ pub enum SetsError {
         /// Of what.
         what: &'static str,
     },
-    /// Two have the same tag: one packet in 16 million pairs, and nothing can tell them apart.
+    /// Two have the same tag: one in 8 million pairs, and nothing can tell them apart.
     #[error(
         "two sets of endpoints of network {vni} have the same tag {tag:#08x}; send to one endpoint \
          more or less in one of them"
@@ -76,11 +76,11 @@ pub fn digest(members: &[u32]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// How a packet between nodes says which set it is for: 24 bits, never zero.
+/// How a packet between nodes says which set it is for: 23 bits, never zero.
 #[must_use]
 pub fn tag(digest: &Digest) -> u32 {
     let [a, b, c, ..] = digest.0;
-    u32::from_be_bytes([0, a, b, c]).max(1)
+    (u32::from_be_bytes([0, a, b, c]) & !RELAYED).max(1)
 }
 
 /// Where a set's members are, seen from a node.
@@ -174,6 +174,7 @@ impl Sets {
         maps: &mut Maps,
         desired: &Desired,
         own: u32,
+        relays: &Relays<'_>,
     ) -> Result<(), SetsError> {
         let wanted = wanted(desired);
         let mut tags: BTreeMap<TagKey, Digest> = BTreeMap::new();
@@ -188,7 +189,10 @@ impl Sets {
         }
         self.known.extend(wanted);
         for (name, members) in &self.known {
-            let spread = Spread::new(members, desired, own);
+            let mut spread = Spread::new(members, desired, own);
+            if let Some(vni) = spread.vni {
+                spread.nodes = relays.targets(desired, vni, &spread.nodes);
+            }
             let chunks = spread.chunks(tag(name))?;
             let group = self.numbers.number(&mut maps.ids, *name)?;
             // The parts that others lead to come first, and go last.

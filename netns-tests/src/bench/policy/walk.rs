@@ -187,6 +187,7 @@ fn cloud(rules: &Rules) -> Desired {
     desired.nodes.insert(OWN, node);
     let network = Network {
         encrypted: false,
+        relayed: false,
         name: "bench".to_owned(),
         mtu: MTU,
         gateway_v4: Address::v4([10, 255, 255, 254]),

@@ -232,6 +232,7 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
     }
     let network = Network {
         encrypted: false,
+        relayed: false,
         name: "bench".to_owned(),
         mtu: case.inner_mtu(),
         gateway_v4: Address::v4([10, 20, 255, 254]),

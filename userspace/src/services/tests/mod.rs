@@ -58,6 +58,7 @@ pub(super) fn desired() -> Desired {
     for (vni, name) in [(SHOP, "shop"), (OTHER, "other")] {
         let network = Network {
             encrypted: false,
+            relayed: false,
             name: name.to_owned(),
             mtu: 1300,
             gateway_v4: address("10.20.0.1"),
