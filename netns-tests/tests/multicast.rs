@@ -32,7 +32,8 @@ use nix::{
     },
 };
 use sunwire_api::{
-    EncryptionMode, EncryptionSpec, EndpointCreate, MacAddress, Name, TunnelState, client::Guard,
+    EncryptionMode, EncryptionSpec, EndpointCreate, MacAddress, Name, NetworkCreate, TunnelState,
+    client::Guard,
 };
 use sunwire_dataplane_common::{address::Mac, punt::link_local};
 use sunwire_lab::{

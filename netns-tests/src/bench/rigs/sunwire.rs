@@ -162,6 +162,7 @@ fn start(
         netlink::manage_neighbour(handle, route).await?;
         Ok(Surroundings {
             tunnel: None,
+            at_work: Default::default(),
             devices: netlink::devices(handle).await?,
             routes: BTreeMap::from([(peer, route)]),
             neighbours: netlink::neighbours(handle).await?,
