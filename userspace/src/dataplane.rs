@@ -7,6 +7,8 @@
 //! Order matters to packets in flight: what others point to is written before the pointers, and
 //! deleted after them.
 
+mod listening;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
@@ -18,7 +20,6 @@ use sunwire_dataplane_common::{
     entries::{
         AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry, location, peer,
     },
-    group::{ListenerKey, NODE},
     vxlan,
 };
 
@@ -28,7 +29,6 @@ use crate::{
     crypt::resolve,
     flow_map::{FlowMap, InstallError},
     groups::{
-        listeners::{self, Groups, Known},
         relays::{self, Relays},
         sets::SetsError,
     },
@@ -328,38 +328,6 @@ impl Dataplane {
     pub fn trace(&mut self, arrival: &Arrival<'_>) -> Result<Vec<Step>, DataplaneError> {
         let program = self.programs.trace_program(arrival.underlay)?;
         Ok(step::steps(program, arrival)?)
-    }
-
-    /// What endpoints here listen to, as far as the kernel knows.
-    #[must_use]
-    pub fn listeners(&self) -> Groups {
-        listeners::seeds(self.maps.listeners.content().keys())
-    }
-
-    /// Lets multicast packets go to who listens, by all that is known of it, for node `own`.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn listen(
-        &mut self,
-        known: &Known,
-        desired: &Desired,
-        own: u32,
-    ) -> Result<(), DataplaneError> {
-        let wanted = &known.keys(desired, own, self.maps.listeners.capacity());
-        let listeners = &mut self.maps.listeners;
-        // What is asked for comes last and goes first: without it, all get everything.
-        let asked = |key: &ListenerKey| key.who == NODE || key.network == 0;
-        listeners.retain(|key| !asked(key) || wanted.contains(key))?;
-        listeners.retain(|key| wanted.contains(key))?;
-        let keys = wanted.iter();
-        for key in keys.clone().filter(|key| !asked(key)) {
-            listeners.set(*key, 1)?;
-        }
-        for key in keys.filter(|key| asked(key)) {
-            listeners.set(*key, 1)?;
-        }
-        Ok(())
     }
 
     fn write_peers(
