@@ -11,6 +11,7 @@
 //! Without the controller nothing changes and forwarding goes on; without the agent, too. The
 //! agent removes nothing before it has seen a whole snapshot.
 
+mod counters;
 mod encryption;
 mod listening;
 mod local;
@@ -35,7 +36,6 @@ use sunwire_api::{
         controller_message, endpoint_report,
     },
 };
-use sunwire_dataplane_common::drop_reason::DropReason;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
@@ -52,7 +52,6 @@ use crate::{
     maps::Capacity,
     netlink::{self, NetlinkError, Route},
     programs::Hook,
-    report,
     services::{Services, ServicesError},
     state::Desired,
     telemetry::{hub::Hub, names::Names},
@@ -601,38 +600,6 @@ impl Agent {
         if let Err(error) = netlink::manage_neighbour(&self.handle, route).await {
             self.managed.remove(&(route.ifindex, route.next_hop));
             tracing::warn!(error = %chain(&error), "a next hop is not kept resolved");
-        }
-    }
-
-    async fn send_counters(&mut self) {
-        if self.stream.is_none() {
-            return;
-        }
-        let refused = self.services.refused();
-        let unheard = self.services.unheard();
-        let read = self.dataplane.totals().and_then(|mut totals| {
-            if refused.packets > 0 {
-                totals.drops.push((DropReason::PuntMalformed, refused));
-            }
-            if unheard.packets > 0 {
-                totals.drops.push((DropReason::TooManyGroups, unheard));
-            }
-            let staged = self.dataplane.audit()?;
-            let tunnels = self.desired.as_ref().and_then(|desired| {
-                let own = own_number(desired, &self.config.node)?;
-                Some(self.keeper.tunnels(desired, own))
-            });
-            Ok(report::counters(
-                totals,
-                staged,
-                tunnels.unwrap_or_default(),
-            ))
-        });
-        match read {
-            Ok(counters) => self.send(agent_message::Message::Counters(counters)).await,
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "counters cannot be read");
-            }
         }
     }
 
