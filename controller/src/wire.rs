@@ -245,6 +245,8 @@ fn program_of(
             .collect(),
         classes: tables.classes.iter().map(address_class).collect(),
         class_none: bytes(&tables.class_none),
+        limit_rate: tables.limit.per_second(),
+        limit_key: tables.limit.key,
     }
 }
 

@@ -82,5 +82,5 @@ impl AuditKey {
     }
 }
 
-const _: () = assert!(size_of::<StagedRoot>() == 32);
+const _: () = assert!(size_of::<StagedRoot>() == 40);
 const _: () = assert!(size_of::<AuditKey>() == 24);

@@ -19,6 +19,8 @@ pub const AUDITED: u32 = 1 << 12;
 pub const GROUPS: u32 = 1 << 12;
 /// Multicast addresses that endpoints here and other nodes listen to.
 pub const LISTENERS: u32 = 1 << 16;
+/// Buckets of `limit`: one for each that a rate is held for.
+pub const LIMITED: u32 = 1 << 16;
 /// Flows, per address family.
 pub const FLOWS: u32 = 1 << 17;
 /// Flows that are remembered beside them while there is no room, per address family.

@@ -226,6 +226,9 @@ pub mod sign {
     pub const CONNECTION: u32 = 0x3 << 24;
     /// How far the state is shifted.
     pub const CONNECTION_SHIFT: u32 = 24;
+    /// Of a mask: the policy looked at the token of `limit`, and every packet has to take one. What is
+    /// remembered is for those that get one.
+    pub const TOKEN: u32 = 1 << 26;
 }
 
 /// What a policy may look at in a packet of a flow beside the flow's key.
@@ -245,7 +248,7 @@ pub fn signature(headers: &Headers, connection: Connection) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn mask(reads: Reads) -> Option<u32> {
-    if reads.0 & (Reads::ETH_DST | Reads::TOKEN) != 0 {
+    if reads.0 & Reads::ETH_DST != 0 {
         return None;
     }
     let mut mask = 0;
@@ -260,6 +263,9 @@ pub fn mask(reads: Reads) -> Option<u32> {
     }
     if reads.0 & Reads::CONNECTION != 0 {
         mask |= sign::CONNECTION;
+    }
+    if reads.0 & Reads::TOKEN != 0 {
+        mask |= sign::TOKEN;
     }
     Some(mask)
 }
@@ -436,13 +442,13 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_that_looked_at_a_token_holds_for_one_packet() {
+    fn a_verdict_that_looked_at_a_mac_address_holds_for_one_packet_and_a_token_is_kept_in_mind() {
         assert_eq!(mask(Reads(0)), Some(0));
         assert_eq!(
             mask(Reads(Reads::DSCP | Reads::CONNECTION)),
             Some(sign::DSCP | sign::CONNECTION)
         );
-        assert_eq!(mask(Reads(Reads::TOKEN)), None);
+        assert_eq!(mask(Reads(Reads::TOKEN)), Some(sign::TOKEN));
         assert_eq!(mask(Reads(Reads::ETH_DST)), None);
     }
 }

@@ -47,6 +47,7 @@ pub mod flow_key;
 pub mod fragment;
 pub mod group;
 pub mod headers;
+pub mod limit;
 pub mod punt;
 pub mod tables;
 pub mod vxlan;

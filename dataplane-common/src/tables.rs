@@ -14,6 +14,7 @@
 use crate::{
     address::{Address, Mac},
     flow_key::{FLOW_KEY_SLOTS, Field, FlowKey},
+    limit::Limit,
 };
 
 /// Nodes on the longest path that a table may have; a compiler refuses deeper ones.
@@ -79,8 +80,8 @@ pub struct RootEntry {
     pub next: Next,
     /// What the bucket of `balance` is a hash of, bits of [`key`]; zero when there is no bucket.
     pub bucket: u32,
-    /// Slot in `LIMITS` of the rate of `limit`, plus one; zero when there is no limit.
-    pub limit: u32,
+    /// The rate of `limit`; zeroed when there is none.
+    pub limit: Limit,
 }
 
 /// Fields of a packet that clients or senders are told apart by.
@@ -97,6 +98,14 @@ pub mod key {
     pub const PROTOCOL: u32 = 1 << 4;
     /// Number of the endpoint that sent it.
     pub const ENDPOINT: u32 = 1 << 5;
+    /// Source address of an IPv4 packet.
+    pub const IP4_SRC: u32 = 1 << 6;
+    /// Destination address of an IPv4 packet.
+    pub const IP4_DST: u32 = 1 << 7;
+    /// Source address of an IPv6 packet.
+    pub const IP6_SRC: u32 = 1 << 8;
+    /// Destination address of an IPv6 packet.
+    pub const IP6_DST: u32 = 1 << 9;
 }
 
 /// What a walk has looked at.
@@ -216,7 +225,7 @@ pub struct Verdict {
 const _: () = assert!(size_of::<Next>() == 12);
 const _: () = assert!(size_of::<EdgeKey>() == 8);
 const _: () = assert!(size_of::<RootKey>() == 8);
-const _: () = assert!(size_of::<RootEntry>() == 20);
+const _: () = assert!(size_of::<RootEntry>() == 28);
 const _: () = assert!(size_of::<Copied>() == 68);
 const _: () = assert!(size_of::<Verdict>() == 12 + 4 * MAX_COUNTS + 68 * MAX_COPIES);
 

@@ -89,9 +89,10 @@ pub(crate) fn in_force(
     endpoint: &EndpointEntry,
     generation: u32,
     node: u32,
-    connection: Connection,
+    (connection, token): (Connection, bool),
 ) -> Decided {
-    match ask_policy(headers, endpoint, generation, node, preset(connection)) {
+    let state = preset(connection, token);
+    match ask_policy(headers, endpoint, generation, node, state) {
         true => Decided::unpack(walk_tables()),
         false => Decided::nothing(NO_POLICY),
     }
@@ -106,7 +107,9 @@ pub(crate) fn staged(
     node: u32,
     connection: Connection,
 ) -> Decided {
-    match ask_candidate(headers, endpoint, number, node, preset(connection)) {
+    // What a staged rate would admit is not known: nothing is taken for it.
+    let state = preset(connection, true);
+    match ask_candidate(headers, endpoint, number, node, state) {
         true => Decided::unpack(walk_tables()),
         false => Decided::nothing(NO_POLICY),
     }
@@ -114,8 +117,8 @@ pub(crate) fn staged(
 
 /// `Field::State` but for what the root asks for.
 #[inline(always)]
-fn preset(connection: Connection) -> u32 {
-    (connection as u32) << state::CONNECTION_SHIFT
+const fn preset(connection: Connection, token: bool) -> u32 {
+    (connection as u32) << state::CONNECTION_SHIFT | (token as u32) << state::TOKEN_SHIFT
 }
 
 // Functions of their own: one after the other they use the same stack, of which there are 512 bytes

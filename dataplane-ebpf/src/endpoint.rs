@@ -6,7 +6,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
     event::notes,
-    flow::{Direction, events, has_flow, kind, mask, seen, shape, signature, tcp},
+    flow::{Direction, events, has_flow, kind, mask, seen, shape, sign, signature, tcp},
     flow_key::Connection,
     group::{GroupKey, MAX_CHUNKS},
     headers::{
@@ -14,7 +14,9 @@ use sunwire_dataplane_common::{
         PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
     punt::link_local,
-    tables::{Copied, MAX_COPIES, MAX_VERDICTS, OUT_GROUP, OUT_OWNER, Verdict, annotation, set},
+    tables::{
+        Copied, MAX_COPIES, MAX_VERDICTS, OUT_GROUP, OUT_OWNER, Reads, Verdict, annotation, set,
+    },
 };
 
 use crate::{
@@ -22,7 +24,7 @@ use crate::{
     deliver::{self, Way},
     event, flow, fragment,
     frame::{self, Skb},
-    group,
+    group, limit,
     maps::{CONTROL, ENDPOINTS, VERDICTS},
     neighbour, punt, related, rewrite, segment_size, too_big, tunnel,
 };
@@ -316,8 +318,23 @@ fn first(
     control: &Control,
     way: &mut Way,
 ) -> Result<u32, DropReason> {
-    let flow = match remembered(headers, endpoint, control, skb.is_traced()) {
-        Some(flow) => {
+    let found = remembered(headers, endpoint, control);
+    // Who finds that the rate does not admit it asks the policy what then.
+    let token = match &found {
+        Some(flow) if flow.mask & sign::TOKEN != 0 => limit::admits(
+            skb,
+            headers,
+            endpoint.number,
+            endpoint.network,
+            control.generation,
+        ),
+        _ => true,
+    };
+    let flow = match found {
+        Some(flow) if token => {
+            if !skb.is_traced() {
+                flow::note_sent(flow, headers);
+            }
             event::established(skb);
             counters::labelled(skb, flow.label);
             if flow.shape != shape::PLAIN {
@@ -335,8 +352,8 @@ fn first(
             }
             flow
         }
-        None => {
-            let is_first = ask(skb, headers, endpoint, control)?;
+        _ => {
+            let is_first = ask(skb, headers, endpoint, control, token)?;
             event::new_packet(skb, is_first);
             flow::scratch().ok_or(DropReason::BadTables)?
         }
@@ -374,7 +391,6 @@ fn remembered(
     headers: &Headers,
     endpoint: &EndpointEntry,
     control: &Control,
-    is_traced: bool,
 ) -> Option<flow::Entry> {
     if !has_flow(headers) {
         return None;
@@ -385,23 +401,19 @@ fn remembered(
         && flow.local == endpoint.number
         && differs & flow.mask == 0
         && !flow.begins_anew(headers);
-    if !holds {
-        return None;
-    }
-    if !is_traced {
-        flow::note_sent(flow, headers);
-    }
-    Some(flow)
+    holds.then_some(flow)
 }
 
 /// Asks the policy, counts the verdict under its label, and remembers it; then the scratch entry says
-/// how the packet goes on. Returns whether the packet is the first of its flow.
+/// how the packet goes on. Returns whether the packet is the first of its flow. Without a token, the
+/// rate is known not to admit it.
 #[inline(always)]
 fn ask(
     skb: &mut Skb,
     headers: &Headers,
     endpoint: &EndpointEntry,
     control: &Control,
+    mut token: bool,
 ) -> Result<bool, DropReason> {
     let network = endpoint.network;
     let mut known = None;
@@ -420,13 +432,17 @@ fn ask(
         }
         _ => Connection::New,
     };
-    let decided = classify::in_force(
-        headers,
-        endpoint,
-        control.generation,
-        control.node,
-        connection,
-    );
+    let (generation, node) = (control.generation, control.node);
+    let state = (connection, token);
+    let mut decided = classify::in_force(headers, endpoint, generation, node, state);
+    if token
+        && decided.reads.0 & Reads::TOKEN != 0
+        && !limit::admits(skb, headers, endpoint.number, network, generation)
+    {
+        token = false;
+        let state = (connection, token);
+        decided = classify::in_force(headers, endpoint, generation, node, state);
+    }
     audit::count(skb, headers, endpoint, control, connection, decided.slot);
     if decided.slot == classify::NO_POLICY {
         return Err(DropReason::NoPolicy);
@@ -444,6 +460,7 @@ fn ask(
             && is_own
             && flow.sent & seen::PACKET != 0
             && flow.generation != control.generation
+            && token
         {
             if !skb.is_traced() {
                 flow::forget(network, headers, Direction::Sent);
@@ -481,13 +498,17 @@ fn ask(
     if skb.is_traced() {
         return Ok(known.is_none());
     }
-    if mask.is_none() {
+    if mask.is_none() || !token {
         // For this packet only.
         fresh.generation = 0;
     }
     match known {
         Some(flow) if is_own => {
-            flow::remember_verdict(flow, headers, fresh);
+            if token {
+                flow::remember_verdict(flow, headers, fresh);
+            } else {
+                flow::note_sent(flow, headers);
+            }
             Ok(false)
         }
         // Another endpoint of this node got copies of packets to this one's address.
@@ -516,7 +537,10 @@ fn fan_out(skb: &mut Skb, verdict: &Verdict, mark: u32) -> Result<(), DropReason
             break;
         }
         skb.set_mark(mark | number << NUMBER_SHIFT);
-        skb.reenter()?;
+        // A copy that cannot be made is a loss of its own, and none of the others'.
+        if let Err(reason) = skb.reenter() {
+            counters::dropped(skb, reason);
+        }
     }
     skb.set_mark(0);
     Ok(())

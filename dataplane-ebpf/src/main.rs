@@ -33,6 +33,7 @@ mod flow;
 mod fragment;
 mod frame;
 mod group;
+mod limit;
 mod maps;
 mod neighbour;
 mod punt;

@@ -20,6 +20,7 @@ use sunwire_dataplane_common::{
     fragment::{FragmentKey, FragmentPorts},
     group::{GroupChunk, GroupKey, ListenerKey, TagKey, copies},
     headers::{Headers, Parsed},
+    limit::LimitKey,
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
@@ -79,6 +80,17 @@ pub(crate) static OVERFLOWED: Array<u32> = Array::with_max_entries(1, 0);
 // Flows for which there was no room.
 #[map]
 pub(crate) static OVERFLOW_COUNTER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+// When the buckets of rates are full, those that are shared when there is no room, and packets for
+// which there was none: see `limit`.
+#[map]
+pub(crate) static LIMIT_BUCKETS: HashMap<LimitKey, u64> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static LIMIT_SHARED: Array<u64> = Array::with_max_entries(1024, 0);
+#[map]
+pub(crate) static LIMIT_LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static LIMIT_KEY: PerCpuArray<LimitKey> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
     LruHashMap::with_max_entries(4096, 0);

@@ -9,7 +9,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
-    helpers::bpf_for_each_map_elem,
+    helpers::{bpf_for_each_map_elem, bpf_ktime_get_ns},
     maps::{HashMap, LruHashMap},
 };
 use sunwire_dataplane_common::{
@@ -17,11 +17,12 @@ use sunwire_dataplane_common::{
     entries::location,
     expiry::{Ending, FlowRecord, Sweep, ended, part, take},
     flow::{FlowEntry, Phase, TupleV4, TupleV6},
+    limit::{BUCKETS, LimitKey, time},
 };
 
 use crate::{
     deliver, flow,
-    maps::{FLOW_RECORDS, FLOWS_V4, FLOWS_V6, OVERFLOW_V4, OVERFLOW_V6, SWEEP},
+    maps::{FLOW_RECORDS, FLOWS_V4, FLOWS_V6, LIMIT_BUCKETS, OVERFLOW_V4, OVERFLOW_V6, SWEEP},
 };
 
 /// What the kernel calls for each entry: map, key, value, and what the caller gave.
@@ -43,7 +44,7 @@ pub(crate) struct Selection {
     pub(crate) found: u32,
 }
 
-/// Goes through one map: `FLOWS` by 4 or 6, `OVERFLOW` by 104 or 106. Returns zero, unless the kernel
+/// Goes through one map: `FLOWS` by 4 or 6, `OVERFLOW` by 104 or 106, `LIMIT_BUCKETS` by [`BUCKETS`]. Returns zero, unless the kernel
 /// cannot.
 #[inline(always)]
 pub(crate) fn sweep(map: u64) -> u32 {
@@ -53,6 +54,7 @@ pub(crate) fn sweep(map: u64) -> u32 {
         6 => visit(&FLOWS_V6, sweep_v6, nothing),
         104 => visit(&OVERFLOW_V4, sweep_overflow_v4, nothing),
         106 => visit(&OVERFLOW_V6, sweep_overflow_v6, nothing),
+        BUCKETS => visit(&LIMIT_BUCKETS, sweep_bucket, nothing),
         _ => -1,
     };
     u32::from(visited < 0)
@@ -75,6 +77,28 @@ fn visit<M>(map: &'static M, each: Visit, with: *mut c_void) -> i64 {
     let map = core::ptr::from_ref(map).cast_mut().cast();
     // SAFETY: the verifier checks `each` with the map's own keys and values.
     unsafe { bpf_for_each_map_elem(map, each as *mut c_void, with, 0) }
+}
+
+/// A bucket that is full is the same as none.
+extern "C" fn sweep_bucket(
+    _: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    _: *mut c_void,
+) -> i64 {
+    // SAFETY: the kernel hands over a key and a value of the map; the helper takes nothing.
+    let (key, full_at, now) = unsafe {
+        (
+            &*key.cast::<LimitKey>(),
+            value.cast::<u64>().read_volatile(),
+            time(bpf_ktime_get_ns()),
+        )
+    };
+    if full_at <= now {
+        // Gone already: then somebody else forgot it.
+        let _ = LIMIT_BUCKETS.remove(key);
+    }
+    GO_ON
 }
 
 extern "C" fn sweep_v4(

@@ -11,7 +11,7 @@ pub enum Feature {
     Balance,
     /// `snat`, `dnat`.
     Nat,
-    /// `limit`.
+    /// `token` without a `limit`.
     Limit,
     /// `forward to`.
     Transparent,
@@ -37,7 +37,7 @@ impl Feature {
             Feature::Connections => "established",
             Feature::Balance => "balance",
             Feature::Nat => "snat/dnat",
-            Feature::Limit => "limit",
+            Feature::Limit => "token",
             Feature::Transparent => "forward to",
             Feature::Public => "public",
         }
@@ -59,7 +59,7 @@ impl Feature {
             Feature::Balance | Feature::Nat => {
                 "needs address translation, which this data plane does not have"
             }
-            Feature::Limit => "needs rate limiters, which this data plane does not have",
+            Feature::Limit => "is what `limit` decides by, and the policy has no `limit`",
             Feature::Transparent => {
                 "needs transparent endpoints, which this data plane does not have"
             }
@@ -76,7 +76,7 @@ impl Feature {
             }
             Feature::Balance => "forward to one endpoint",
             Feature::Nat => "rewrite one field: `ip4Src := …` or `ip4Dst := …`",
-            Feature::Limit => "leave it out",
+            Feature::Limit => "write `limit 100/s` where a rate shall hold",
             Feature::Transparent => "send the packet to the endpoint itself: `port := X`",
             Feature::Public => "leave it out: endpoints are reached on their own addresses",
         }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use sunwire_dataplane_common::flow_key::Field;
+use sunwire_dataplane_common::limit::Limit;
 
 /// BLAKE3-256 of a node, leaf or class, domain-separated by kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,8 @@ pub struct FlowTables {
     pub classes: Vec<AddressClass>,
     /// Class of a packet that has no addresses.
     pub class_none: Digest,
+    /// The rate that the token is taken by; zeroed when there is none.
+    pub limit: Limit,
 }
 
 /// A node: tests some bits of one field.

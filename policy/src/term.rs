@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use sunwire_dataplane_common::limit::Limit;
+
 use crate::address::{Address, AddressSet};
 use crate::diagnostic::{Code, Diagnostic, Span};
 use crate::feature::Feature;
@@ -110,6 +112,8 @@ pub struct Resolved {
     pub(crate) reverse: Option<PredId>,
     /// What the policy needs of the data plane beyond tables, and where it first asks for it.
     pub(crate) needs: BTreeMap<Feature, Span>,
+    /// The rate of its `limit`s; zeroed when it has none.
+    pub(crate) limit: Limit,
     /// Numbers of the endpoints through which packets may be sent on their way.
     pub(crate) transparent: BTreeSet<u32>,
     /// What shall hold of the policy.

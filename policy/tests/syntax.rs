@@ -76,7 +76,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
         "balance(web1 weight 2, db1 by ip4Src, tcpSrcPort)",
         "snat(10.0.0.1)",
         "dnat(10.0.0.1)",
-        "limit 10/s per ip4Src",
         "port := pipe(\"x\")",
     ] {
         let text = format!("policy main = if tcp then ({word}; forward) else drop");
@@ -156,6 +155,26 @@ fn each_mistake_has_its_code() {
         ("policy p = ip6Dst := fd00::1", Code::NotWritable),
         ("policy p = node := 1", Code::NotWritable),
         ("policy p = port := 77", Code::UnknownName),
+        ("policy p = limit 0/s; forward", Code::ValueOutOfRange),
+        ("policy p = limit 9999 gbit; forward", Code::ValueOutOfRange),
+        (
+            "policy p = limit 99999999999999999999 gbit; forward",
+            Code::MalformedValue,
+        ),
+        ("policy p = limit 1/s per dscp; forward", Code::NotSupported),
+        (
+            "policy p = (limit 1/s; forward) + (limit 2/s; forward)",
+            Code::NotSupported,
+        ),
+        (
+            "policy p = if token = 1 then forward else drop",
+            Code::NotSupported,
+        ),
+        ("policy p = forward + mirror to nowhere", Code::UnknownName),
+        (
+            "policy p = count a; count b; count c; count d; count e; forward",
+            Code::TooManyCounts,
+        ),
         (
             "policy p = (dscp:=1 + dscp:=2 + dscp:=3); (tcpDstPort:=1 + tcpDstPort:=2)",
             Code::TooManyCopies,

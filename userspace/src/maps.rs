@@ -49,6 +49,8 @@ pub struct Capacity {
     pub groups: u32,
     /// Multicast addresses that endpoints and other nodes listen to.
     pub listeners: u32,
+    /// Buckets of `limit`: one for each that a rate is held for.
+    pub limited: u32,
     /// Flows that are remembered, per address family.
     pub flows: u32,
     /// Flows that are remembered while there is no room, per address family.
@@ -70,6 +72,7 @@ impl Default for Capacity {
             punt_bytes: 1 << 20,
             groups: capacity::GROUPS,
             listeners: capacity::LISTENERS,
+            limited: capacity::LIMITED,
             flows: capacity::FLOWS,
             overflow: capacity::OVERFLOW,
         }
@@ -78,7 +81,7 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 29] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 30] {
         [
             ("ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
@@ -101,6 +104,7 @@ impl Capacity {
             ("GROUPS", self.groups),
             ("GROUP_TAGS", self.groups),
             ("LISTENERS", self.listeners),
+            ("LIMIT_BUCKETS", self.limited),
             ("FLOWS_V4", self.flows),
             ("FLOWS_V6", self.flows),
             ("OVERFLOW_V4", self.overflow),

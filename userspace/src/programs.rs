@@ -282,7 +282,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 49] = [
+const MAP_NAMES: [&str; 53] = [
     "CONTROL",
     "ENDPOINTS",
     "LOCATIONS",
@@ -332,4 +332,8 @@ const MAP_NAMES: [&str; 49] = [
     "LISTENERS",
     "CAST",
     "COPY_COUNTERS",
+    "LIMIT_BUCKETS",
+    "LIMIT_SHARED",
+    "LIMIT_LOSSES",
+    "LIMIT_KEY",
 ];

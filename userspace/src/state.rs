@@ -9,6 +9,7 @@ use sunwire_api::{EncryptionMode, PublicKey, agent as wire};
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     flow_key::Field,
+    limit::Limit,
     tables::Copied,
 };
 
@@ -136,6 +137,8 @@ pub struct Program {
     pub classes: Vec<(IpAddr, u8, Digest)>,
     /// Class of a packet without addresses.
     pub class_none: Digest,
+    /// The rate of `limit`; zeroed when there is none.
+    pub limit: Limit,
 }
 
 /// A node of the flow tables.

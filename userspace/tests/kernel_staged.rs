@@ -357,6 +357,7 @@ fn nothing_of_a_candidate_stays_after_the_next_and_networks_count_apart() {
         flows: 256,
         groups: 8,
         listeners: 8,
+        limited: 8,
         overflow: 64,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_candidate_stays", 4, capacity) else {
@@ -422,6 +423,7 @@ fn pairs_beyond_the_capacity_are_counted_together() {
         flows: 256,
         groups: 8,
         listeners: 8,
+        limited: 8,
         overflow: 64,
         ..Capacity::default()
     };
@@ -484,6 +486,7 @@ fn a_candidate_that_does_not_fit_is_refused_alone_and_makes_way_for_a_policy_in_
         flows: 256,
         groups: 8,
         listeners: 8,
+        limited: 8,
         overflow: 64,
     };
     let cases = [

@@ -1,4 +1,5 @@
-//! `count` and `log` do what the evaluator says, for the first packet of a flow and for later ones.
+//! `count`, `log`, `limit` and `mirror` do what the evaluator says, for the first packet of a flow and
+//! for later ones.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod fixture;

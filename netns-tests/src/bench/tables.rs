@@ -21,6 +21,7 @@ pub(super) fn install(tables: &FlowTables, vni: u32, desired: &mut Desired) {
             .map(|class| (class.address, class.prefix, digest(&class.class)))
             .collect(),
         class_none: digest(&tables.class_none),
+        limit: tables.limit,
     };
     desired.programs.insert(vni, program);
 }

@@ -1,6 +1,7 @@
 //! What changes in flow tables from one compilation to the next.
 
 use std::collections::{BTreeMap, HashMap};
+use sunwire_dataplane_common::limit::Limit;
 
 use crate::address::Prefix;
 use crate::atoms::RegionChange;
@@ -15,6 +16,8 @@ pub struct Delta {
     pub prefixes: Vec<RegionChange>,
     /// Class of packets without addresses, when it is another now.
     pub class_none: Option<Digest>,
+    /// The rate of `limit`, when it is another now.
+    pub limit: Option<Limit>,
     /// Inner nodes that are new.
     pub nodes_added: Vec<Digest>,
     /// Inner nodes that nothing leads to any more.
@@ -40,6 +43,7 @@ impl Delta {
         let Delta {
             prefixes: _,
             class_none,
+            limit,
             nodes_added,
             nodes_removed,
             leaves_added,
@@ -47,7 +51,10 @@ impl Delta {
             root,
         } = self;
         let digests = [nodes_added, nodes_removed, leaves_added, leaves_removed];
-        class_none.is_none() && root.is_none() && digests.iter().all(|all| all.is_empty())
+        class_none.is_none()
+            && limit.is_none()
+            && root.is_none()
+            && digests.iter().all(|all| all.is_empty())
     }
 }
 
@@ -68,6 +75,7 @@ impl Live {
                 leaves: Default::default(),
                 classes: Vec::new(),
                 class_none: Digest([0; 32]),
+                limit: Limit::default(),
             },
             uses: HashMap::new(),
         }

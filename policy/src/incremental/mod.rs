@@ -340,6 +340,10 @@ impl Session {
         size.prefixes = self.live.tables.classes.len() + come - go;
         check(&size, &self.capacity).map_err(|refused| Box::new(refused.locate(policy)))?;
         let mut delta = Delta::default();
+        if self.live.tables.limit != policy.limit {
+            self.live.tables.limit = policy.limit;
+            delta.limit = Some(policy.limit);
+        }
         if let Some(root) = root {
             self.live.start_at(root, lowered, &mut delta);
         }

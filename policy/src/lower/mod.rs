@@ -73,6 +73,7 @@ pub fn lower(fdd: &Fdd, policy: &Resolved, capacity: &Capacity) -> Result<FlowTa
         leaves: lowered.leaves,
         classes: classes(fdd),
         class_none: fdd.atoms.digest(fdd.atoms.none()),
+        limit: policy.limit,
     };
     check(&tables.size(), capacity)?;
     Ok(tables)

@@ -108,6 +108,7 @@ impl<'a> Specialiser<'a> {
             leaves: lowered.leaves,
             classes: self.classes(&merged),
             class_none: merged.name(self.fdd.atoms.none()),
+            limit: self.policy.limit,
         };
         check(&tables.size(), capacity)?;
         Ok(tables)

@@ -21,6 +21,8 @@ mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use sunwire_dataplane_common::limit::Limit;
+
 use crate::ast::{Document, ItemKind, Rate};
 use crate::claim::{Claim, PacketTest};
 use crate::diagnostic::{Code, Diagnostic, Lines, Sink, Span};
@@ -114,6 +116,11 @@ pub(crate) fn resolve_indexed(
         exhausted: false,
     };
     let root = resolver.document();
+    let limit = resolver.rate();
+    if limit != Limit::default() {
+        // What `token` is decided by is there.
+        resolver.needs.remove(&Feature::Limit);
+    }
     let Resolver {
         lookup,
         network,
@@ -156,6 +163,7 @@ pub(crate) fn resolve_indexed(
                 needs,
                 transparent,
                 reverse,
+                limit,
                 links,
                 assertions,
                 tests,

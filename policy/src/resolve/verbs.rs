@@ -6,6 +6,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use sunwire_dataplane_common::limit::{BITS, Limit, RATE_MAX};
+use sunwire_dataplane_common::tables::key;
+
 use super::{Meaning, Resolver, Scope};
 use crate::ast::{Expr, Rate, Value, ValueKind, Verb};
 use crate::diagnostic::{Code, Span};
@@ -13,6 +16,23 @@ use crate::feature::Feature;
 use crate::field::{Connection, Field, Subject};
 use crate::packet::{LabelId, Note};
 use crate::term::{AssignedField, Pred, Term, TermId};
+
+/// What the data plane keeps packets apart by for a field that `limit` names.
+fn limit_key(subject: Subject) -> Option<u32> {
+    Some(match subject {
+        Subject::Field(Field::Source) => key::SRC,
+        Subject::Field(Field::Destination) => key::DST,
+        Subject::Ip4(Field::Source) => key::IP4_SRC,
+        Subject::Ip4(_) => key::IP4_DST,
+        Subject::Ip6(Field::Source) => key::IP6_SRC,
+        Subject::Ip6(_) => key::IP6_DST,
+        Subject::Field(Field::SourcePort) => key::SRC_PORT,
+        Subject::Field(Field::DestinationPort) => key::DST_PORT,
+        Subject::Field(Field::Protocol) => key::PROTOCOL,
+        Subject::Field(Field::Port) => key::ENDPOINT,
+        Subject::Field(_) => return None,
+    })
+}
 
 /// Label by which an endpoint says that it takes packets of others on their way.
 const TRANSPARENT: (&str, &str) = ("transparent", "true");
@@ -242,7 +262,37 @@ impl<'d> Resolver<'d> {
     }
 
     fn limit(&mut self, rate: Rate, per: &[Subject], span: Span) -> Option<TermId> {
-        self.need(Feature::Limit, span);
+        let (amount, unit, most) = match rate {
+            Rate::Packets(packets) => (packets, "packets", RATE_MAX),
+            Rate::Bits(bits) => (bits, "bits", RATE_MAX),
+        };
+        if !(1..=most).contains(&amount) {
+            self.sink
+                .report(
+                    Code::ValueOutOfRange,
+                    span,
+                    format!("a rate is 1 to {most} {unit} per second, and this is {amount}"),
+                )
+                .hint(if amount == 0 {
+                    "write `drop` where nothing shall pass"
+                } else {
+                    "leave it out where everything shall pass"
+                });
+            return None;
+        }
+        if let Some(other) = per.iter().find(|subject| limit_key(**subject).is_none()) {
+            self.sink
+                .report(
+                    Code::NotSupported,
+                    span,
+                    format!("`limit` does not tell packets apart by `{}`", other.name()),
+                )
+                .hint(
+                    "write `per` src, dst, ip4Src, ip4Dst, ip6Src, ip6Dst, tcpSrcPort, tcpDstPort, \
+                     ipProto or port",
+                );
+            return None;
+        }
         let asked = (rate, per.to_vec());
         if *self.rates.get_or_insert_with(|| asked.clone()) != asked {
             self.one_only(span, "every `limit` of a policy has the same rate and key");
@@ -254,6 +304,19 @@ impl<'d> Resolver<'d> {
         let stop = self.arena.term(Term::Drop(label));
         let arms = Box::new([(admitted, pass)]);
         Some(self.arena.term(Term::Conditional(arms, stop)))
+    }
+
+    /// The rate of the policy's `limit`s; zeroed when it has none.
+    pub(super) fn rate(&self) -> Limit {
+        let Some((rate, per)) = &self.rates else {
+            return Limit::default();
+        };
+        let keys = per.iter().filter_map(|subject| limit_key(*subject));
+        let key = keys.fold(0, |all, one| all | one);
+        match rate {
+            Rate::Packets(packets) => Limit::new(*packets, key),
+            Rate::Bits(bits) => Limit::new(*bits, key | BITS),
+        }
     }
 
     fn one_only(&mut self, span: Span, rule: &str) {

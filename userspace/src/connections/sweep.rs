@@ -48,6 +48,10 @@ pub struct Usage {
     pub overflowed_total: u64,
     /// Whether there is no room now.
     pub is_overflowing: bool,
+    /// Packets under a `limit` that shared a bucket because there was no room for theirs, since the
+    /// maps were made.
+    #[serde(default)]
+    pub unbucketed_total: u64,
     /// Flows that were forgotten since the agent started, by reason.
     pub ended_total: BTreeMap<String, u64>,
     /// How long the last sweep took, µs.
@@ -62,6 +66,7 @@ pub(super) struct Sweeper {
     ended: [u64; ENDINGS],
     overflowed_total: u64,
     is_overflowing: bool,
+    unbucketed_total: u64,
     sweep_us: u64,
 }
 
@@ -139,6 +144,8 @@ impl Sweeper {
             }
         }
         self.overflowed_total = tables.overflow_total()?;
+        tables.sweep_buckets()?;
+        self.unbucketed_total = tables.unbucketed_total()?;
         self.sweep_us = started.elapsed().as_micros() as u64;
         Ok(())
     }
@@ -179,6 +186,7 @@ impl Sweeper {
             overflow: self.overflow,
             overflowed_total: self.overflowed_total,
             is_overflowing: self.is_overflowing,
+            unbucketed_total: self.unbucketed_total,
             ended_total: ended.collect(),
             sweep_us: self.sweep_us,
         }

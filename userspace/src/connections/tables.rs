@@ -14,6 +14,7 @@ use aya::{
 use sunwire_dataplane_common::{
     expiry::{FlowRecord, RECORD_BYTES, Sweep},
     flow::{FlowEntry, TupleV4, TupleV6},
+    limit::BUCKETS,
 };
 
 use super::clock::Hertz;
@@ -91,6 +92,7 @@ pub struct Tables {
     flows: Mutex<Flows>,
     overflowed: Mutex<Array<MapData, Pod<u32>>>,
     overflow_counter: PerCpuArray<MapData, Pod<u64>>,
+    limit_losses: PerCpuArray<MapData, Pod<u64>>,
     capacity: [usize; 2],
 }
 
@@ -137,6 +139,7 @@ impl Tables {
             flows: Mutex::new(flows),
             overflowed: Mutex::new(typed(take("OVERFLOWED")?, "OVERFLOWED")?),
             overflow_counter: typed(take("OVERFLOW_COUNTER")?, "OVERFLOW_COUNTER")?,
+            limit_losses: typed(take("LIMIT_LOSSES")?, "LIMIT_LOSSES")?,
             capacity,
             ebpf,
         })
@@ -338,6 +341,27 @@ impl Tables {
     pub fn overflow_total(&self) -> Result<u64, TablesError> {
         let values = self.overflow_counter.get(&0, 0);
         let values = values.map_err(access("OVERFLOW_COUNTER", "read"))?;
+        Ok(values.iter().map(|value| value.0).sum())
+    }
+
+    /// Forgets the buckets of rates that are full: they are the same as none.
+    ///
+    /// # Errors
+    /// When the kernel does not.
+    pub fn sweep_buckets(&self) -> Result<(), TablesError> {
+        match self.run("flow_sweep", [BUCKETS, 0, 0, 0])? {
+            0 => Ok(()),
+            _ => Err(TablesError::Visit),
+        }
+    }
+
+    /// Packets for which there was no room for a bucket, since the maps were made.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unbucketed_total(&self) -> Result<u64, TablesError> {
+        let values = self.limit_losses.get(&0, 0);
+        let values = values.map_err(access("LIMIT_LOSSES", "read"))?;
         Ok(values.iter().map(|value| value.0).sum())
     }
 

@@ -251,7 +251,7 @@ impl FlowMap {
         let generation = control.generation.wrapping_add(1);
         for (vni, program) in &coming.programs {
             if let Some(root) = program.root {
-                let root = self.root(maps, desired, *vni, root)?;
+                let root = self.root(maps, desired, *vni, root, program.limit)?;
                 maps.roots.set(
                     RootKey {
                         network: *vni,

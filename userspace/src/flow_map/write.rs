@@ -1,6 +1,7 @@
 //! Nodes, edges and verdicts into the kernel, beside what is there: nothing that a root reaches is
 //! touched.
 
+use sunwire_dataplane_common::limit::Limit;
 use sunwire_dataplane_common::tables::{
     EdgeKey, KIND_NODE, MAX_COPIES, MAX_COUNTS, Next, OUT_GROUP, RootEntry, Verdict, annotation,
 };
@@ -155,11 +156,12 @@ impl FlowMap {
         desired: &Desired,
         vni: u32,
         root: Digest,
+        limit: Limit,
     ) -> Result<RootEntry, InstallError> {
         Ok(RootEntry {
             next: self.pointer(maps, desired, vni, root)?,
             bucket: 0,
-            limit: 0,
+            limit,
         })
     }
 

@@ -8,6 +8,7 @@ use sunwire_dataplane_common::{
     entries::LABEL_BYTES,
     flow_key::Field,
     group::MAX_MEMBERS,
+    limit::{Limit, RATE_MAX},
     tables::{Copied, MAX_COPIES, MAX_COUNTS, OUT_ENDPOINT, OUT_GROUP, OUT_NONE, OUT_OWNER, set},
 };
 
@@ -54,11 +55,15 @@ pub(super) fn program(program: wire::Program) -> Result<WithTables, BadMessage> 
         (None, true) => Digest([0; 32]),
         _ => digest(&program.class_none).ok_or(bad("class_none"))?,
     };
+    if program.limit_rate > RATE_MAX {
+        return Err(bad("limit_rate"));
+    }
     let parsed = Program {
         revision: program.revision,
         root,
         classes,
         class_none,
+        limit: Limit::new(program.limit_rate, program.limit_key),
     };
     Ok((program.vni, parsed, nodes, leaves))
 }

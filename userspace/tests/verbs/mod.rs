@@ -5,7 +5,9 @@
 //! evaluator.
 
 mod count;
+mod limit;
 mod log;
+mod mirror;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +38,7 @@ use crate::fixture::{
 
 pub(crate) const VNI: u32 = 100;
 pub(crate) const WEB: u32 = 1;
+pub(crate) const WEB_2: u32 = 2;
 pub(crate) const DB: u32 = 3;
 pub(crate) const CLIENT: u32 = 4;
 /// Endpoints that are here; the others are at node 2.
@@ -96,14 +99,20 @@ impl World {
             .unwrap()
     }
 
+    pub(crate) fn mac(&self, number: u32) -> [u8; 6] {
+        let mut all = self.environment.endpoints.iter();
+        all.find(|one| one.number == number).unwrap().mac
+    }
+
+    /// Lets an endpoint live at a node, from the next policy on.
+    pub(crate) fn place(&mut self, number: u32, node: u32) {
+        self.desired.endpoints.get_mut(&number).unwrap().node = node;
+    }
+
     pub(crate) fn frame(&self, from: u32, to: u32, is_v4: bool, transport: Transport) -> Frame {
-        let mac = |number: u32| {
-            let mut all = self.environment.endpoints.iter();
-            all.find(|one| one.number == number).unwrap().mac
-        };
         Frame {
-            eth_src: mac(from),
-            eth_dst: mac(to),
+            eth_src: self.mac(from),
+            eth_dst: self.mac(to),
             src: self.address(from, is_v4),
             dst: self.address(to, is_v4),
             dscp: 0,
@@ -127,6 +136,19 @@ impl World {
             }
         }
         (counts, log)
+    }
+
+    /// What the evaluator decides of a packet for which there is a token, or is none: where its copies
+    /// go and the label.
+    pub(crate) fn decided(&self, from: u32, frame: &Frame, token: u8) -> (usize, String) {
+        let policy = self.policy.as_ref().unwrap();
+        let packet = Packet {
+            token,
+            ..packet(from, frame)
+        };
+        let outcome = evaluate(policy, &packet).unwrap();
+        let label = policy.label(outcome.label(), outcome.copies.is_empty());
+        (outcome.copies.len(), label)
     }
 
     /// Sends a packet into the device of an endpoint.
