@@ -24,6 +24,8 @@ mod endpoint;
 mod flow;
 mod location;
 mod mac;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod name;
 mod network;
 mod node;

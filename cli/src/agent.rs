@@ -21,6 +21,9 @@ use crate::shutdown;
 /// Where the agent has its local socket unless told otherwise.
 const STATE_DIR: &str = "/run/sunwire/agent";
 
+/// Where metrics are served when nothing else is said.
+const METRICS: &str = "127.0.0.1:7512";
+
 /// Run the agent of a node, or ask a running one.
 ///
 /// The agent makes this node's kernel be what the controller wants. Forwarding goes on while it
@@ -79,6 +82,10 @@ struct RunArgs {
     /// Where the agent has its local socket and its private keys.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
+    /// Where Prometheus finds metrics, at /metrics; `none` serves them nowhere. Whoever reaches the
+    /// address can read them.
+    #[arg(long, value_name = "ADDR:PORT|none", default_value = METRICS, value_parser = metrics)]
+    metrics: Metrics,
     /// UDP port on which encrypted packets are received.
     #[arg(long, value_name = "PORT", default_value_t = PORT,
           value_parser = clap::value_parser!(u16).range(1..))]
@@ -174,6 +181,18 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     }
 }
 
+/// Where metrics are served, if anywhere.
+#[derive(Clone, Copy, Debug)]
+struct Metrics(Option<SocketAddr>);
+
+fn metrics(text: &str) -> Result<Metrics, String> {
+    if text == "none" {
+        return Ok(Metrics(None));
+    }
+    let address = text.parse().map(|address| Metrics(Some(address)));
+    address.map_err(|_| format!("write an address with a port, like {METRICS}, or `none`"))
+}
+
 /// An address with or without a port.
 fn resolver(text: &str) -> Result<SocketAddr, String> {
     const DNS_PORT: u16 = 53;
@@ -196,6 +215,7 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         upstream_dns: args.upstream_dns,
         capacity: Capacity::default(),
         hook: args.attach.hook(),
+        metrics: args.metrics.0,
         encryption: Settings {
             port: args.tunnel_port,
             key_lifetime: Duration::from_secs(u64::from(args.key_lifetime_days) * 86_400),

@@ -50,6 +50,7 @@ use crate::{
     dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
     groups::listeners::Groups,
     maps::Capacity,
+    metrics::{self, Board},
     netlink::{self, NetlinkError, Route},
     programs::Hook,
     services::{Services, ServicesError},
@@ -83,6 +84,8 @@ pub struct Config {
     pub hook: Option<Hook>,
     /// How tunnels are encrypted.
     pub encryption: crypt::keeper::Settings,
+    /// Where metrics are served; nowhere when absent.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The agent cannot start.
@@ -117,6 +120,15 @@ pub enum AgentError {
     Socket {
         /// The state directory.
         directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Metrics cannot be served.
+    #[error("cannot serve metrics on {address}: choose another address with --metrics, or `none`")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
         /// Why.
         #[source]
         source: io::Error,
@@ -206,6 +218,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let own_requests = asks.requests.clone();
     tokio::spawn(control::serve(listener, asks));
+    let board = Board::default();
+    if let Some(address) = config.metrics {
+        let served = metrics::serve(address, board.clone()).await;
+        served.map_err(|source| AgentError::Metrics { address, source })?;
+    }
     let transport = Transport::from_shared(config.controller.clone())
         .map_err(|_| AgentError::Url {
             url: config.controller.clone(),
@@ -244,6 +261,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         connections,
         listeners,
         is_in_place: false,
+        board,
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -290,6 +308,8 @@ struct Agent {
     listeners: listening::Listeners,
     /// Whether our programs are attached to the devices that other nodes' packets come from.
     is_in_place: bool,
+    /// What is told of this node to who scrapes.
+    board: Board,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -363,7 +383,7 @@ impl Agent {
                 }
                 _ = counters.tick() => {
                     self.keep_keys().await;
-                    self.send_counters().await;
+                    self.read_counters().await;
                 }
             }
         }

@@ -16,6 +16,7 @@
 //! - [`groups`]: packets for several endpoints: sets, and who listens to multicast.
 //! - [`services`]: what workloads ask of the node: addresses, names, routers.
 //! - [`audit`]: what staged policies would have done.
+//! - `metrics`: what Prometheus is told.
 //! - [`telemetry`]: what became of packets, told to whoever asks.
 //!
 //! # Example
@@ -45,6 +46,7 @@ pub mod flow_map;
 pub mod groups;
 mod ids;
 pub mod maps;
+mod metrics;
 pub mod netlink;
 pub mod object;
 pub mod pod;

@@ -6,6 +6,7 @@ mod answer;
 mod encryption;
 mod endpoints;
 mod failure;
+mod metrics;
 mod networks;
 mod nodes;
 mod openapi;
@@ -92,6 +93,7 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/capture", get(telemetry::capture))
         .route("/v1/trace", post(telemetry::trace))
         .route("/v1/openapi.json", get(openapi::show))
+        .route("/metrics", get(metrics::show))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(handle)

@@ -52,7 +52,7 @@ pub(crate) async fn status(
     Ok(Json(status))
 }
 
-fn view(cluster: &Cluster) -> Status {
+pub(super) fn view(cluster: &Cluster) -> Status {
     let revision = cluster.state.revision();
     let nodes = cluster.state.nodes().iter().map(|(name, record)| {
         let status = cluster.sessions.status(name, record, &cluster.state);
@@ -81,7 +81,7 @@ pub(crate) async fn counters(State(handle): State<Handle>) -> Result<Json<Counte
     Ok(Json(handle.read(sum).await?))
 }
 
-fn sum(cluster: &Cluster) -> Counters {
+pub(super) fn sum(cluster: &Cluster) -> Counters {
     let mut all = Sums::default();
     let mut nodes = Vec::new();
     for (node, counters) in cluster.sessions.counters() {

@@ -1,17 +1,16 @@
-//! What is counted on this node, told to the controller.
+//! What is counted on this node, told to the controller and to who scrapes.
+
+use std::collections::BTreeMap;
 
 use sunwire_api::agent::agent_message;
 use sunwire_dataplane_common::drop_reason::DropReason;
 
 use super::{Agent, chain, own_number};
-use crate::report;
+use crate::{dataplane::Attachment, metrics::Readings, report};
 
 impl Agent {
-    /// Tells all totals.
-    pub(super) async fn send_counters(&mut self) {
-        if self.stream.is_none() {
-            return;
-        }
+    /// Reads all counters, for who scrapes and for the controller.
+    pub(super) async fn read_counters(&mut self) {
         let refused = self.services.refused();
         let unheard = self.services.unheard();
         let read = self.dataplane.totals().and_then(|mut totals| {
@@ -21,22 +20,61 @@ impl Agent {
             if unheard.packets > 0 {
                 totals.drops.push((DropReason::TooManyGroups, unheard));
             }
-            let staged = self.dataplane.audit()?;
-            let tunnels = self.desired.as_ref().and_then(|desired| {
-                let own = own_number(desired, &self.config.node)?;
-                Some(self.keeper.tunnels(desired, own))
-            });
-            Ok(report::counters(
-                totals,
-                staged,
-                tunnels.unwrap_or_default(),
-            ))
+            Ok((totals, self.dataplane.audit()?))
         });
-        match read {
-            Ok(counters) => self.send(agent_message::Message::Counters(counters)).await,
+        let (totals, staged) = match read {
+            Ok(read) => read,
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "counters cannot be read");
+                return;
             }
+        };
+        let tunnels = self.desired.as_ref().and_then(|desired| {
+            let own = own_number(desired, &self.config.node)?;
+            Some(self.keeper.tunnels(desired, own))
+        });
+        let readings = Readings {
+            asked: totals.asked.clone(),
+            local_copies: totals.local_copies,
+            tunnel_copies: totals.tunnel_copies,
+            counters: report::counters(totals, staged, tunnels.unwrap_or_default()),
+            ..self.readings()
+        };
+        let counters = self.stream.is_some().then(|| readings.counters.clone());
+        self.board.post(readings);
+        if let Some(counters) = counters {
+            self.send(agent_message::Message::Counters(counters)).await;
+        }
+    }
+
+    /// What there is to tell beside counters.
+    fn readings(&self) -> Readings {
+        let mut endpoints = BTreeMap::from([("attached", 0), ("absent", 0), ("failed", 0)]);
+        for attachment in self.attachments.values() {
+            let state = match attachment {
+                Attachment::Attached { .. } => "attached",
+                Attachment::Absent => "absent",
+                Attachment::Failed(_) => "failed",
+            };
+            *endpoints.entry(state).or_default() += 1;
+        }
+        let desired = || self.desired.iter();
+        let networks = desired().flat_map(|desired| &desired.networks);
+        let nodes = desired().flat_map(|desired| &desired.nodes);
+        Readings {
+            node: self.config.node.clone(),
+            is_connected: self.stream.is_some(),
+            revision: self.revision,
+            generation: self.dataplane.generation(),
+            endpoints,
+            flows: self.connections.usage(),
+            networks: networks
+                .map(|(vni, network)| (*vni, network.name.clone()))
+                .collect(),
+            nodes: nodes
+                .map(|(number, node)| (*number, node.name.clone()))
+                .collect(),
+            ..Readings::default()
         }
     }
 }

@@ -1,0 +1,119 @@
+//! Metrics for Prometheus: how far the controller and its nodes are, and what nodes have counted.
+//!
+//! docs/user-guide/telemetry.md has the names: a change here is one there.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use sunwire_api::metrics::{Exposition, MEDIA_TYPE};
+use sunwire_api::{Counters, LabelTotals, Status, Totals};
+
+use super::failure::Failure;
+use super::status;
+use crate::handle::Handle;
+
+/// What there is to tell, as OpenMetrics text.
+pub(crate) async fn show(State(handle): State<Handle>) -> Result<Response, Failure> {
+    let read = handle.read(|cluster| (status::view(cluster), status::sum(cluster)));
+    let (status, counters) = read.await?;
+    let text = render(&status, &counters);
+    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
+}
+
+fn render(status: &Status, counters: &Counters) -> String {
+    let mut out = Exposition::default();
+    out.gauges(
+        "controller",
+        "1, with the controller's version",
+        ["version"],
+        [([status.version.clone()], 1.0)],
+    );
+    out.gauge(
+        "controller_revision",
+        "Revision of the last change",
+        status.revision as f64,
+    );
+    let nodes = || status.nodes.iter();
+    out.gauges(
+        "node_connected",
+        "Whether a node's agent is connected",
+        ["node"],
+        nodes().map(|node| ([node.name.to_string()], f64::from(u8::from(node.connected)))),
+    );
+    out.gauges(
+        "node_revision",
+        "Revision up to which everything that concerns a node is in its kernel",
+        ["node"],
+        nodes().map(|node| ([node.name.to_string()], node.acknowledged_revision as f64)),
+    );
+    out.gauges(
+        "node_failed",
+        "Whether a node could not apply what it was last sent",
+        ["node"],
+        nodes().map(|node| {
+            let failed = u8::from(node.error.is_some());
+            ([node.name.to_string()], f64::from(failed))
+        }),
+    );
+    type Part = (&'static str, &'static str, fn(&Totals) -> u64);
+    let parts: [Part; 2] = [
+        ("packets", "Packets", |totals| totals.packets),
+        ("bytes", "Bytes of packets", |totals| totals.bytes),
+    ];
+    for (unit, what, part) in parts {
+        let labels = counters.nodes.iter().flat_map(|node| {
+            node.labels.iter().map(move |label| {
+                let names = [node.node.to_string(), network(label), label.label.clone()];
+                (names, part(&label.totals))
+            })
+        });
+        out.totals(
+            &format!("node_policy_{unit}"),
+            &format!("{what} decided by rules with a label, as the node last reported"),
+            ["node", "network", "label"],
+            labels,
+        );
+        let drops = counters.nodes.iter().flat_map(|node| {
+            node.drops.iter().map(move |drop| {
+                let names = [node.node.to_string(), drop.reason.clone()];
+                (names, part(&drop.totals))
+            })
+        });
+        out.totals(
+            &format!("node_dropped_{unit}"),
+            &format!("{what} dropped, as the node last reported"),
+            ["node", "reason"],
+            drops,
+        );
+    }
+    out.text()
+}
+
+fn network(label: &LabelTotals) -> String {
+    let name = label.network.as_ref();
+    name.map_or_else(|| label.vni.to_string(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_in_the_user_guide() {
+        let guide = include_str!("../../../docs/user-guide/telemetry.md");
+        let status = Status {
+            version: "0".to_owned(),
+            revision: 1,
+            nodes: Vec::new(),
+            timed_out: false,
+        };
+        let text = render(&status, &Counters::default());
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for line in types {
+            let (name, kind) = line.split_once(' ').expect("a name and a type");
+            let ending = if kind == "counter" { "_total" } else { "" };
+            let name = format!("`{name}{ending}`");
+            assert!(guide.contains(&name), "{name} is not documented");
+        }
+    }
+}
