@@ -22,7 +22,7 @@ use sunwire_netns_tests::cloud::{Cloud, PATIENCE};
 const POLICY: &str = "network shop
 policy main =
     if udp and dst port 7000 then forward \"numbered\"
-    else drop \"the \\\"rest\\\"\"
+    else drop \"the rest\"
 ";
 
 /// Values by the name and labels as they stand in the text.
@@ -106,7 +106,7 @@ fn lab_metrics_count_what_happens_and_outlive_the_controller() {
     eventually("all to arrive", PATIENCE, || receiver.received() == 200).unwrap();
 
     let passed = "sunwire_policy_packets_total{network=\"shop\",label=\"numbered\"}";
-    let refused = "sunwire_policy_packets_total{network=\"shop\",label=\"the \\\"rest\\\"\"}";
+    let refused = "sunwire_policy_packets_total{network=\"shop\",label=\"the rest\"}";
     let dropped = "sunwire_dropped_packets_total{reason=\"policy\"}";
     eventually("the node to have read its counters", PATIENCE, || {
         let near = of_agent(&cloud, "near");
