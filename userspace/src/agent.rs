@@ -15,6 +15,7 @@ mod counters;
 mod encryption;
 mod listening;
 mod local;
+mod place;
 mod questions;
 
 use std::{
@@ -482,21 +483,6 @@ impl Agent {
                 Some(text)
             }
         }
-    }
-
-    /// Puts our programs in place of those that an earlier agent left on the underlay and behind
-    /// encryption, once our maps have a state: with another layout they were empty until now, and
-    /// the earlier programs have gone on by maps of their own.
-    fn take_place(&mut self) -> Result<(), DataplaneError> {
-        if self.is_in_place {
-            return Ok(());
-        }
-        self.dataplane.attach_underlay(&self.config.underlay)?;
-        if self.tunnel.is_some() {
-            self.dataplane.attach_tunnel(crypt::supervisor::DEVICE)?;
-        }
-        self.is_in_place = true;
-        Ok(())
     }
 
     /// Lets workloads be answered by the desired state.
