@@ -247,6 +247,8 @@ fn program_of(
         class_none: bytes(&tables.class_none),
         limit_rate: tables.limit.per_second(),
         limit_key: tables.limit.key,
+        bucket: tables.bucket,
+        translates: tables.translates(),
     }
 }
 
@@ -285,6 +287,9 @@ fn copied(copied: &tables::Copied) -> agent::Copy {
         dst_port: copied.dst_port.map(u32::from),
         ip4_src: copied.ip4_src.map(|address| address.octets().to_vec()),
         ip4_dst: copied.ip4_dst.map(|address| address.octets().to_vec()),
+        ip6_src: copied.ip6_src.map(|address| address.octets().to_vec()),
+        ip6_dst: copied.ip6_dst.map(|address| address.octets().to_vec()),
+        translated: copied.translated,
     }
 }
 

@@ -146,6 +146,9 @@ pub struct NetworkEntry {
     pub gateway_mac: Mac,
     /// MTU in bytes from the IP header on; never zero.
     pub mtu: u32,
+    /// Not zero when its policy translates addresses: then the gateway answers for those that nobody
+    /// owns, since packets to them may be for somebody.
+    pub translates: u32,
 }
 
 /// Key data of `CLASSES_V4` and `STAGED_V4`; the LPM key's prefix length counts the network's 32 bits too.
@@ -231,7 +234,7 @@ const _: () = assert!(size_of::<EndpointEntry>() == 100);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 36);
 const _: () = assert!(size_of::<PeerEntry>() == 68);
-const _: () = assert!(size_of::<NetworkEntry>() == 44);
+const _: () = assert!(size_of::<NetworkEntry>() == 48);
 const _: () = assert!(size_of::<ClassKeyV4>() == 8);
 const _: () = assert!(size_of::<ClassKeyV6>() == 20);
 const _: () = assert!(size_of::<Counter>() == 16);

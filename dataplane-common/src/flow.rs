@@ -119,11 +119,14 @@ pub struct FlowEntry {
     pub sent: u8,
     /// What was delivered to it, bits of [`seen`].
     pub received: u8,
-    /// For an alias, the port that the endpoint knows the other side by, host order.
+    /// For an alias, the port that the endpoint knows the other side by, host order. For a flow, the
+    /// port that its packets get as their source, or zero when they keep theirs.
     pub original_port: u16,
     /// For an alias, the address that the endpoint knows the other side by.
     pub original: Address,
-    /// Value of the `balance` bucket that was decided by: later packets keep it.
+    /// For a flow, the bucket that packets of the connection have once it is up (see
+    /// [`bucket`](crate::flow_key::bucket)), or zero. For an alias, the port that the endpoint has
+    /// itself.
     pub bucket: u32,
 }
 

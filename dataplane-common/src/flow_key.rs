@@ -43,7 +43,7 @@ pub enum Field {
     Connection = 15,
     /// 1 when the rate of `limit` admits the packet, 1 bit.
     Token = 16,
-    /// Hash of what `balance` tells clients apart by, 16 bits.
+    /// What `balance` goes by, 24 bits: see [`bucket`].
     Bucket = 17,
 }
 
@@ -61,10 +61,34 @@ pub mod state {
     pub const TOKEN_SHIFT: u8 = 2;
     /// Width of the token.
     pub const TOKEN_WIDTH: u8 = 1;
-    /// Shift of the bucket: hash of what `balance` tells clients apart by.
-    pub const BUCKET_SHIFT: u8 = 16;
+    /// Shift of the bucket: what `balance` goes by.
+    pub const BUCKET_SHIFT: u8 = 8;
     /// Width of the bucket.
-    pub const BUCKET_WIDTH: u8 = 16;
+    pub const BUCKET_WIDTH: u8 = 24;
+}
+
+/// Values of the bucket, which `balance` goes by.
+///
+/// A packet that begins a connection has a slot, found from what clients are told apart by; each back
+/// end has a share of the slots. A packet of a connection that is up has the number of the back end
+/// that the connection has, so that another distribution of the slots does not tear it apart.
+pub mod bucket {
+    /// Slots that are dealt out to back ends: greater than every bucket that is a slot. Never to be
+    /// changed, or connections would begin at other back ends than before.
+    pub const SLOTS: u32 = 1 << 10;
+    /// Added to the number of the back end that a connection has.
+    pub const KEPT: u32 = 1 << 23;
+
+    /// The bucket of connections with this back end, or `None` when its number has no room.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kept(number: u32) -> Option<u32> {
+        if number == 0 || number >= KEPT {
+            None
+        } else {
+            Some(KEPT | number)
+        }
+    }
 }
 
 /// State of the connection that a packet belongs to.

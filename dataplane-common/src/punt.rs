@@ -313,6 +313,7 @@ mod tests {
             gateway_v6: v6([0xfd00, 0x20, 0, 0, 0, 0, 0, 1]),
             gateway_mac: GATEWAY_MAC,
             mtu: 1300,
+            translates: 0,
         }
     }
 

@@ -13,7 +13,8 @@
 
 use crate::{
     address::{Address, Mac},
-    flow_key::{FLOW_KEY_SLOTS, Field, FlowKey},
+    flow_key::{FLOW_KEY_SLOTS, Field, FlowKey, bucket},
+    headers::Headers,
     limit::Limit,
 };
 
@@ -106,6 +107,46 @@ pub mod key {
     pub const IP6_SRC: u32 = 1 << 8;
     /// Destination address of an IPv6 packet.
     pub const IP6_DST: u32 = 1 << 9;
+}
+
+/// What `balance` tells clients apart by, of one packet: bits of [`key`] say what. Every node computes
+/// the same, so what is told apart stays so wherever it enters.
+#[inline(always)]
+#[must_use]
+pub fn slot(headers: &Headers, endpoint: u32, fields: u32) -> u32 {
+    // Without branches: the verifier would follow each way of every one.
+    let given = |field: u32| 0u32.wrapping_sub(u32::from(fields & field != 0));
+    let ports = u32::from(headers.src_port) << 16 & given(key::SRC_PORT)
+        | u32::from(headers.dst_port) & given(key::DST_PORT);
+    let words = [
+        headers.src.0[0] & given(key::SRC),
+        headers.src.0[1] & given(key::SRC),
+        headers.src.0[2] & given(key::SRC),
+        headers.src.0[3] & given(key::SRC),
+        headers.dst.0[0] & given(key::DST),
+        headers.dst.0[1] & given(key::DST),
+        headers.dst.0[2] & given(key::DST),
+        headers.dst.0[3] & given(key::DST),
+        ports,
+        u32::from(headers.protocol) & given(key::PROTOCOL),
+        endpoint & given(key::ENDPOINT),
+    ];
+    // MurmurHash3, 32 bits (Appleby 2011).
+    let mut hash = 0u32;
+    for word in words {
+        let word = word.wrapping_mul(0xcc9e_2d51).rotate_left(15);
+        hash ^= word.wrapping_mul(0x1b87_3593);
+        hash = hash
+            .rotate_left(13)
+            .wrapping_mul(5)
+            .wrapping_add(0xe654_6b64);
+    }
+    hash ^= hash >> 16;
+    hash = hash.wrapping_mul(0x85eb_ca6b);
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(0xc2b2_ae35);
+    hash ^= hash >> 16;
+    hash % bucket::SLOTS
 }
 
 /// What a walk has looked at.

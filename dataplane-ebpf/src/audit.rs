@@ -5,7 +5,6 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use sunwire_dataplane_common::{
     audit::{AuditKey, AuditLoss, NO_LABEL, allowed},
     entries::{Control, Counter, EndpointEntry},
-    flow_key::Connection,
     headers::Headers,
     tables::RootKey,
 };
@@ -24,20 +23,20 @@ static NOTHING: Counter = Counter {
 };
 
 /// Counts a packet under what the policy in force says of it, `decided`, and what the staged policy
-/// of its network says.
+/// of its network says; `state` is of [`classify::preset`].
 #[inline(always)]
 pub(crate) fn count(
     skb: &Skb,
     headers: &Headers,
     endpoint: &EndpointEntry,
     control: &Control,
-    connection: Connection,
+    state: u32,
     decided: u32,
 ) {
     if control.staged == 0 || decided == BAD_TABLES || skb.is_traced() {
         return;
     }
-    let staged = classify::staged(headers, endpoint, control.staged, control.node, connection);
+    let staged = classify::staged(headers, endpoint, control.staged, control.node, state);
     compare(skb, endpoint.network, control.staged, decided, staged.slot);
 }
 

@@ -5,11 +5,15 @@ use sunwire_dataplane_common::{
     entries::{ClassKeyV4, ClassKeyV6, EndpointEntry, SourceClasses},
     flow_key::{Connection, Context, FlowKey, state},
     headers::{Family, Headers},
-    tables::{EdgeKey, Next, Reads, RootEntry, RootKey, Tables, walk_noting},
+    tables::{EdgeKey, Next, Reads, RootEntry, RootKey, Tables, slot, walk_noting},
 };
 
-use crate::maps::{
-    CLASSES_V4, CLASSES_V6, EDGES, NODES, QUESTION, ROOTS, STAGED_ROOTS, STAGED_V4, STAGED_V6,
+use crate::{
+    frame,
+    maps::{
+        CLASSES_V4, CLASSES_V6, CONTROL, EDGES, ENDPOINTS, NODES, QUESTION, ROOTS, STAGED_ROOTS,
+        STAGED_V4, STAGED_V6, VERDICTS,
+    },
 };
 
 /// The tables that policies in force and staged ones share.
@@ -81,21 +85,46 @@ impl Decided {
     }
 }
 
-/// What the policy in force says of a packet that entered at `endpoint` and belongs to a connection
-/// in this state.
+/// What the policy in force says of the packet at hand, which entered at a device; `state` is of
+/// [`preset`].
 #[inline(always)]
-pub(crate) fn in_force(
-    headers: &Headers,
-    endpoint: &EndpointEntry,
-    generation: u32,
-    node: u32,
-    (connection, token): (Connection, bool),
-) -> Decided {
-    let state = preset(connection, token);
-    match ask_policy(headers, endpoint, generation, node, state) {
-        true => Decided::unpack(walk_tables()),
-        false => Decided::nothing(NO_POLICY),
+pub(crate) fn in_force(ifindex: u32, state: u32) -> Decided {
+    Decided::unpack(decide_in_force(ifindex, state))
+}
+
+/// A global function, like `walk_tables`, and for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn decide_in_force(ifindex: u32, state: u32) -> u64 {
+    let nothing = Decided::nothing(BAD_TABLES).pack();
+    let (Some(parsed), Some(endpoint)) = (frame::parsed(), ENDPOINTS.get(ifindex)) else {
+        return nothing;
+    };
+    let Some(control) = CONTROL.get(0) else {
+        return nothing;
+    };
+    let headers = &parsed.headers;
+    if !ask_policy(headers, endpoint, control.generation, control.node, state) {
+        return Decided::nothing(NO_POLICY).pack();
     }
+    let decided = walk_tables();
+    if state >> state::BUCKET_SHIFT == 0 || !is_drop(decided as u32) {
+        return decided;
+    }
+    // The back end that the connection keeps is none any more.
+    let state = state & ((1 << state::BUCKET_SHIFT) - 1);
+    if !ask_policy(headers, endpoint, control.generation, control.node, state) {
+        return nothing;
+    }
+    walk_tables()
+}
+
+/// Whether a verdict sends nothing.
+#[inline(always)]
+fn is_drop(slot: u32) -> bool {
+    VERDICTS
+        .get(slot)
+        .is_some_and(|verdict| verdict.copies == 0)
 }
 
 /// What the staged policy says; `number` is `Control::staged`.
@@ -105,20 +134,26 @@ pub(crate) fn staged(
     endpoint: &EndpointEntry,
     number: u32,
     node: u32,
-    connection: Connection,
+    state: u32,
 ) -> Decided {
     // What a staged rate would admit is not known: nothing is taken for it.
-    let state = preset(connection, true);
-    match ask_candidate(headers, endpoint, number, node, state) {
+    match ask_candidate(headers, endpoint, number, node, with_token(state, true)) {
         true => Decided::unpack(walk_tables()),
         false => Decided::nothing(NO_POLICY),
     }
 }
 
-/// `Field::State` but for what the root asks for.
+/// What is set before the policy, but for what its root asks for: the state of the connection, and the
+/// bucket that the connection keeps or zero.
 #[inline(always)]
-const fn preset(connection: Connection, token: bool) -> u32 {
-    (connection as u32) << state::CONNECTION_SHIFT | (token as u32) << state::TOKEN_SHIFT
+pub(crate) fn preset(connection: Connection, bucket: u32) -> u32 {
+    (connection as u32) << state::CONNECTION_SHIFT | bucket << state::BUCKET_SHIFT
+}
+
+/// The same with whether the rate admits the packet.
+#[inline(always)]
+pub(crate) const fn with_token(state: u32, token: bool) -> u32 {
+    state | (token as u32) << state::TOKEN_SHIFT
 }
 
 // Functions of their own: one after the other they use the same stack, of which there are 512 bytes
@@ -204,6 +239,10 @@ fn ask(
         return false;
     };
     question.root = root.next;
+    let mut preset = preset;
+    if root.bucket != 0 && preset >> state::BUCKET_SHIFT == 0 {
+        preset |= slot(headers, endpoint.number, root.bucket) << state::BUCKET_SHIFT;
+    }
     question.key = FlowKey::new(
         headers,
         Context {

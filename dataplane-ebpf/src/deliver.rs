@@ -13,8 +13,8 @@ use sunwire_dataplane_common::{
 use crate::{
     Handled, flow,
     frame::{Skb, note},
-    maps::{LOCATIONS, OWNERS},
-    rewrite, tunnel,
+    maps::{ENDPOINTS, LOCATIONS, OWNERS},
+    rewrite, translate, tunnel,
 };
 
 /// Number of the endpoint that a copy goes to: a packet with these headers, before it is rewritten.
@@ -59,6 +59,8 @@ pub(crate) struct Way {
     pub(crate) own_node: u32,
     /// Outer source port, network order.
     pub(crate) tunnel_port: u16,
+    /// Source port that its packets get, host order; zero when they keep theirs.
+    pub(crate) source_port: u16,
     /// The verdict has written the destination MAC address.
     pub(crate) keeps_mac: bool,
 }
@@ -112,8 +114,14 @@ pub(crate) fn receive(
     }
     match flow::find(network, headers, Direction::Received) {
         Some(entry) if entry.local == to => {
-            if entry.remote != from && !skb.is_traced() {
-                entry.remote = from;
+            if entry.remote != from {
+                let is_up = entry.kind == kind::FLOW && entry.remote != 0 && !entry.is_closed();
+                if is_up && translate::is_taken(network, from, entry.remote) != 0 {
+                    return Err(DropReason::TranslationTaken);
+                }
+                if !skb.is_traced() {
+                    entry.remote = from;
+                }
             }
             return receive_in(skb, parsed, network, entry);
         }
@@ -140,7 +148,11 @@ pub(crate) fn receive_in(
         flow::note_received(entry, &parsed.headers);
     }
     if entry.kind == kind::ALIAS {
-        rewrite::restore(skb, parsed, entry)?;
+        rewrite::restore_source(skb, parsed, entry)?;
+        let own = location(entry.local, network).and_then(|to| ENDPOINTS.get(to.ifindex));
+        if let Some(own) = own {
+            rewrite::restore_destination(skb, parsed, entry, own)?;
+        }
         // The flow as the receiver knows it.
         if !skb.is_traced()
             && let Some(entry) = flow::find(network, &parsed.headers, Direction::Received)

@@ -6,8 +6,8 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
     event::notes,
-    flow::{Direction, events, has_flow, kind, mask, seen, shape, sign, signature, tcp},
-    flow_key::Connection,
+    flow::{Direction, FlowEntry, events, has_flow, kind, mask, seen, shape, sign, signature, tcp},
+    flow_key::{Connection, bucket, state},
     group::{GroupKey, MAX_CHUNKS},
     headers::{
         ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Fragment, Headers,
@@ -26,7 +26,7 @@ use crate::{
     frame::{self, Skb},
     group, limit,
     maps::{CONTROL, ENDPOINTS, VERDICTS},
-    neighbour, punt, related, rewrite, segment_size, too_big, tunnel,
+    neighbour, punt, related, rewrite, segment_size, too_big, translate, tunnel,
 };
 
 /// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
@@ -207,6 +207,7 @@ fn decide(
         to: 0,
         own_node: control.node,
         tunnel_port: 0,
+        source_port: 0,
         keeps_mac: false,
     };
     let copied = match skb.mark() {
@@ -228,7 +229,7 @@ fn decide(
             return Ok(Handled::Consumed);
         }
         way.keeps_mac = copied.set & set::ETH_DST != 0;
-        rewrite::apply(skb, parsed, copied)?;
+        rewrite::apply(skb, parsed, copied, way.source_port)?;
         // The owner of the address would get alone what is addressed to many.
         if parsed.headers.eth_dst.is_group() && copied.out == OUT_OWNER {
             return Err(DropReason::Multicast);
@@ -268,7 +269,7 @@ fn to_group(
         skb.reenter()?;
         skb.set_mark(0);
     }
-    rewrite::apply(skb, parsed, copied)?;
+    rewrite::apply(skb, parsed, copied, 0)?;
     group::send(skb, &parsed.headers, endpoint, key)
 }
 
@@ -346,7 +347,7 @@ fn first(
                     headers,
                     endpoint,
                     control,
-                    flow.connection(headers),
+                    state_of(flow, headers),
                     flow.verdict,
                 );
             }
@@ -360,6 +361,7 @@ fn first(
     };
     way.to = flow.location;
     way.tunnel_port = flow.tunnel_port;
+    way.source_port = flow.original_port;
     if flow.shape == shape::PLAIN {
         return Ok(AS_IT_IS);
     }
@@ -404,6 +406,23 @@ fn remembered(
     holds.then_some(flow)
 }
 
+/// What is set before the policy for a packet of a flow.
+#[inline(always)]
+fn state_of(flow: &FlowEntry, headers: &Headers) -> u32 {
+    let connection = flow.connection(headers);
+    let bucket = match connection {
+        Connection::Established => flow.bucket,
+        _ => 0,
+    };
+    classify::preset(connection, bucket)
+}
+
+/// The state of the connection in what is set before the policy.
+#[inline(always)]
+fn connection_of(state: u32) -> u32 {
+    state >> state::CONNECTION_SHIFT & ((1 << state::CONNECTION_WIDTH) - 1)
+}
+
 /// Asks the policy, counts the verdict under its label, and remembers it; then the scratch entry says
 /// how the packet goes on. Returns whether the packet is the first of its flow. Without a token, the
 /// rate is known not to admit it.
@@ -423,27 +442,39 @@ fn ask(
     let is_own = known
         .as_ref()
         .is_some_and(|flow| flow.local == endpoint.number);
-    let connection = match &known {
-        Some(flow) if is_own => flow.connection(headers),
-        None if related::is_error(headers)
-            && related::is_related(skb, network, endpoint.number) =>
-        {
-            Connection::Related
+    // Who sent what is answered, where the address does not tell.
+    let mut asker = 0;
+    let mut state = classify::preset(Connection::New, 0);
+    match &known {
+        Some(flow) if is_own => {
+            if flow.kind == kind::ALIAS {
+                // What comes back would be taken for an answer to what was translated.
+                return Err(DropReason::TranslationTaken);
+            }
+            state = state_of(flow, headers);
+            if flow.received & seen::PACKET != 0 {
+                asker = flow.remote;
+            }
         }
-        _ => Connection::New,
-    };
-    let (generation, node) = (control.generation, control.node);
-    let state = (connection, token);
-    let mut decided = classify::in_force(headers, endpoint, generation, node, state);
+        None if related::is_error(headers) => {
+            let related = related::related(skb, network, endpoint.number);
+            if related & related::RELATED != 0 {
+                state = classify::preset(Connection::Related, 0);
+                asker = related & !related::RELATED;
+            }
+        }
+        _ => {}
+    }
+    let ifindex = skb.ifindex();
+    let mut decided = classify::in_force(ifindex, classify::with_token(state, token));
     if token
         && decided.reads.0 & Reads::TOKEN != 0
-        && !limit::admits(skb, headers, endpoint.number, network, generation)
+        && !limit::admits(skb, headers, endpoint.number, network, control.generation)
     {
         token = false;
-        let state = (connection, token);
-        decided = classify::in_force(headers, endpoint, generation, node, state);
+        decided = classify::in_force(ifindex, state);
     }
-    audit::count(skb, headers, endpoint, control, connection, decided.slot);
+    audit::count(skb, headers, endpoint, control, state, decided.slot);
     if decided.slot == classify::NO_POLICY {
         return Err(DropReason::NoPolicy);
     }
@@ -471,7 +502,21 @@ fn ask(
     }
     let copied = &verdict.copied[0];
     // Nowhere: said when the copy is made, after what else may be wrong with it.
-    let location = deliver::number(copied, headers, network).unwrap_or(0);
+    let location = translate::location(network, decided.slot, asker);
+    let mut source_port = translate::KEPT;
+    if copied.set & set::TRANSLATE != 0 && has_flow(headers) {
+        let mut flags = 0;
+        if known.is_some() {
+            flags |= translate::IS_KNOWN;
+        }
+        if skb.is_traced() {
+            flags |= translate::IS_TRACED;
+        }
+        source_port = translate::alias(network, endpoint.number, decided.slot, flags);
+        if source_port == translate::TAKEN {
+            return Err(DropReason::TranslationTaken);
+        }
+    }
     let mask = mask(decided.reads);
     let is_plain =
         verdict.copies == 1 && copied.set == 0 && verdict.counts[0] == 0 && location != 0;
@@ -479,7 +524,8 @@ fn ask(
     let fresh = flow::scratch().ok_or(DropReason::BadTables)?;
     // Field by field: a whole value would be written by a loop over its bytes.
     fresh.generation = control.generation;
-    fresh.signature = signature(headers, connection);
+    fresh.signature =
+        signature(headers, Connection::New) | connection_of(state) << sign::CONNECTION_SHIFT;
     fresh.mask = mask.unwrap_or(0);
     fresh.verdict = decided.slot;
     fresh.label = verdict.label;
@@ -492,6 +538,11 @@ fn ask(
     fresh.shape = if is_plain { shape::PLAIN } else { shape::WHOLE };
     fresh.sent = events(headers);
     fresh.received = 0;
+    fresh.original_port = source_port as u16;
+    fresh.bucket = 0;
+    if copied.set & set::TRANSLATE != 0 {
+        fresh.bucket = bucket::kept(location).unwrap_or(0);
+    }
     if !has_flow(headers) || (location == 0 && verdict.copies == 1) {
         return Ok(false);
     }

@@ -200,6 +200,7 @@ pub(crate) fn remember_verdict(entry: &mut FlowEntry, headers: &Headers, fresh: 
     entry.tunnel_port = fresh.tunnel_port;
     entry.shape = fresh.shape;
     entry.bucket = fresh.bucket;
+    entry.original_port = fresh.original_port;
     entry.sent |= fresh.sent;
     entry.seen = fresh.seen;
     compiler_fence(Ordering::SeqCst);
@@ -219,5 +220,7 @@ pub(crate) fn remember_received(headers: &Headers, network: u32, local: u32, rem
     entry.kind = kind::FLOW;
     entry.sent = 0;
     entry.received = events(headers);
+    entry.original_port = 0;
+    entry.bucket = 0;
     remember(network, headers, Direction::Received, entry);
 }

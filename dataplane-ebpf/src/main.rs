@@ -42,6 +42,7 @@ mod rewrite;
 mod segment_size;
 mod sweep;
 mod too_big;
+mod translate;
 mod tunnel;
 mod underlay;
 

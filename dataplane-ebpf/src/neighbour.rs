@@ -186,7 +186,8 @@ fn advertisement_checksum(destination: Address, target: Address, mac: Mac) -> u1
     fold_checksum(sum as u32).swap_bytes()
 }
 
-/// The MAC address that answers for an address: its owner's, or the gateway's.
+/// The MAC address that answers for an address: its owner's, or the gateway's, which also answers for
+/// addresses that a policy may give to somebody.
 #[inline(always)]
 fn mac_of(key: &AddressKey, network: u32) -> Option<Mac> {
     if let Some(number) = deliver::owner(key) {
@@ -205,5 +206,8 @@ fn mac_of(key: &AddressKey, network: u32) -> Option<Mac> {
     // Routers are known by their link-local address (RFC 4861, 6.1.2).
     let is_gateway =
         key.address == gateway || (key.family == 6 && key.address == link_local(entry.gateway_mac));
-    is_gateway.then_some(entry.gateway_mac)
+    // A policy that translates may take any address for another one, link-local ones aside: those are
+    // tried out by duplicate address detection.
+    let is_translated = entry.translates != 0 && !(key.family == 6 && key.address.is_link_local());
+    (is_gateway || is_translated).then_some(entry.gateway_mac)
 }

@@ -38,12 +38,16 @@ pub(crate) fn is_error(headers: &Headers) -> bool {
     }
 }
 
+/// Added to what [`related`] returns of a packet that is.
+pub(crate) const RELATED: u32 = 1 << 31;
+
 /// Whether the ICMP error at hand, which endpoint `local` sends, is about a packet that was
-/// delivered to it.
+/// delivered to it: then [`RELATED`] and the number of who sent that packet, if it is known. Else
+/// zero.
 #[inline(never)]
-pub(crate) fn is_related(skb: &Skb, network: u32, local: u32) -> bool {
+pub(crate) fn related(skb: &Skb, network: u32, local: u32) -> u32 {
     let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
-        return false;
+        return 0;
     };
     let offset = parsed.transport_offset() + ICMP_BYTES;
     let transport = match parsed.headers.family {
@@ -53,15 +57,19 @@ pub(crate) fn is_related(skb: &Skb, network: u32, local: u32) -> bool {
     };
     let is_read = transport.is_some_and(|offset| inside_transport(skb, offset, inner).is_some());
     if !is_read || !has_flow(inner) || inner.src != parsed.headers.dst {
-        return false;
+        return 0;
     }
-    flow::find(network, inner, Direction::Received)
-        .is_some_and(|flow| flow.local == local && flow.received & seen::PACKET != 0)
+    match flow::find(network, inner, Direction::Received) {
+        Some(flow) if flow.local == local && flow.received & seen::PACKET != 0 => {
+            RELATED | flow.remote
+        }
+        _ => 0,
+    }
 }
 
 /// Memory of this CPU for the headers of the packet inside: the stack is short.
 #[inline(always)]
-fn inner() -> Option<&'static mut Headers> {
+pub(crate) fn inner() -> Option<&'static mut Headers> {
     let inner = INNER.get_ptr_mut(0)?;
     // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
     Some(unsafe { &mut *inner })

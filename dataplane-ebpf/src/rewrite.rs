@@ -4,6 +4,7 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
+    entries::EndpointEntry,
     flow::FlowEntry,
     headers::{
         ETHERNET_BYTES, Family, Fragment, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
@@ -30,13 +31,19 @@ const BPF_F_MARK_MANGLED_0: u64 = 1 << 5;
 
 /// Rewrites the packet as one copy of the verdict asks; `parsed` says afterwards what it is now.
 ///
-/// A field that the packet does not have reads as zero, so writing zero to it changes nothing.
+/// `source_port` is the one that packets of the flow get, or zero when they have the verdict's or keep
+/// theirs. A field that the packet does not have reads as zero, so writing zero to it changes nothing.
 ///
 /// # Errors
 /// [`DropReason::NotRewritable`] when the packet has no such field and the value is not zero.
 // A function of its own: it is called in two places, and most packets are not rewritten.
 #[inline(never)]
-pub(crate) fn apply(skb: &mut Skb, parsed: &mut Parsed, copied: &Copied) -> Result<(), DropReason> {
+pub(crate) fn apply(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    copied: &Copied,
+    source_port: u16,
+) -> Result<(), DropReason> {
     let set = copied.set;
     if set & set::ETH_SRC != 0 {
         skb.window_mut::<6>(6)?.set_mac::<0>(copied.eth_src);
@@ -48,9 +55,13 @@ pub(crate) fn apply(skb: &mut Skb, parsed: &mut Parsed, copied: &Copied) -> Resu
     if set & set::DSCP != 0 {
         dscp(skb, parsed.headers.family, copied.dscp)?;
     }
-    if set & set::SRC_PORT != 0 {
-        port(skb, parsed, 0, copied.src_port)?;
-        parsed.headers.src_port = copied.src_port;
+    if set & set::SRC_PORT != 0 || source_port != 0 {
+        let new = match source_port {
+            0 => copied.src_port,
+            chosen => chosen,
+        };
+        port(skb, parsed, 0, new)?;
+        parsed.headers.src_port = new;
     }
     if set & set::DST_PORT != 0 {
         port(skb, parsed, 2, copied.dst_port)?;
@@ -81,7 +92,7 @@ pub(crate) fn apply(skb: &mut Skb, parsed: &mut Parsed, copied: &Copied) -> Resu
 /// # Errors
 /// [`DropReason::Malformed`] when the packet ends before what is to be written.
 #[inline(never)]
-pub(crate) fn restore(
+pub(crate) fn restore_source(
     skb: &mut Skb,
     parsed: &mut Parsed,
     alias: &FlowEntry,
@@ -96,6 +107,38 @@ pub(crate) fn restore(
         Family::None => {}
     }
     parsed.headers.src = alias.original;
+    Ok(())
+}
+
+/// Gives a packet that comes back for a translated flow the address and port of its receiver.
+///
+/// # Errors
+/// As [`restore_source`].
+#[inline(never)]
+pub(crate) fn restore_destination(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    alias: &FlowEntry,
+    own: &EndpointEntry,
+) -> Result<(), DropReason> {
+    let own_port = alias.bucket as u16;
+    if parsed.headers.dst_port != own_port && has_ports(parsed) {
+        port(skb, parsed, 2, own_port)?;
+        parsed.headers.dst_port = own_port;
+    }
+    let own = match parsed.headers.family {
+        Family::V4 => &own.ipv4,
+        _ => &own.ipv6,
+    };
+    if parsed.headers.dst == *own {
+        return Ok(());
+    }
+    match parsed.headers.family {
+        Family::V4 => address_v4(skb, parsed, IPV4_DST, own.0[0])?,
+        Family::V6 => address_v6(skb, parsed, IPV6_DST, own)?,
+        Family::None => {}
+    }
+    parsed.headers.dst = *own;
     Ok(())
 }
 

@@ -14,15 +14,18 @@ use aya_ebpf::{
 };
 use sunwire_dataplane_common::{
     address::Address,
-    entries::location,
+    entries::{EndpointEntry, location},
     expiry::{Ending, FlowRecord, Sweep, ended, part, take},
-    flow::{FlowEntry, Phase, TupleV4, TupleV6},
+    flow::{FlowEntry, Phase, TupleV4, TupleV6, kind},
+    headers::{PROTOCOL_TCP, PROTOCOL_UDP},
     limit::{BUCKETS, LimitKey, time},
 };
 
 use crate::{
     deliver, flow,
-    maps::{FLOW_RECORDS, FLOWS_V4, FLOWS_V6, LIMIT_BUCKETS, OVERFLOW_V4, OVERFLOW_V6, SWEEP},
+    maps::{
+        ENDPOINTS, FLOW_RECORDS, FLOWS_V4, FLOWS_V6, LIMIT_BUCKETS, OVERFLOW_V4, OVERFLOW_V6, SWEEP,
+    },
 };
 
 /// What the kernel calls for each entry: map, key, value, and what the caller gave.
@@ -137,6 +140,79 @@ extern "C" fn sweep_overflow_v6(
     sweep_overflow::<TupleV6>(&FLOWS_V6, &OVERFLOW_V6, key, value)
 }
 
+/// Keys of flows, of either family.
+trait Tuple: Sized + 'static {
+    /// Network and protocol.
+    fn network_protocol(&self) -> u32;
+    /// Whether a flow with this key is there; `alias` is the key and entry of an alias of it, and
+    /// `own` its endpoint.
+    fn flow_of(&self, alias: &FlowEntry, own: &EndpointEntry) -> bool;
+}
+
+/// The ports of a flow, by those of an alias of it.
+#[inline(always)]
+fn ports_of_flow(network_protocol: u32, ports: u32, alias: &FlowEntry) -> u32 {
+    match network_protocol as u8 {
+        PROTOCOL_TCP | PROTOCOL_UDP => alias.bucket << 16 | u32::from(alias.original_port),
+        // Identifiers of echoes stay as they are.
+        _ => ports,
+    }
+}
+
+impl Tuple for TupleV4 {
+    #[inline(always)]
+    fn network_protocol(&self) -> u32 {
+        self.network_protocol
+    }
+
+    #[inline(always)]
+    fn flow_of(&self, alias: &FlowEntry, own: &EndpointEntry) -> bool {
+        let key = TupleV4 {
+            network_protocol: self.network_protocol,
+            local: own.ipv4.0[0],
+            remote: alias.original.0[0],
+            ports: ports_of_flow(self.network_protocol, self.ports, alias),
+        };
+        FLOWS_V4.get_ptr(key).is_some() || OVERFLOW_V4.get_ptr(key).is_some()
+    }
+}
+
+impl Tuple for TupleV6 {
+    #[inline(always)]
+    fn network_protocol(&self) -> u32 {
+        self.network_protocol
+    }
+
+    #[inline(always)]
+    fn flow_of(&self, alias: &FlowEntry, own: &EndpointEntry) -> bool {
+        let key = TupleV6 {
+            network_protocol: self.network_protocol,
+            local: own.ipv6,
+            remote: alias.original,
+            ports: ports_of_flow(self.network_protocol, self.ports, alias),
+        };
+        FLOWS_V6.get_ptr(key).is_some() || OVERFLOW_V6.get_ptr(key).is_some()
+    }
+}
+
+/// Whether an entry is an alias of a flow that is there: it hears of answers alone, and is needed for
+/// as long as the flow is.
+#[inline(always)]
+fn is_of_flow<K: Tuple>(key: &K, entry: &FlowEntry) -> bool {
+    if entry.kind != kind::ALIAS {
+        return false;
+    }
+    let Some(location) = deliver::location(entry.local, key.network_protocol() >> 8) else {
+        return false;
+    };
+    // Before its device is here, its flows may still be on their way.
+    location.flags & location::EXPECTED != 0
+        && ENDPOINTS
+            .get(location.ifindex)
+            .filter(|own| location.ifindex != 0 && own.network != 0)
+            .is_none_or(|own| key.flow_of(entry, own))
+}
+
 /// The limits and counts of the sweep that runs.
 #[inline(always)]
 fn limits() -> Option<&'static mut Sweep> {
@@ -147,7 +223,11 @@ fn limits() -> Option<&'static mut Sweep> {
 
 /// Why an entry is to be forgotten, if it is.
 #[inline(always)]
-fn verdict(network_protocol: u32, entry: &FlowEntry, sweep: &Sweep) -> Option<Ending> {
+fn verdict<K: Tuple>(key: &K, entry: &FlowEntry, sweep: &Sweep) -> Option<Ending> {
+    if is_of_flow(key, entry) {
+        return None;
+    }
+    let network_protocol = key.network_protocol();
     let network = network_protocol >> 8;
     let is_expected = deliver::location(entry.local, network)
         .is_some_and(|location| location.flags & location::EXPECTED != 0);
@@ -171,7 +251,7 @@ fn count(sweep: &mut Sweep, ending: Ending) {
 }
 
 #[inline(always)]
-fn sweep_one<K: 'static>(
+fn sweep_one<K: Tuple>(
     flows: &'static HashMap<K, FlowEntry>,
     key: *mut c_void,
     value: *mut c_void,
@@ -179,16 +259,9 @@ fn sweep_one<K: 'static>(
     let Some(sweep) = limits() else {
         return GO_ON;
     };
-    // SAFETY: the kernel hands over a key and a value of the map; both kinds of key begin with
-    // network and protocol.
-    let (network_protocol, key, entry) = unsafe {
-        (
-            *key.cast::<u32>(),
-            &*key.cast::<K>(),
-            &*value.cast::<FlowEntry>(),
-        )
-    };
-    match verdict(network_protocol, entry, sweep) {
+    // SAFETY: the kernel hands over a key and a value of the map.
+    let (key, entry) = unsafe { (&*key.cast::<K>(), &*value.cast::<FlowEntry>()) };
+    match verdict(key, entry, sweep) {
         Some(ending) => {
             // Gone already: then somebody else forgot it.
             let _ = flows.remove(key);
@@ -200,7 +273,7 @@ fn sweep_one<K: 'static>(
 }
 
 #[inline(always)]
-fn sweep_overflow<K: 'static>(
+fn sweep_overflow<K: Tuple>(
     flows: &'static HashMap<K, FlowEntry>,
     overflow: &'static LruHashMap<K, FlowEntry>,
     key: *mut c_void,
@@ -210,21 +283,15 @@ fn sweep_overflow<K: 'static>(
         return GO_ON;
     };
     // SAFETY: as in `sweep_one`.
-    let (network_protocol, key, entry) = unsafe {
-        (
-            *key.cast::<u32>(),
-            &*key.cast::<K>(),
-            &*value.cast::<FlowEntry>(),
-        )
-    };
-    if let Some(ending) = verdict(network_protocol, entry, sweep) {
+    let (key, entry) = unsafe { (&*key.cast::<K>(), &*value.cast::<FlowEntry>()) };
+    if let Some(ending) = verdict(key, entry, sweep) {
         let _ = overflow.remove(key);
         count(sweep, ending);
         return GO_ON;
     }
     let is_wanted = match sweep.take {
         take::ALL => true,
-        take::BOTH_WAYS => !matches!(entry.phase(), Phase::OneWay),
+        take::BOTH_WAYS => entry.kind == kind::ALIAS || !matches!(entry.phase(), Phase::OneWay),
         _ => false,
     };
     if is_wanted && sweep.room > 0 && flows.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok() {

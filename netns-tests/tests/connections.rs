@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{CLIENT, OPEN, WEB, can_run, cloud};
+use common::{CLIENT, OPEN, WEB, can_run, cloud, cloud_with};
 use sunwire_lab::{Workload, eventually};
 use sunwire_netns_tests::cloud::{Cloud, PATIENCE};
 use sunwire_userspace::{
@@ -165,5 +165,101 @@ fn converse_while_moving(cloud: Cloud, policy: &str) {
             .is_ok_and(|packets| packets == 1)
     })
     .unwrap();
+    cloud.down().unwrap();
+}
+
+/// Addresses of the two servers behind `VIP`.
+const SERVERS: [(&str, &str); 2] = [("web1", WEB), ("web2", "10.20.0.13")];
+/// An address that no workload has.
+const VIP: &str = "10.20.0.100";
+
+/// Clients of the one address are sent to the two servers by weight.
+fn balanced(weights: [u32; 2]) -> String {
+    let [one, two] = weights;
+    format!(
+        "network shop
+policy main =
+    if dst = {VIP} and tcp dst port 80
+    then balance(web1 weight {one}, web2 weight {two} by src, src port)
+    else if established then forward \"replies\"
+    else drop \"unasked\"
+"
+    )
+}
+
+/// A connection to the address, and the other end of it at whichever server it came to.
+fn connection(client: &Workload, servers: &[TcpListener]) -> (TcpStream, TcpStream, usize) {
+    let connect = || TcpStream::connect_timeout(&address(VIP, 80), PATIENCE);
+    let client = client.namespace().run(connect).unwrap().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for (at, server) in servers.iter().enumerate() {
+            if let Ok((stream, from)) = server.accept() {
+                assert_eq!(from, client.local_addr().unwrap());
+                stream.set_nonblocking(false).unwrap();
+                for stream in [&client, &stream] {
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    stream.set_nodelay(true).unwrap();
+                }
+                return (client, stream, at);
+            }
+        }
+        assert!(Instant::now() < deadline, "no server accepts");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn lab_connections_to_one_address_stay_at_their_servers_which_move_and_drain() {
+    if !can_run("lab_connections_to_one_address_stay_at_their_servers_which_move_and_drain") {
+        return;
+    }
+    let cloud = cloud_with(SERVERS[1].0, "near", SERVERS[1].1);
+    cloud.apply_policy("shop", &balanced([1, 1])).unwrap();
+    let workload = |name: &str| cloud.lab().workload(name).unwrap();
+    let client = workload("client1");
+    let listeners = SERVERS.map(|(name, own)| {
+        let bound = workload(name)
+            .namespace()
+            .run(|| TcpListener::bind(address(own, 80)));
+        let listener = bound.unwrap().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    });
+    let mut open = Vec::new();
+    let mut counts = [0; 2];
+    while counts.contains(&0) || open.len() < 8 {
+        assert!(open.len() < 200, "all at one server: {counts:?}");
+        let made = connection(&client, &listeners);
+        counts[made.2] += 1;
+        open.push(made);
+    }
+    let mut word = 0;
+    let mut all_speak = |open: &mut Vec<(TcpStream, TcpStream, usize)>| {
+        for (client, server, _) in open {
+            word += 1;
+            asks_by_tcp(client, server, word);
+            // The server speaks first: its packets come from the address that was asked.
+            server.write_all(&word.to_be_bytes()).unwrap();
+            let mut heard = [0; 4];
+            client.read_exact(&mut heard).unwrap();
+            assert_eq!(heard, word.to_be_bytes());
+        }
+    };
+    all_speak(&mut open);
+    cloud.move_endpoint(&workload("web1"), "third").unwrap();
+    all_speak(&mut open);
+    // The client moves as well, and what its answers look like goes with it.
+    cloud.move_endpoint(&client, "far").unwrap();
+    all_speak(&mut open);
+    cloud.apply_policy("shop", &balanced([0, 1])).unwrap();
+    all_speak(&mut open);
+    for _ in 0..8 {
+        let made = connection(&client, &listeners);
+        assert_eq!(made.2, 1, "the drained server gets new connections");
+        open.push(made);
+    }
+    all_speak(&mut open);
+    assert_eq!(cloud.label_packets("unasked").unwrap(), 0);
     cloud.down().unwrap();
 }

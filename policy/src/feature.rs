@@ -46,7 +46,7 @@ impl Feature {
     /// Whether the data plane has it.
     #[must_use]
     pub const fn is_there(self) -> bool {
-        matches!(self, Feature::Connections)
+        matches!(self, Feature::Connections | Feature::Balance | Feature::Nat)
     }
 
     /// What the data plane would have to have.
@@ -88,6 +88,7 @@ impl Feature {
         match field {
             Field::Bucket => Feature::Balance,
             Field::Token => Feature::Limit,
+            Field::Translated => Feature::Nat,
             _ => Feature::Connections,
         }
     }

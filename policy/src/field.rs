@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+pub use sunwire_dataplane_common::flow_key::bucket;
+
 /// A field of a packet.
 ///
 /// The source and the destination address are one field each, whose value is an IPv4 address, an
@@ -41,14 +43,17 @@ pub enum Field {
     /// State of the connection that the packet belongs to, of [`Connection`]. Read only: it is set
     /// before the policy.
     Connection,
-    /// Hash of what `balance` tells clients apart by, 16 bits. Read only.
+    /// What `balance` goes by: a hash of what it tells clients apart by, or the back end that the
+    /// connection has. See [`bucket`]. Read only.
     Bucket,
     /// 1 when the rate of `limit` admits the packet. Read only.
     Token,
+    /// 1 once `dnat`, `snat` or `balance` has rewritten the packet. Read only.
+    Translated,
 }
 
 /// Number of fields.
-pub const FIELDS: usize = 18;
+pub const FIELDS: usize = 19;
 
 /// A value of [`Field::Connection`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +102,7 @@ impl Field {
         Field::Connection,
         Field::Bucket,
         Field::Token,
+        Field::Translated,
     ];
 
     /// The name by which the printer and messages call it.
@@ -121,13 +127,18 @@ impl Field {
             Field::Connection => "conn",
             Field::Bucket => "bucket",
             Field::Token => "token",
+            Field::Translated => "translated",
         }
     }
 
-    /// Whether the field is no header of the packet but set before the policy, and read only.
+    /// Whether the field is no header of the packet but set before the policy or by its verbs, and
+    /// read only.
     #[must_use]
     pub const fn is_virtual(self) -> bool {
-        matches!(self, Field::Connection | Field::Bucket | Field::Token)
+        matches!(
+            self,
+            Field::Connection | Field::Bucket | Field::Token | Field::Translated
+        )
     }
 
     /// Width in bits of a numeric field; zero for the two addresses.
@@ -143,8 +154,8 @@ impl Field {
             Field::VlanId => 12,
             Field::VlanPriority => 3,
             Field::Connection => 2,
-            Field::Bucket => 16,
-            Field::Token => 1,
+            Field::Bucket => 24,
+            Field::Token | Field::Translated => 1,
         }
     }
 
@@ -175,7 +186,7 @@ pub enum Subject {
 }
 
 /// Every spelling of a subject that is one word; the first of each is what the printer writes.
-const NAMES: [(&str, Subject); 34] = [
+const NAMES: [(&str, Subject); 35] = [
     ("node", Subject::Field(Field::Node)),
     ("switch", Subject::Field(Field::Node)),
     ("sw", Subject::Field(Field::Node)),
@@ -210,6 +221,7 @@ const NAMES: [(&str, Subject); 34] = [
     ("conn", Subject::Field(Field::Connection)),
     ("bucket", Subject::Field(Field::Bucket)),
     ("token", Subject::Field(Field::Token)),
+    ("translated", Subject::Field(Field::Translated)),
 ];
 
 impl Subject {

@@ -182,6 +182,9 @@ impl Leaf {
             out.dst_port = copy.dst_port.unwrap_or(out.dst_port);
             out.src = copy.ip4_src.map_or(out.src, Address::V4);
             out.dst = copy.ip4_dst.map_or(out.dst, Address::V4);
+            out.src = copy.ip6_src.map_or(out.src, Address::V6);
+            out.dst = copy.ip6_dst.map_or(out.dst, Address::V6);
+            out.translated |= u8::from(copy.translated);
             let place = match copy.out {
                 None => Place::Entry,
                 Some(Out::Owner) => Place::Owner,

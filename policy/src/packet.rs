@@ -44,10 +44,12 @@ pub struct Packet {
     pub vlan_priority: u8,
     /// State of its connection, of [`Connection`](crate::field::Connection).
     pub connection: u8,
-    /// Hash of what `balance` tells clients apart by.
-    pub bucket: u16,
+    /// What `balance` goes by, 24 bits.
+    pub bucket: u32,
     /// 1 when the rate of `limit` admits it.
     pub token: u8,
+    /// 1 once `dnat`, `snat` or `balance` has rewritten it.
+    pub translated: u8,
 }
 
 impl Packet {
@@ -72,6 +74,7 @@ impl Packet {
             Field::Connection => self.connection.into(),
             Field::Bucket => self.bucket.into(),
             Field::Token => self.token.into(),
+            Field::Translated => self.translated.into(),
         }
     }
 
@@ -93,8 +96,9 @@ impl Packet {
             Field::VlanId => self.vlan_id = value as u16,
             Field::VlanPriority => self.vlan_priority = value as u8,
             Field::Connection => self.connection = value as u8,
-            Field::Bucket => self.bucket = value as u16,
+            Field::Bucket => self.bucket = value as u32,
             Field::Token => self.token = value as u8,
+            Field::Translated => self.translated = value as u8,
         }
     }
 
@@ -135,9 +139,12 @@ impl Packet {
     pub fn can_be_made_of(&self, entered: &Packet) -> bool {
         let v4 = matches!(entered.src, Address::V4(_));
         let v6 = matches!(entered.src, Address::V6(_));
-        let addresses = (self.src, self.dst) == (entered.src, entered.dst);
+        let alike = |new: Address, old: Address| {
+            std::mem::discriminant(&new) == std::mem::discriminant(&old)
+        };
+        let addresses = alike(self.src, entered.src) && alike(self.dst, entered.dst);
         let ports = (self.src_port, self.dst_port) == (entered.src_port, entered.dst_port);
-        (v4 || addresses)
+        addresses
             && (v4 || v6 || self.dscp == entered.dscp)
             && (matches!(entered.protocol, 6 | 17) || ports)
     }

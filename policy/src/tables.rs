@@ -8,7 +8,7 @@
 pub mod size;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sunwire_dataplane_common::flow_key::Field;
 use sunwire_dataplane_common::limit::Limit;
@@ -43,6 +43,18 @@ pub struct FlowTables {
     pub class_none: Digest,
     /// The rate that the token is taken by; zeroed when there is none.
     pub limit: Limit,
+    /// What the bucket of `balance` is a hash of, bits of
+    /// [`key`](sunwire_dataplane_common::tables::key); zero when there is no bucket.
+    pub bucket: u32,
+}
+
+impl FlowTables {
+    /// Whether some verdict translates addresses.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        let mut copies = self.leaves.values().flat_map(|leaf| &leaf.copies);
+        copies.any(|copy| copy.translated)
+    }
 }
 
 /// A node: tests some bits of one field.
@@ -104,6 +116,12 @@ pub struct Copied {
     pub ip4_src: Option<Ipv4Addr>,
     /// New IPv4 destination address.
     pub ip4_dst: Option<Ipv4Addr>,
+    /// New IPv6 source address.
+    pub ip6_src: Option<Ipv6Addr>,
+    /// New IPv6 destination address.
+    pub ip6_dst: Option<Ipv6Addr>,
+    /// The rewriting is remembered for the flow, and undone in what comes back.
+    pub translated: bool,
 }
 
 /// Where a copy goes.

@@ -114,6 +114,9 @@ pub struct Resolved {
     pub(crate) needs: BTreeMap<Feature, Span>,
     /// The rate of its `limit`s; zeroed when it has none.
     pub(crate) limit: Limit,
+    /// What the bucket of `balance` is a hash of, bits of
+    /// [`key`](sunwire_dataplane_common::tables::key); zero without `balance`.
+    pub(crate) bucket: u32,
     /// Numbers of the endpoints through which packets may be sent on their way.
     pub(crate) transparent: BTreeSet<u32>,
     /// What shall hold of the policy.

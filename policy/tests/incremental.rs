@@ -76,6 +76,7 @@ fn changed(before: &FlowTables, delta: &Delta, after: &FlowTables) -> FlowTables
     }
     tables.root = delta.root.unwrap_or(tables.root);
     tables.class_none = delta.class_none.unwrap_or(tables.class_none);
+    tables.bucket = delta.bucket.unwrap_or(tables.bucket);
     let place = |class: &AddressClass| (class.address.is_ipv6(), class.address, class.prefix);
     let mut classes: BTreeMap<_, AddressClass> = tables
         .classes

@@ -187,6 +187,12 @@ impl Dataplane {
                 gateway_v6: network.gateway_v6,
                 gateway_mac: network.gateway_mac,
                 mtu: network.mtu,
+                translates: u32::from(
+                    desired
+                        .programs
+                        .get(vni)
+                        .is_some_and(|program| program.translates),
+                ),
             };
             self.maps.networks.set(*vni, entry)?;
         }

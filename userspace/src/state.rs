@@ -139,6 +139,11 @@ pub struct Program {
     pub class_none: Digest,
     /// The rate of `limit`; zeroed when there is none.
     pub limit: Limit,
+    /// What the bucket of `balance` is a hash of, bits of
+    /// [`key`](sunwire_dataplane_common::tables::key); zero when there is no bucket.
+    pub bucket: u32,
+    /// Some verdict translates addresses.
+    pub translates: bool,
 }
 
 /// A node of the flow tables.

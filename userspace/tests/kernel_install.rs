@@ -412,7 +412,7 @@ fn tables_that_make_no_sense_are_refused_and_the_old_ones_decide() {
 
 /// Numbers of the tables as the kernel has them.
 fn edges(node: &TestNode) -> BTreeMap<EdgeKey, Next> {
-    let map = MapData::from_pin(node.pins().join("maps-v5/EDGES")).unwrap();
+    let map = MapData::from_pin(node.pins().join("maps-v6/EDGES")).unwrap();
     let map = HashMap::<_, Pod<EdgeKey>, Pod<Next>>::try_from(Map::HashMap(map)).unwrap();
     map.iter()
         .map(|entry| entry.unwrap())

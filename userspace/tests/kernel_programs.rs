@@ -23,7 +23,7 @@ fn pins_of_an_older_layout_go_and_those_of_this_one_stay() {
     };
     Dataplane::load(directory.path(), Capacity::default()).unwrap();
     // An older version had a map of this name, too.
-    let (older, current) = ["maps-v4", "maps-v5"]
+    let (older, current) = ["maps-v5", "maps-v6"]
         .map(|layout| directory.path().join(layout))
         .into();
     std::fs::create_dir(&older).unwrap();

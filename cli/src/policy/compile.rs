@@ -175,6 +175,9 @@ fn copied(copy: &Copied) -> String {
     write("dstPort", copy.dst_port.map(|value| value.to_string()));
     write("ip4Src", copy.ip4_src.map(|value| value.to_string()));
     write("ip4Dst", copy.ip4_dst.map(|value| value.to_string()));
+    write("ip6Src", copy.ip6_src.map(|value| value.to_string()));
+    write("ip6Dst", copy.ip6_dst.map(|value| value.to_string()));
+    write("translated", copy.translated.then(|| "1".to_owned()));
     match copy.out {
         Some(Out::Owner) => steps.push("forward".to_owned()),
         Some(Out::Endpoint(number)) => steps.push(format!("port := {number}")),
@@ -214,6 +217,7 @@ fn as_json(tables: &FlowTables) -> Value {
         "leaves": leaves.collect::<Vec<_>>(),
         "classes": classes.collect::<Vec<_>>(),
         "class_none": hex(&tables.class_none),
+        "bucket": tables.bucket,
     })
 }
 

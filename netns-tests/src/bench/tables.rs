@@ -1,6 +1,6 @@
 //! Compiled policies in the form that an agent takes from the controller's messages.
 
-use sunwire_dataplane_common::address::Mac;
+use sunwire_dataplane_common::address::{Address, Mac};
 use sunwire_dataplane_common::tables::{Copied, OUT_ENDPOINT, OUT_GROUP, OUT_NONE, OUT_OWNER, set};
 use sunwire_policy::tables::{self, FlowTables, Out};
 use sunwire_userspace::state::{Desired, Digest, Leaf, Program, TableNode, Value};
@@ -22,6 +22,8 @@ pub(super) fn install(tables: &FlowTables, vni: u32, desired: &mut Desired) {
             .collect(),
         class_none: digest(&tables.class_none),
         limit: tables.limit,
+        bucket: tables.bucket,
+        translates: tables.translates(),
     };
     desired.programs.insert(vni, program);
 }
@@ -83,6 +85,9 @@ fn copied(copy: &tables::Copied) -> Copied {
     mark(copy.dst_port.is_some(), set::DST_PORT);
     mark(copy.ip4_src.is_some(), set::IP4_SRC);
     mark(copy.ip4_dst.is_some(), set::IP4_DST);
+    mark(copy.ip6_src.is_some(), set::IP6_SRC);
+    mark(copy.ip6_dst.is_some(), set::IP6_DST);
+    mark(copy.translated, set::TRANSLATE);
     copied.eth_src = copy.eth_src.map(Mac::new).unwrap_or_default();
     copied.eth_dst = copy.eth_dst.map(Mac::new).unwrap_or_default();
     copied.dscp = copy.dscp.unwrap_or_default();
@@ -91,6 +96,9 @@ fn copied(copy: &tables::Copied) -> Copied {
     let word = |address: std::net::Ipv4Addr| u32::from_ne_bytes(address.octets());
     copied.ip4_src = copy.ip4_src.map(word).unwrap_or_default();
     copied.ip4_dst = copy.ip4_dst.map(word).unwrap_or_default();
+    let words = |address: std::net::Ipv6Addr| Address::v6(address.octets());
+    copied.ip6_src = copy.ip6_src.map(words).unwrap_or_default();
+    copied.ip6_dst = copy.ip6_dst.map(words).unwrap_or_default();
     copied
 }
 

@@ -22,25 +22,38 @@ pub(crate) fn can_run(test: &str) -> bool {
 
 /// Two nodes with one workload each on the network `shop`, and a third node without.
 pub(crate) fn cloud() -> Cloud {
+    cloud_of(&[("client1", "near", CLIENT), ("web1", "far", WEB)])
+}
+
+/// The same with one more workload.
+pub(crate) fn cloud_with(name: &str, node: &str, address: &str) -> Cloud {
+    cloud_of(&[
+        ("client1", "near", CLIENT),
+        ("web1", "far", WEB),
+        (name, node, address),
+    ])
+}
+
+fn cloud_of(workloads: &[(&str, &str, &str)]) -> Cloud {
     let workload = |name: &str, node: &str, address: &str| {
         WorkloadSpec::new(name, node, "shop")
             .address(&format!("{address}/16"))
             .expect("an address")
     };
-    let topology = Topology::builder()
+    let mut topology = Topology::builder()
         .node("near", "aws:us-east-1")
         .node("far", "azure:westeurope")
         .node("third", "gcp:asia-northeast1-a")
-        .controller("aws:us-east-1")
-        .workload(workload("client1", "near", CLIENT))
-        .workload(workload("web1", "far", WEB))
-        .build()
-        .expect("a topology");
+        .controller("aws:us-east-1");
+    for (name, node, address) in workloads {
+        topology = topology.workload(workload(name, node, address));
+    }
+    let topology = topology.build().expect("a topology");
     let cloud = Cloud::up(topology).expect("the cloud comes up");
     cloud
         .create_network("shop", &["10.20.0.0/16"])
         .expect("the network is made");
-    for name in ["client1", "web1"] {
+    for (name, ..) in workloads {
         let workload = cloud.lab().workload(name).expect("the lab has it");
         cloud
             .create_endpoint(&workload)

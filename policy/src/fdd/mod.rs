@@ -24,7 +24,7 @@ pub use store::{Action, Cut, Id, Leaf, Node, Store, TooLarge};
 use crate::field::Field;
 
 /// Number of fields that a diagram tests: all but the two of VLAN tags, which are always zero.
-pub const TESTED: usize = 16;
+pub const TESTED: usize = 17;
 
 impl Default for Order {
     /// Addresses first: most policies differ by them, and the classes a packet has are known
@@ -47,6 +47,7 @@ impl Default for Order {
             Field::Connection,
             Field::Bucket,
             Field::Token,
+            Field::Translated,
         ])
     }
 }

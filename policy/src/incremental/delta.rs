@@ -18,6 +18,8 @@ pub struct Delta {
     pub class_none: Option<Digest>,
     /// The rate of `limit`, when it is another now.
     pub limit: Option<Limit>,
+    /// What the bucket of `balance` is a hash of, when it is of something else now.
+    pub bucket: Option<u32>,
     /// Inner nodes that are new.
     pub nodes_added: Vec<Digest>,
     /// Inner nodes that nothing leads to any more.
@@ -44,6 +46,7 @@ impl Delta {
             prefixes: _,
             class_none,
             limit,
+            bucket,
             nodes_added,
             nodes_removed,
             leaves_added,
@@ -53,6 +56,7 @@ impl Delta {
         let digests = [nodes_added, nodes_removed, leaves_added, leaves_removed];
         class_none.is_none()
             && limit.is_none()
+            && bucket.is_none()
             && root.is_none()
             && digests.iter().all(|all| all.is_empty())
     }
@@ -76,6 +80,7 @@ impl Live {
                 classes: Vec::new(),
                 class_none: Digest([0; 32]),
                 limit: Limit::default(),
+                bucket: 0,
             },
             uses: HashMap::new(),
         }

@@ -344,6 +344,10 @@ impl Session {
             self.live.tables.limit = policy.limit;
             delta.limit = Some(policy.limit);
         }
+        if self.live.tables.bucket != policy.bucket {
+            self.live.tables.bucket = policy.bucket;
+            delta.bucket = Some(policy.bucket);
+        }
         if let Some(root) = root {
             self.live.start_at(root, lowered, &mut delta);
         }

@@ -27,7 +27,8 @@ pub(super) fn lower_leaf(
         first = first.min(label);
     }
     let mut copies = group::gather(copies, sender, &policy.groups);
-    copies.sort_by_cached_key(bytes);
+    // What is translated goes first: the data plane remembers a flow by its first copy.
+    copies.sort_by_cached_key(|copy| (!copy.translated, bytes(copy)));
     copies.dedup();
     let label = if copies.is_empty() {
         policy.label(fdd.labels.label(leaf.dropped), true)
@@ -39,6 +40,9 @@ pub(super) fn lower_leaf(
             copies: copies.len(),
             label,
         });
+    }
+    if copies.iter().filter(|copy| copy.translated).count() > 1 {
+        return Err(Refused::TranslatedTwice { label });
     }
     let (mut counts, mut log) = (Vec::new(), None);
     for note in fdd.store.notes(leaf) {
@@ -75,6 +79,8 @@ fn copied(fdd: &Fdd, policy: &Resolved, action: &Action) -> Result<Copied, Refus
             match (field, address) {
                 (Field::Source, Address::V4(v4)) => out.ip4_src = Some(v4),
                 (Field::Destination, Address::V4(v4)) => out.ip4_dst = Some(v4),
+                (Field::Source, Address::V6(v6)) => out.ip6_src = Some(v6),
+                (Field::Destination, Address::V6(v6)) => out.ip6_dst = Some(v6),
                 _ => return Err(Refused::address(field, address)),
             }
             continue;
@@ -95,6 +101,7 @@ fn copied(fdd: &Fdd, policy: &Resolved, action: &Action) -> Result<Copied, Refus
             Field::DestinationPort => out.dst_port = Some(*value as u16),
             Field::EthSource => out.eth_src = Some(mac(*value)),
             Field::EthDestination => out.eth_dst = Some(mac(*value)),
+            Field::Translated => out.translated = *value != 0,
             _ => return Err(Refused::NotWritable(Subject::Field(field))),
         }
     }
@@ -176,6 +183,21 @@ fn bytes(copy: &Copied) -> Vec<u8> {
         10,
         (!members.is_empty()).then_some(&[&count[..], &members].concat()),
     );
+    put(
+        10,
+        copy.ip6_src
+            .map(|a| a.octets())
+            .as_ref()
+            .map(|b| b.as_slice()),
+    );
+    put(
+        11,
+        copy.ip6_dst
+            .map(|a| a.octets())
+            .as_ref()
+            .map(|b| b.as_slice()),
+    );
+    put(12, copy.translated.then_some(&[]));
     // Copies follow one another in the digest.
     out.push(0);
     out

@@ -74,6 +74,7 @@ pub fn lower(fdd: &Fdd, policy: &Resolved, capacity: &Capacity) -> Result<FlowTa
         classes: classes(fdd),
         class_none: fdd.atoms.digest(fdd.atoms.none()),
         limit: policy.limit,
+        bucket: policy.bucket,
     };
     check(&tables.size(), capacity)?;
     Ok(tables)
@@ -190,6 +191,11 @@ impl Lowering<'_> {
             Node::Test { rank, cuts } => {
                 let mut parts: Vec<(u64, Digest)> = Vec::with_capacity(cuts.len());
                 let field = fdd.store.order().0[usize::from(rank)];
+                // No packet is translated when it comes to a policy.
+                let cuts = match field {
+                    Field::Translated => &cuts[..1],
+                    _ => cuts,
+                };
                 for (at, (start, child)) in cuts.iter().enumerate() {
                     // No packet has these classes: what becomes of it may be anything.
                     let end = cuts.get(at + 1).map_or(u64::MAX, |(next, _)| *next);
@@ -244,6 +250,9 @@ impl Lowering<'_> {
             Field::Connection => TableField::Connection,
             Field::Bucket => TableField::Bucket,
             Field::Token => TableField::Token,
+            Field::Translated => {
+                unreachable!("no packet is translated when it comes to a policy")
+            }
         };
         let width = field.bits();
         Ok(radix::lower(parts, width, &mut |node| {

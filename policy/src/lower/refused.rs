@@ -39,6 +39,12 @@ pub enum Refused {
         /// The label of that verdict.
         label: String,
     },
+    /// A verdict would translate a packet in two ways, and answers could not tell which.
+    #[error("one packet would be sent in several translated copies, and its answers belong to one")]
+    TranslatedTwice {
+        /// The label of that verdict.
+        label: String,
+    },
     /// The walk of the tables would be too long.
     #[error("the tables are {depth} tests deep, and the data plane walks at most {MAX_DEPTH}")]
     TooDeep {
@@ -69,7 +75,7 @@ impl Refused {
                     Subject::Ip4(field) => AssignedField::V4(*field),
                     Subject::Ip6(field) => AssignedField::V6(*field),
                 };
-                let hint = "rewritten can be ethSrc, ethDst, ip4Src, ip4Dst, dscp, tcpSrcPort, \
+                let hint = "rewritten can be ethSrc, ethDst, src, dst, dscp, tcpSrcPort, \
                             tcpDstPort, and port, which says where the packet goes";
                 (Code::NotWritable, assigned(field), hint)
             }
@@ -92,6 +98,11 @@ impl Refused {
                 Code::TooManyCounts,
                 None,
                 "leave out a `count`, or put it where fewer others count the same packets",
+            ),
+            Refused::TranslatedTwice { .. } => (
+                Code::TooManyCopies,
+                None,
+                "translate one copy, and rewrite the others with `:=`, which is not undone in answers",
             ),
             Refused::TooDeep { .. } => (Code::TablesTooDeep, None, "test fewer fields by range"),
             Refused::TooLarge { .. } => (

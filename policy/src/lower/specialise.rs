@@ -109,6 +109,7 @@ impl<'a> Specialiser<'a> {
             classes: self.classes(&merged),
             class_none: merged.name(self.fdd.atoms.none()),
             limit: self.policy.limit,
+            bucket: self.policy.bucket,
         };
         check(&tables.size(), capacity)?;
         Ok(tables)

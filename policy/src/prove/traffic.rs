@@ -15,7 +15,8 @@ const IPV6: u64 = 0x86dd;
 /// Packets as networks carry them: fields that their headers lack are zero, both addresses are of
 /// the family that the EtherType says, and there is no VLAN tag.
 pub(crate) fn well_formed(to: &mut Translation) -> NodeId {
-    let tags = [Field::VlanId, Field::VlanPriority].map(|field| to.equals(field, 0));
+    let tags =
+        [Field::VlanId, Field::VlanPriority, Field::Translated].map(|field| to.equals(field, 0));
     let family = |to: &mut Translation, ether_type, kind| {
         [
             to.equals(Field::EtherType, ether_type),

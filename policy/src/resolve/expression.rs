@@ -315,7 +315,7 @@ impl<'d> Resolver<'d> {
                     .hint("leave it out: networks are kept apart without tags");
                 Meaning::Erroneous
             }
-            Field::Connection | Field::Bucket | Field::Token => {
+            Field::Connection | Field::Bucket | Field::Token | Field::Translated => {
                 self.sink
                     .report(
                         Code::NotWritable,

@@ -8,6 +8,7 @@
 mod addresses;
 mod arena;
 mod assertions;
+mod balance;
 mod document;
 mod expression;
 mod groups;
@@ -121,6 +122,7 @@ pub(crate) fn resolve_indexed(
         // What `token` is decided by is there.
         resolver.needs.remove(&Feature::Limit);
     }
+    let bucket = resolver.bucket_key();
     let Resolver {
         lookup,
         network,
@@ -161,6 +163,7 @@ pub(crate) fn resolve_indexed(
                 groups,
                 label_spans,
                 needs,
+                bucket,
                 transparent,
                 reverse,
                 limit,

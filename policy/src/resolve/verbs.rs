@@ -4,7 +4,6 @@
 //! it takes; what a policy needs is noted in [`Feature`]s.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use sunwire_dataplane_common::limit::{BITS, Limit, RATE_MAX};
 use sunwire_dataplane_common::tables::key;
@@ -36,8 +35,6 @@ fn limit_key(subject: Subject) -> Option<u32> {
 
 /// Label by which an endpoint says that it takes packets of others on their way.
 const TRANSPARENT: (&str, &str) = ("transparent", "true");
-/// Number of buckets that `balance` deals out.
-const BUCKETS: u64 = 1 << 16;
 
 impl<'d> Resolver<'d> {
     /// Notes that the policy needs a feature here.
@@ -72,12 +69,7 @@ impl<'d> Resolver<'d> {
                 })
             }
             Verb::Balance { targets, by } => self.balance(targets, by, span, scope),
-            Verb::Snat(address) => {
-                self.need(Feature::Nat, span);
-                let address = self.one_address(Subject::Field(Field::Source), address, scope);
-                self.note_assigned(Subject::Field(Field::Source), address, span);
-                address.map(|address| self.set_address(Field::Source, address))
-            }
+            Verb::Snat(address) => self.snat(address, span, scope),
             Verb::Dnat(address, port) => self.dnat(address, port.as_ref(), span, scope),
             Verb::Count(name) => Some(self.note(Note::Count(name.text.as_str().into()))),
             Verb::Log(text) => {
@@ -104,10 +96,6 @@ impl<'d> Resolver<'d> {
 
     fn note(&mut self, note: Note) -> TermId {
         self.arena.term(Term::Note(note))
-    }
-
-    fn set_address(&mut self, field: Field, address: IpAddr) -> TermId {
-        self.arena.term(Term::SetAddress(field, address.into()))
     }
 
     fn forward_to(
@@ -157,108 +145,6 @@ impl<'d> Resolver<'d> {
         let members: BTreeSet<u32> = numbers.iter().map(|number| *number as u32).collect();
         self.groups.insert(label, members.into_iter().collect());
         self.arena.term(Term::Union(arms.into()))
-    }
-
-    /// Buckets are dealt to the back ends by weight; the rest of the policy sees the packet as
-    /// sent to one of them.
-    fn balance(
-        &mut self,
-        targets: &'d [(Value, Option<u64>)],
-        by: &[Subject],
-        span: Span,
-        scope: &Scope<'d>,
-    ) -> Option<TermId> {
-        self.need(Feature::Balance, span);
-        let label = self.label(span, None, "balance");
-        if self.hashes.get_or_insert_with(|| by.to_vec()) != by {
-            self.one_only(
-                span,
-                "every `balance` of a policy tells clients apart by the same fields",
-            );
-            return None;
-        }
-        let weights: Vec<u64> = targets.iter().map(|(_, w)| w.unwrap_or(1)).collect();
-        let total = weights.iter().try_fold(0u64, |sum, w| sum.checked_add(*w));
-        let Some(total) = total.filter(|total| (1..=BUCKETS).contains(total)) else {
-            self.sink.report(
-                Code::ValueOutOfRange,
-                span,
-                format!("the weights have to add up to a number from 1 to {BUCKETS}"),
-            );
-            return None;
-        };
-        let mut arms = Vec::new();
-        let (mut before, mut complete) = (0, true);
-        for ((target, _), weight) in targets.iter().zip(&weights) {
-            let sent = self.back_end(target, label, scope);
-            complete &= sent.is_some();
-            let (first, last) = (
-                before * BUCKETS / total,
-                (before + weight) * BUCKETS / total,
-            );
-            before += weight;
-            if let Some(sent) = sent
-                && first < last
-            {
-                arms.push((self.number(Field::Bucket, &[(first, last - 1)]), sent));
-            }
-        }
-        if !complete {
-            return None;
-        }
-        let otherwise = self.arena.term(Term::Drop(label));
-        Some(self.arena.term(Term::Conditional(arms.into(), otherwise)))
-    }
-
-    /// Rewrites the destination to an endpoint's address and sends the packet there.
-    fn back_end(&mut self, target: &'d Value, label: LabelId, scope: &Scope<'d>) -> Option<TermId> {
-        let number = self.one_number(Field::Port, target, scope)?;
-        let environment = self.environment;
-        let endpoint = environment
-            .endpoints
-            .iter()
-            .find(|e| u64::from(e.number) == number);
-        let Some(endpoint) = endpoint.filter(|e| !e.addresses.is_empty()) else {
-            self.sink.report(
-                Code::WrongKind,
-                target.span,
-                format!("`{target}` is no endpoint with an address"),
-            );
-            return None;
-        };
-        let send = self.arena.term(Term::SetPort(number, label));
-        let mut arms = Vec::new();
-        for address in &endpoint.addresses {
-            let family = if address.is_ipv4() { 0x0800 } else { 0x86dd };
-            let condition = self.number(Field::EtherType, &[(family, family)]);
-            let rewrite = self.set_address(Field::Destination, *address);
-            let both = self.arena.term(Term::Sequence(Box::new([rewrite, send])));
-            arms.push((condition, both));
-        }
-        let otherwise = self.arena.term(Term::Drop(label));
-        Some(self.arena.term(Term::Conditional(arms.into(), otherwise)))
-    }
-
-    fn dnat(
-        &mut self,
-        address: &'d Value,
-        port: Option<&'d Value>,
-        span: Span,
-        scope: &Scope<'d>,
-    ) -> Option<TermId> {
-        self.need(Feature::Nat, span);
-        let subject = Subject::Field(Field::Destination);
-        let address = self.one_address(subject, address, scope);
-        self.note_assigned(subject, address, span);
-        let mut parts = vec![self.set_address(Field::Destination, address?)];
-        if let Some(port) = port {
-            let number = self.one_number(Field::DestinationPort, port, scope)?;
-            parts.push(
-                self.arena
-                    .term(Term::SetNumber(Field::DestinationPort, number)),
-            );
-        }
-        Some(self.arena.term(Term::Sequence(parts.into())))
     }
 
     fn limit(&mut self, rate: Rate, per: &[Subject], span: Span) -> Option<TermId> {
@@ -319,7 +205,7 @@ impl<'d> Resolver<'d> {
         }
     }
 
-    fn one_only(&mut self, span: Span, rule: &str) {
+    pub(super) fn one_only(&mut self, span: Span, rule: &str) {
         self.sink
             .report(Code::NotSupported, span, format!("{rule}, in this release"))
             .hint("give it a name with `let`, and use it in both places");

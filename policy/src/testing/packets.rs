@@ -124,7 +124,7 @@ pub fn records(environment: &Environment, network: &str) -> impl Strategy<Value 
             packet.protocol = [6, 17, 1, 58][usize::from(protocol)];
             // What is set before the policy goes with the rest: its values are few.
             packet.connection = (port % 3) as u8;
-            packet.bucket = port.wrapping_mul(40_503);
+            packet.bucket = u32::from(port.wrapping_mul(40_503)) % crate::field::bucket::SLOTS;
             packet.token = (port >> 4) as u8 & 1;
             packet
         })

@@ -133,10 +133,13 @@ impl Reading<'_> {
             (Field::Dscp, copy.dscp.map(u64::from)),
             (Field::SourcePort, copy.src_port.map(u64::from)),
             (Field::DestinationPort, copy.dst_port.map(u64::from)),
+            (Field::Translated, copy.translated.then_some(1)),
         ];
         let addresses = [
-            (Field::Source, copy.ip4_src),
-            (Field::Destination, copy.ip4_dst),
+            (Field::Source, copy.ip4_src.map(Address::V4)),
+            (Field::Destination, copy.ip4_dst.map(Address::V4)),
+            (Field::Source, copy.ip6_src.map(Address::V6)),
+            (Field::Destination, copy.ip6_dst.map(Address::V6)),
         ];
         let mut parts = Vec::new();
         for (field, value) in numbers {
@@ -144,7 +147,7 @@ impl Reading<'_> {
         }
         for (field, address) in addresses {
             let id = self.to.field(field);
-            let address = address.map(|v4| Number::address(Address::V4(v4)));
+            let address = address.map(Number::address);
             parts.extend(address.map(|address| self.to.program.assign(id, address)));
         }
         if copy.members.is_empty() {

@@ -251,7 +251,8 @@ impl FlowMap {
         let generation = control.generation.wrapping_add(1);
         for (vni, program) in &coming.programs {
             if let Some(root) = program.root {
-                let root = self.root(maps, desired, *vni, root, program.limit)?;
+                let presets = (program.bucket, program.limit);
+                let root = self.root(maps, desired, *vni, root, presets)?;
                 maps.roots.set(
                     RootKey {
                         network: *vni,

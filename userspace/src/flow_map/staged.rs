@@ -95,7 +95,7 @@ impl FlowMap {
             let Some(root) = program.root else { continue };
             let staged = StagedRoot {
                 revision: program.revision,
-                root: self.root(maps, desired, *vni, root, program.limit)?,
+                root: self.root(maps, desired, *vni, root, (program.bucket, program.limit))?,
                 padding: 0,
             };
             let key = RootKey {

@@ -156,11 +156,11 @@ impl FlowMap {
         desired: &Desired,
         vni: u32,
         root: Digest,
-        limit: Limit,
+        (bucket, limit): (u32, Limit),
     ) -> Result<RootEntry, InstallError> {
         Ok(RootEntry {
             next: self.pointer(maps, desired, vni, root)?,
-            bucket: 0,
+            bucket,
             limit,
         })
     }

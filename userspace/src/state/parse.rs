@@ -64,6 +64,8 @@ pub(super) fn program(program: wire::Program) -> Result<WithTables, BadMessage> 
         classes,
         class_none,
         limit: Limit::new(program.limit_rate, program.limit_key),
+        bucket: program.bucket,
+        translates: program.translates,
     };
     Ok((program.vni, parsed, nodes, leaves))
 }
@@ -168,6 +170,13 @@ fn leaf(leaf: wire::Leaf) -> Result<(Digest, Leaf), BadMessage> {
         .iter()
         .map(|copy| copied(copy, &mut members))
         .collect::<Result<Vec<_>, _>>()?;
+    if copies
+        .iter()
+        .skip(1)
+        .any(|copy| copy.set & set::TRANSLATE != 0)
+    {
+        return Err(bad("translated"));
+    }
     let digest = digest(&leaf.digest).ok_or(bad("digest"))?;
     Ok((
         digest,
@@ -237,6 +246,19 @@ fn copied(copy: &wire::Copy, sets: &mut Vec<Members>) -> Result<Copied, BadMessa
         let bytes = <[u8; 4]>::try_from(bytes.as_slice()).map_err(|_| bad("ip4_dst"))?;
         copied.ip4_dst = u32::from_ne_bytes(bytes);
         copied.set |= set::IP4_DST;
+    }
+    if let Some(bytes) = &copy.ip6_src {
+        let bytes = <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| bad("ip6_src"))?;
+        copied.ip6_src = Address::v6(bytes);
+        copied.set |= set::IP6_SRC;
+    }
+    if let Some(bytes) = &copy.ip6_dst {
+        let bytes = <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| bad("ip6_dst"))?;
+        copied.ip6_dst = Address::v6(bytes);
+        copied.set |= set::IP6_DST;
+    }
+    if copy.translated {
+        copied.set |= set::TRANSLATE;
     }
     Ok(copied)
 }

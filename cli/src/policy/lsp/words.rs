@@ -139,8 +139,11 @@ pub(super) fn field(subject: Subject) -> String {
         Field::Connection => {
             "The state of the packet's connection: `new`, `established` or `related`."
         }
-        Field::Bucket => "The hash by which `balance` tells clients apart.",
+        Field::Bucket => {
+            "The hash by which `balance` tells clients apart, or the back end of a connection."
+        }
         Field::Token => "1 when the rate of `limit` admits the packet.",
+        Field::Translated => "1 once `dnat`, `snat` or `balance` has rewritten the packet.",
     };
     let width = match (field.bits(), subject) {
         (0, Subject::Ip4(_)) => "32 bits".to_owned(),
@@ -149,7 +152,7 @@ pub(super) fn field(subject: Subject) -> String {
         (bits, _) => format!("{bits} bits, 0 to {}", field.max()),
     };
     let set_before = match field.is_virtual() {
-        true => "; set before the policy, read only",
+        true => "; no header, read only",
         false => "",
     };
     format!("{meaning}\n\nWidth: {width}{set_before}.")
