@@ -1,7 +1,8 @@
 //! The agent's local socket: one JSON object a line, for programs on the same node.
 //!
 //! A request has one answer; [`Request::Ask`] has a line for each thing that there is to tell, until
-//! the caller hangs up. Connections come in pieces, and then a last answer.
+//! the caller hangs up, or the agent does because there is no more. Connections come in pieces, and then
+//! a last answer.
 //!
 //! Whoever moves an endpoint's device to another node asks for [`Request::Release`] first, on the
 //! spot, so that the packets of the move need not wait for the controller's round trip. The endpoint's
@@ -185,7 +186,9 @@ async fn converse(stream: UnixStream, asks: Asks) -> io::Result<()> {
         if length == 0 {
             return Ok(());
         }
-        let mut answers = match serde_json::from_str::<Request>(&line) {
+        let request = serde_json::from_str::<Request>(&line);
+        let is_question = matches!(request, Ok(Request::Ask(_)));
+        let mut answers = match request {
             Ok(request) => answers(&asks, request).await,
             Err(error) => just(Answer::Refused {
                 reason: format!("the request is not understood: {error}"),
@@ -200,6 +203,10 @@ async fn converse(stream: UnixStream, asks: Asks) -> io::Result<()> {
             };
             let Some(answer) = answer else { break };
             write_line(&mut write, &answer).await?;
+        }
+        if is_question {
+            // It has any number of answers: that there are no more is told by the end alone.
+            return Ok(());
         }
         if length as u64 == REQUEST_BYTES {
             // The rest of an overlong line would be read as requests of its own.
