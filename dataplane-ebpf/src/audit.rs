@@ -1,19 +1,20 @@
 //! What the staged policy would have done with a packet, counted and nothing else: the verdict is
 //! taken, and no outcome here changes it.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use sunwire_dataplane_common::{
     audit::{AuditKey, AuditLoss, NO_LABEL, allowed},
-    entries::{Control, Counter, EndpointEntry},
+    entries::Counter,
+    flow::FlowEntry,
     headers::Headers,
     tables::RootKey,
 };
 
 use crate::{
     classify::{self, BAD_TABLES, NO_POLICY},
-    counters,
-    frame::Skb,
-    maps::{AUDIT, STAGED_ROOTS, VERDICTS},
+    counters, decision,
+    frame::{self, Skb},
+    maps::{AUDIT, CONTROL, ENDPOINTS, STAGED_ROOTS, VERDICTS},
 };
 
 /// What a count begins with; not on the stack, which is short.
@@ -22,22 +23,42 @@ static NOTHING: Counter = Counter {
     bytes: 0,
 };
 
-/// Counts a packet under what the policy in force says of it, `decided`, and what the staged policy
-/// of its network says; `state` is of [`classify::preset`].
+/// Counts the packet at hand under what the policy in force says of it, `decided`, and what the staged
+/// policy of its network says; `number` is `Control::staged`, and `state` of [`classify::preset`].
 #[inline(always)]
-pub(crate) fn count(
-    skb: &Skb,
-    headers: &Headers,
-    endpoint: &EndpointEntry,
-    control: &Control,
-    state: u32,
-    decided: u32,
-) {
-    if control.staged == 0 || decided == BAD_TABLES || skb.is_traced() {
+pub(crate) fn count(skb: &mut Skb, number: u32, state: u32, decided: u32) {
+    if number == 0 || decided == BAD_TABLES || skb.is_traced() {
         return;
     }
-    let staged = classify::staged(headers, endpoint, control.staged, control.node, state);
-    compare(skb, endpoint.network, control.staged, decided, staged.slot);
+    count_staged(skb.raw(), number, state, decided);
+}
+
+/// The same for a packet whose verdict is remembered.
+#[inline(always)]
+pub(crate) fn count_remembered(skb: &mut Skb, headers: &Headers, flow: &FlowEntry) {
+    if let Some(control) = CONTROL.get(0)
+        && control.staged != 0
+    {
+        let state = decision::state_of(flow, headers);
+        count(skb, control.staged, state, flow.verdict);
+    }
+}
+
+/// A global function, which the verifier looks at once: see `classify::walk_tables`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_staged(context: *mut __sk_buff, number: u32, state: u32, decided: u32) -> u32 {
+    let skb = Skb::from_raw(context, false);
+    let ifindex = skb.ifindex();
+    let (Some(parsed), Some(endpoint)) = (frame::parsed(), ENDPOINTS.get(ifindex)) else {
+        return 0;
+    };
+    let Some(control) = CONTROL.get(0) else {
+        return 0;
+    };
+    let staged = classify::staged(&parsed.headers, endpoint, number, control.node, state);
+    compare(&skb, endpoint.network, number, decided, staged.slot);
+    0
 }
 
 /// Counts a packet under two verdicts, slots of `VERDICTS`.

@@ -85,17 +85,17 @@ impl Decided {
     }
 }
 
-/// What the policy in force says of the packet at hand, which entered at a device; `state` is of
-/// [`preset`].
+/// What the policy of a generation says of the packet at hand, which entered at a device; `state` is
+/// of [`preset`].
 #[inline(always)]
-pub(crate) fn in_force(ifindex: u32, state: u32) -> Decided {
-    Decided::unpack(decide_in_force(ifindex, state))
+pub(crate) fn in_force(ifindex: u32, state: u32, generation: u32) -> Decided {
+    Decided::unpack(decide_in_force(ifindex, state, generation))
 }
 
 /// A global function, like `walk_tables`, and for the same reason.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn decide_in_force(ifindex: u32, state: u32) -> u64 {
+extern "C" fn decide_in_force(ifindex: u32, state: u32, generation: u32) -> u64 {
     let nothing = Decided::nothing(BAD_TABLES).pack();
     let (Some(parsed), Some(endpoint)) = (frame::parsed(), ENDPOINTS.get(ifindex)) else {
         return nothing;
@@ -104,7 +104,7 @@ extern "C" fn decide_in_force(ifindex: u32, state: u32) -> u64 {
         return nothing;
     };
     let headers = &parsed.headers;
-    if !ask_policy(headers, endpoint, control.generation, control.node, state) {
+    if !ask_policy(headers, endpoint, generation, control.node, state) {
         return Decided::nothing(NO_POLICY).pack();
     }
     let decided = walk_tables();
@@ -113,7 +113,7 @@ extern "C" fn decide_in_force(ifindex: u32, state: u32) -> u64 {
     }
     // The back end that the connection keeps is none any more.
     let state = state & ((1 << state::BUCKET_SHIFT) - 1);
-    if !ask_policy(headers, endpoint, control.generation, control.node, state) {
+    if !ask_policy(headers, endpoint, generation, control.node, state) {
         return nothing;
     }
     walk_tables()

@@ -1,32 +1,32 @@
 //! From an endpoint into the switch: who it is, what it may say, and what policy says to it.
 
+use core::ptr;
+
 use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
     event::notes,
-    flow::{Direction, FlowEntry, events, has_flow, kind, mask, seen, shape, sign, signature, tcp},
-    flow_key::{Connection, bucket, state},
+    flow::{shape, sign, tcp},
     group::{GroupKey, MAX_CHUNKS},
     headers::{
         ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Fragment, Headers,
         PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
     punt::link_local,
-    tables::{
-        Copied, MAX_COPIES, MAX_VERDICTS, OUT_GROUP, OUT_OWNER, Reads, Verdict, annotation, set,
-    },
+    tables::{Copied, MAX_COPIES, MAX_VERDICTS, OUT_GROUP, OUT_OWNER, Verdict, set},
 };
 
 use crate::{
-    Handled, audit, classify, counters,
+    Handled, audit, counters,
+    decision::{self, DROPPED},
     deliver::{self, Way},
     event, flow, fragment,
     frame::{self, Skb},
     group, limit,
     maps::{CONTROL, ENDPOINTS, VERDICTS},
-    neighbour, punt, related, rewrite, segment_size, too_big, translate, tunnel,
+    neighbour, punt, rewrite, segment_size, too_big, tunnel,
 };
 
 /// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
@@ -65,6 +65,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         return Err(DropReason::NotAttached);
     }
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
+    let generation = generation_of(control);
     if skb.is_tagged() {
         return Err(DropReason::Vlan);
     }
@@ -72,12 +73,19 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
     // What answers is called from here: behind `check` it would need more stack than there is.
     match check(skb, parsed, endpoint)? {
-        Step::Decide => decide(skb, parsed, endpoint, control),
+        Step::Decide => decide(skb, parsed, endpoint, control.node, generation),
         Step::Served(handled) => Ok(handled),
         Step::Arp => neighbour::arp(skb, endpoint),
         Step::Solicitation => neighbour::solicitation(skb, &parsed.headers, endpoint),
         Step::TooBig => too_big::answer(skb, parsed, endpoint),
     }
+}
+
+/// The generation in force, read once: whatever is decided and remembered of a packet belongs to it.
+#[inline(always)]
+fn generation_of(control: &Control) -> u32 {
+    // SAFETY: a reference is valid; the agent writes the word whole.
+    unsafe { ptr::read_volatile(&raw const control.generation) }
 }
 
 /// How a packet that passed the checks goes on.
@@ -199,13 +207,14 @@ fn decide(
     skb: &mut Skb,
     parsed: &mut Parsed,
     endpoint: &EndpointEntry,
-    control: &Control,
+    own_node: u32,
+    generation: u32,
 ) -> Result<Handled, DropReason> {
     let mut way = Way {
         network: endpoint.network,
         from: endpoint.number,
         to: 0,
-        own_node: control.node,
+        own_node,
         tunnel_port: 0,
         source_port: 0,
         keeps_mac: false,
@@ -213,13 +222,13 @@ fn decide(
     let copied = match skb.mark() {
         mark if mark & COPY_MARK_MASK == COPY_MARK => {
             skb.set_mark(0);
-            Some((further_copy(mark, control.generation)?, mark))
+            Some((further_copy(mark, generation)?, mark))
         }
-        _ => match first_copy(skb, &parsed.headers, endpoint, control, &mut way) {
+        _ => match first_copy(skb, &parsed.headers, endpoint, generation, &mut way) {
             AS_IT_IS => None,
             slot => {
                 let verdict = dropped_or(slot)?;
-                Some((&verdict.copied[0], mark_of(slot, control.generation)))
+                Some((&verdict.copied[0], mark_of(slot, generation)))
             }
         },
     };
@@ -275,8 +284,6 @@ fn to_group(
 
 /// The first copy goes as it is.
 const AS_IT_IS: u32 = u32::MAX;
-/// Added to the number of a drop reason.
-const DROPPED: u32 = 1 << 31;
 
 /// Decides, and sends the copies after the first on a way of their own. Returns the slot of the
 /// verdict by which the first one is to be written, [`AS_IT_IS`], or a drop reason and [`DROPPED`].
@@ -285,16 +292,73 @@ fn first_copy(
     skb: &mut Skb,
     headers: &Headers,
     endpoint: &EndpointEntry,
-    control: &Control,
+    generation: u32,
     way: &mut Way,
 ) -> u32 {
-    match first(skb, headers, endpoint, control, way) {
-        Ok(outcome) => outcome,
+    let known = decision::known(headers, endpoint.network);
+    let holds =
+        (known.as_ref()).is_some_and(|flow| decision::holds(flow, headers, endpoint, generation));
+    // Who finds that the rate does not admit it asks the policy what then.
+    let token = match &known {
+        Some(flow) if holds && flow.mask & sign::TOKEN != 0 => {
+            limit::admits(skb, endpoint.number, endpoint.network, generation)
+        }
+        _ => true,
+    };
+    let flow = match known {
+        Some(flow) if holds && token => {
+            if !skb.is_traced() {
+                flow::note_sent(flow, headers);
+            }
+            event::established(skb);
+            counters::labelled(skb, flow.label);
+            if flow.shape != shape::PLAIN {
+                counters::named(skb, flow.verdict);
+            }
+            audit::count_remembered(skb, headers, flow);
+            flow
+        }
+        known => {
+            let mut flags = 0;
+            if !token {
+                flags |= decision::WITHOUT_TOKEN;
+            }
+            if skb.is_traced() {
+                flags |= decision::TRACED;
+            }
+            let outcome = decision::ask(
+                skb.raw(),
+                generation,
+                flags,
+                known.map_or(ptr::null_mut(), ptr::from_mut),
+            );
+            if outcome & DROPPED != 0 {
+                return outcome;
+            }
+            event::new_packet(skb, outcome == decision::FIRST);
+            match flow::scratch() {
+                Some(flow) => flow,
+                None => return DROPPED | DropReason::BadTables as u32,
+            }
+        }
+    };
+    way.to = flow.location;
+    way.tunnel_port = flow.tunnel_port;
+    way.source_port = flow.original_port;
+    if flow.shape == shape::PLAIN {
+        return AS_IT_IS;
+    }
+    let slot = flow.verdict;
+    let Some(verdict) = VERDICTS.get(slot) else {
+        return DROPPED | DropReason::BadTables as u32;
+    };
+    match fan_out(skb, verdict, mark_of(slot, generation)) {
+        Ok(()) => slot,
         Err(reason) => DROPPED | reason as u32,
     }
 }
 
-/// What [`first_copy`] returns, when it is not [`AS_IT_IS`].
+/// The verdict in the slot that [`first_copy`] returned, when it is one.
 #[inline(always)]
 fn dropped_or(outcome: u32) -> Result<&'static Verdict, DropReason> {
     if outcome & DROPPED != 0 {
@@ -311,66 +375,6 @@ fn dropped_or(outcome: u32) -> Result<&'static Verdict, DropReason> {
     VERDICTS.get(outcome).ok_or(DropReason::BadTables)
 }
 
-#[inline(always)]
-fn first(
-    skb: &mut Skb,
-    headers: &Headers,
-    endpoint: &EndpointEntry,
-    control: &Control,
-    way: &mut Way,
-) -> Result<u32, DropReason> {
-    let found = remembered(headers, endpoint, control);
-    // Who finds that the rate does not admit it asks the policy what then.
-    let token = match &found {
-        Some(flow) if flow.mask & sign::TOKEN != 0 => limit::admits(
-            skb,
-            headers,
-            endpoint.number,
-            endpoint.network,
-            control.generation,
-        ),
-        _ => true,
-    };
-    let flow = match found {
-        Some(flow) if token => {
-            if !skb.is_traced() {
-                flow::note_sent(flow, headers);
-            }
-            event::established(skb);
-            counters::labelled(skb, flow.label);
-            if flow.shape != shape::PLAIN {
-                counters::named(skb, flow.verdict);
-            }
-            if control.staged != 0 {
-                audit::count(
-                    skb,
-                    headers,
-                    endpoint,
-                    control,
-                    state_of(flow, headers),
-                    flow.verdict,
-                );
-            }
-            flow
-        }
-        _ => {
-            let is_first = ask(skb, headers, endpoint, control, token)?;
-            event::new_packet(skb, is_first);
-            flow::scratch().ok_or(DropReason::BadTables)?
-        }
-    };
-    way.to = flow.location;
-    way.tunnel_port = flow.tunnel_port;
-    way.source_port = flow.original_port;
-    if flow.shape == shape::PLAIN {
-        return Ok(AS_IT_IS);
-    }
-    let slot = flow.verdict;
-    let verdict = VERDICTS.get(slot).ok_or(DropReason::BadTables)?;
-    fan_out(skb, verdict, mark_of(slot, control.generation))?;
-    Ok(slot)
-}
-
 /// What is to be written into a copy after the first, which entered again.
 #[inline(always)]
 fn further_copy(mark: u32, generation: u32) -> Result<&'static Copied, DropReason> {
@@ -385,190 +389,6 @@ fn further_copy(mark: u32, generation: u32) -> Result<&'static Copied, DropReaso
         .copied
         .get(number as usize % MAX_COPIES)
         .ok_or(DropReason::BadTables)
-}
-
-/// The flow of a packet, if what is remembered of it decides about this packet too.
-#[inline(always)]
-fn remembered(
-    headers: &Headers,
-    endpoint: &EndpointEntry,
-    control: &Control,
-) -> Option<flow::Entry> {
-    if !has_flow(headers) {
-        return None;
-    }
-    let flow = flow::find(endpoint.network, headers, Direction::Sent)?;
-    let differs = flow.signature ^ signature(headers, flow.connection(headers));
-    let holds = flow.generation == control.generation
-        && flow.local == endpoint.number
-        && differs & flow.mask == 0
-        && !flow.begins_anew(headers);
-    holds.then_some(flow)
-}
-
-/// What is set before the policy for a packet of a flow.
-#[inline(always)]
-fn state_of(flow: &FlowEntry, headers: &Headers) -> u32 {
-    let connection = flow.connection(headers);
-    let bucket = match connection {
-        Connection::Established => flow.bucket,
-        _ => 0,
-    };
-    classify::preset(connection, bucket)
-}
-
-/// The state of the connection in what is set before the policy.
-#[inline(always)]
-fn connection_of(state: u32) -> u32 {
-    state >> state::CONNECTION_SHIFT & ((1 << state::CONNECTION_WIDTH) - 1)
-}
-
-/// Asks the policy, counts the verdict under its label, and remembers it; then the scratch entry says
-/// how the packet goes on. Returns whether the packet is the first of its flow. Without a token, the
-/// rate is known not to admit it.
-#[inline(always)]
-fn ask(
-    skb: &mut Skb,
-    headers: &Headers,
-    endpoint: &EndpointEntry,
-    control: &Control,
-    mut token: bool,
-) -> Result<bool, DropReason> {
-    let network = endpoint.network;
-    let mut known = None;
-    if has_flow(headers) {
-        known = flow::find(network, headers, Direction::Sent);
-    }
-    let is_own = known
-        .as_ref()
-        .is_some_and(|flow| flow.local == endpoint.number);
-    // Who sent what is answered, where the address does not tell.
-    let mut asker = 0;
-    let mut state = classify::preset(Connection::New, 0);
-    match &known {
-        Some(flow) if is_own => {
-            if flow.kind == kind::ALIAS {
-                // What comes back would be taken for an answer to what was translated.
-                return Err(DropReason::TranslationTaken);
-            }
-            state = state_of(flow, headers);
-            if flow.received & seen::PACKET != 0 {
-                asker = flow.remote;
-            }
-        }
-        None if related::is_error(headers) => {
-            let related = related::related(skb, network, endpoint.number);
-            if related & related::RELATED != 0 {
-                state = classify::preset(Connection::Related, 0);
-                asker = related & !related::RELATED;
-            }
-        }
-        _ => {}
-    }
-    let ifindex = skb.ifindex();
-    let mut decided = classify::in_force(ifindex, classify::with_token(state, token));
-    if token
-        && decided.reads.0 & Reads::TOKEN != 0
-        && !limit::admits(skb, headers, endpoint.number, network, control.generation)
-    {
-        token = false;
-        decided = classify::in_force(ifindex, state);
-    }
-    audit::count(skb, headers, endpoint, control, state, decided.slot);
-    if decided.slot == classify::NO_POLICY {
-        return Err(DropReason::NoPolicy);
-    }
-    let verdict = VERDICTS.get(decided.slot).ok_or(DropReason::BadTables)?;
-    counters::labelled(skb, verdict.label);
-    if verdict.counts[0] != 0 {
-        counters::named(skb, decided.slot);
-    }
-    if verdict.annotations & annotation::LOG != 0 && (known.is_none() || verdict.copies == 0) {
-        event::logged(skb, verdict.annotations);
-    }
-    if verdict.copies == 0 {
-        if let Some(flow) = known
-            && is_own
-            && flow.sent & seen::PACKET != 0
-            && flow.generation != control.generation
-            && token
-        {
-            if !skb.is_traced() {
-                flow::forget(network, headers, Direction::Sent);
-            }
-            return Err(DropReason::Revoked);
-        }
-        return Err(DropReason::Policy);
-    }
-    let copied = &verdict.copied[0];
-    // Nowhere: said when the copy is made, after what else may be wrong with it.
-    let location = translate::location(network, decided.slot, asker);
-    let mut source_port = translate::KEPT;
-    if copied.set & set::TRANSLATE != 0 && has_flow(headers) {
-        let mut flags = 0;
-        if known.is_some() {
-            flags |= translate::IS_KNOWN;
-        }
-        if skb.is_traced() {
-            flags |= translate::IS_TRACED;
-        }
-        source_port = translate::alias(network, endpoint.number, decided.slot, flags);
-        if source_port == translate::TAKEN {
-            return Err(DropReason::TranslationTaken);
-        }
-    }
-    let mask = mask(decided.reads);
-    let is_plain =
-        verdict.copies == 1 && copied.set == 0 && verdict.counts[0] == 0 && location != 0;
-    let is_plain = is_plain && !headers.eth_dst.is_group();
-    let fresh = flow::scratch().ok_or(DropReason::BadTables)?;
-    // Field by field: a whole value would be written by a loop over its bytes.
-    fresh.generation = control.generation;
-    fresh.signature =
-        signature(headers, Connection::New) | connection_of(state) << sign::CONNECTION_SHIFT;
-    fresh.mask = mask.unwrap_or(0);
-    fresh.verdict = decided.slot;
-    fresh.label = verdict.label;
-    fresh.location = location;
-    fresh.local = endpoint.number;
-    fresh.remote = 0;
-    fresh.seen = flow::now();
-    fresh.tunnel_port = tunnel::source_port(skb);
-    fresh.kind = kind::FLOW;
-    fresh.shape = if is_plain { shape::PLAIN } else { shape::WHOLE };
-    fresh.sent = events(headers);
-    fresh.received = 0;
-    fresh.original_port = source_port as u16;
-    fresh.bucket = 0;
-    if copied.set & set::TRANSLATE != 0 {
-        fresh.bucket = bucket::kept(location).unwrap_or(0);
-    }
-    if !has_flow(headers) || (location == 0 && verdict.copies == 1) {
-        return Ok(false);
-    }
-    if skb.is_traced() {
-        return Ok(known.is_none());
-    }
-    if mask.is_none() || !token {
-        // For this packet only.
-        fresh.generation = 0;
-    }
-    match known {
-        Some(flow) if is_own => {
-            if token {
-                flow::remember_verdict(flow, headers, fresh);
-            } else {
-                flow::note_sent(flow, headers);
-            }
-            Ok(false)
-        }
-        // Another endpoint of this node got copies of packets to this one's address.
-        Some(_) => Ok(false),
-        None => {
-            flow::remember(network, headers, Direction::Sent, fresh);
-            Ok(true)
-        }
-    }
 }
 
 /// Lets a copy enter again for each copy of the verdict after the first.

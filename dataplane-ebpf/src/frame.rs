@@ -223,11 +223,10 @@ impl Skb {
         }
     }
 
-    /// The packet of a program, handed to a function that the verifier looks at by itself. Not of
-    /// one that traces.
+    /// The packet of a program, handed to a function that the verifier looks at by itself.
     #[inline(always)]
-    pub(crate) fn from_raw(raw: *mut __sk_buff) -> Self {
-        Skb { raw, traced: false }
+    pub(crate) fn from_raw(raw: *mut __sk_buff, traced: bool) -> Self {
+        Skb { raw, traced }
     }
 
     /// What [`Skb::from_raw`] takes.

@@ -154,7 +154,7 @@ pub(crate) fn send(
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn send_to_members(context: *mut __sk_buff) -> u32 {
-    let mut skb = Skb::from_raw(context);
+    let mut skb = Skb::from_raw(context, false);
     let Some(cast) = cast() else {
         return 0;
     };
@@ -197,7 +197,7 @@ fn copy_to_member(skb: &mut Skb, location: &LocationEntry, each: u32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn send_to_nodes(context: *mut __sk_buff) -> u32 {
-    let mut skb = Skb::from_raw(context);
+    let mut skb = Skb::from_raw(context, false);
     let Some(cast) = cast() else {
         return 0;
     };

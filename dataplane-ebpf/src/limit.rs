@@ -7,15 +7,17 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_NOEXIST},
+    helpers::bpf_ktime_get_ns,
+};
 use sunwire_dataplane_common::{
-    headers::Headers,
     limit::{Limit, LimitKey, take, time},
     tables::RootKey,
 };
 
 use crate::{
-    frame::Skb,
+    frame::{self, Skb},
     maps::{LIMIT_BUCKETS, LIMIT_KEY, LIMIT_LOSSES, LIMIT_SHARED, ROOTS},
 };
 
@@ -24,35 +26,47 @@ const TRIES: u32 = 4;
 /// Buckets that are shared when there is no room, by network and rate.
 const SHARED_MASK: u32 = 0x3ff;
 
-/// Whether the rate of a network's policy admits a packet, which then has taken from its bucket.
-// A function of its own: most policies have no rate.
+/// Whether the rate of a network's policy admits the packet at hand, which then has taken from its
+/// bucket.
+#[inline(always)]
+pub(crate) fn admits(skb: &mut Skb, endpoint: u32, network: u32, generation: u32) -> bool {
+    let is_traced = u32::from(skb.is_traced());
+    take_token(skb.raw(), endpoint, network, generation, is_traced) != 0
+}
+
+/// A global function, which the verifier looks at once: see `classify::walk_tables`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn admits(
-    skb: &Skb,
-    headers: &Headers,
+extern "C" fn take_token(
+    context: *mut __sk_buff,
     endpoint: u32,
     network: u32,
     generation: u32,
-) -> bool {
+    is_traced: u32,
+) -> u32 {
+    let skb = Skb::from_raw(context, is_traced != 0);
+    let Some(parsed) = frame::parsed() else {
+        return 0;
+    };
     let root_key = RootKey {
         network,
         generation,
     };
     // SAFETY: a root is replaced whole and freed only after a grace period.
     let Some(root) = (unsafe { ROOTS.get(root_key) }) else {
-        return false;
+        return 0;
     };
     let limit = root.limit;
     if limit.per_second() == 0 {
-        return true;
+        return 1;
     }
     let Some(key) = LIMIT_KEY.get_ptr_mut(0) else {
-        return false;
+        return 0;
     };
     // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
     let key = unsafe { &mut *key };
-    key.fill(network, endpoint, limit, headers);
-    take_from(skb, key, limit)
+    key.fill(network, endpoint, limit, &parsed.headers);
+    u32::from(take_from(&skb, key, limit))
 }
 
 /// The bucket that a limiter's packets share when there is no room for their own.

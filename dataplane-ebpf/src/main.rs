@@ -26,6 +26,7 @@
 mod audit;
 mod classify;
 mod counters;
+mod decision;
 mod deliver;
 mod endpoint;
 mod event;

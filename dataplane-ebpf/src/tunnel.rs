@@ -79,17 +79,7 @@ pub(crate) fn encapsulate(
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
     write_until_udp(&mut outer, peer, length);
     let udp_bytes = (length - UDP_OFFSET as u32) as u16;
-    outer.set_half::<UDP_OFFSET>(port);
-    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
-    outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
-    // No checksum: the inner packet has its own (RFC 7348, 5).
-    outer.set_half::<{ UDP_OFFSET + 6 }>(0);
-    outer.set_word::<VXLAN_OFFSET>(header.first_word());
-    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
-    outer.set_word::<OUTER_BYTES>(inner.words[0]);
-    outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
-    outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);
-    outer.set_half::<{ OUTER_BYTES + 12 }>(inner.ether_type);
+    write_from_udp(&mut outer, port, udp_bytes, header, &inner);
     Ok(skb.redirect(peer.ifindex))
 }
 
@@ -104,16 +94,7 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
     skb.flag(note::OUTER);
     let udp_bytes = (skb.len() - UDP_OFFSET as u32) as u16;
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
-    outer.set_half::<UDP_OFFSET>(port);
-    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
-    outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
-    outer.set_half::<{ UDP_OFFSET + 6 }>(0);
-    outer.set_word::<VXLAN_OFFSET>(header.first_word());
-    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
-    outer.set_word::<OUTER_BYTES>(inner.words[0]);
-    outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
-    outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);
-    outer.set_half::<{ OUTER_BYTES + 12 }>(inner.ether_type);
+    write_from_udp(&mut outer, port, udp_bytes, header, &inner);
     Ok(())
 }
 
@@ -202,6 +183,28 @@ fn write_until_udp<const N: usize>(
     outer.set_half::<32>(peer.template[8] as u16);
     outer.set_half::<{ IPV4_OFFSET + 2 }>(total.to_be());
     outer.set_half::<{ IPV4_OFFSET + 10 }>(checksum.to_be());
+}
+
+/// Writes the outer UDP and VXLAN headers, and the inner Ethernet header behind them.
+#[inline(always)]
+fn write_from_udp(
+    outer: &mut PacketWindowMut<'_, { OUTER_BYTES + 14 }>,
+    port: u16,
+    udp_bytes: u16,
+    header: Vxlan,
+    inner: &Ethernet,
+) {
+    outer.set_half::<UDP_OFFSET>(port);
+    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
+    outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
+    // No checksum: the inner packet has its own (RFC 7348, 5).
+    outer.set_half::<{ UDP_OFFSET + 6 }>(0);
+    outer.set_word::<VXLAN_OFFSET>(header.first_word());
+    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
+    outer.set_word::<OUTER_BYTES>(inner.words[0]);
+    outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
+    outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);
+    outer.set_half::<{ OUTER_BYTES + 12 }>(inner.ether_type);
 }
 
 /// Whether packets of an endpoint's network are encrypted wherever they go.

@@ -16,31 +16,23 @@ use std::{
 
 use sunwire_dataplane_common::event::{Event, EventSettings, why};
 use sunwire_policy::{
-    compile::{Options, compile},
     environment::Environment,
     evaluate,
-    lower::{Capacity, lower},
     packet::{Note, Packet},
-    parse, resolve,
     term::Resolved,
     testing::environment,
-    validate,
-    verify::options::Options as ProofOptions,
 };
 use sunwire_userspace::{maps::Capacity as Room, state::Desired, telemetry::EventMaps};
 
+pub(crate) use crate::fixture::world::{CLIENT, DB, VNI, WEB};
 use crate::fixture::{
-    desired::{endpoint, network, node},
+    desired::node,
     node::{Fate, OWN, TestNode},
-    policy::install,
     wire::{Frame, Transport},
+    world,
 };
 
-pub(crate) const VNI: u32 = 100;
-pub(crate) const WEB: u32 = 1;
 pub(crate) const WEB_2: u32 = 2;
-pub(crate) const DB: u32 = 3;
-pub(crate) const CLIENT: u32 = 4;
 /// Endpoints that are here; the others are at node 2.
 const HERE: u32 = 4;
 
@@ -78,14 +70,8 @@ impl World {
 
     /// Puts a policy in force.
     pub(crate) fn apply(&mut self, policy: &str) {
-        let text = format!("network shop {{ subnet 10.20.0.0/16, fd00:14::/64 }}\n{policy}");
-        let (document, diagnostics) = parse(&text);
-        assert!(diagnostics.is_empty(), "{diagnostics:?}");
-        let policy = resolve(&document, &self.environment).unwrap();
-        let fdd = compile(&policy, &Options::default()).unwrap();
-        let tables = lower(&fdd, &policy, &Capacity::default()).unwrap();
-        validate(&policy, &tables, &ProofOptions::default()).unwrap();
-        install(&tables, VNI, &mut self.desired);
+        let policy = world::resolved(&self.environment, policy);
+        world::put(&policy, &mut self.desired);
         self.node.apply(&self.desired).unwrap();
         self.policy = Some(policy);
     }
@@ -214,30 +200,11 @@ fn vtep(number: u32) -> Ipv4Addr {
 }
 
 fn lawless(environment: &Environment) -> Desired {
-    let mut desired = Desired::default();
+    let node_of = |number| if number <= HERE { OWN } else { 2 };
+    let mut desired = world::lawless(environment, node_of);
     for number in 1..=2 {
         let name = format!("node{number}");
         desired.nodes.insert(number, node(&name, vtep(number)));
-    }
-    let gateway = (
-        Ipv4Addr::new(10, 20, 255, 254),
-        "fd00:14::fffe".parse().unwrap(),
-    );
-    let shop = network("shop", 1300, gateway.0, gateway.1, [2, 0, 0, 0, 20, 254]);
-    desired.networks.insert(VNI, shop);
-    for one in environment.endpoints.iter().filter(|e| e.network == "shop") {
-        let v4 = one.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        let v6 = one.addresses.iter().find_map(|address| match address {
-            IpAddr::V6(address) => Some(*address),
-            IpAddr::V4(_) => None,
-        });
-        let at = if one.number <= HERE { OWN } else { 2 };
-        let key = (VNI, one.number);
-        let endpoint = endpoint(key, one.number, one.mac, (v4, v6), at);
-        desired.endpoints.insert(one.number, endpoint);
     }
     desired
 }
