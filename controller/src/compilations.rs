@@ -141,6 +141,7 @@ mod tests {
                 name: "shop".to_owned(),
                 vni: 7,
                 subnets: vec![("10.20.0.0".parse().expect("an address"), 16)],
+                ..Network::default()
             }],
             endpoints: (1..=endpoints).map(endpoint).collect(),
             nodes: vec![],

@@ -41,6 +41,7 @@ fn measure(rules: usize, sets: usize) {
             name: "shop".to_owned(),
             vni: 1,
             subnets: vec![(subnet, 16)],
+            ..Network::default()
         }],
         ..Environment::default()
     };

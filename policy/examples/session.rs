@@ -114,6 +114,7 @@ fn environment(endpoints: u32, groups: u32) -> Environment {
             name: "shop".to_owned(),
             vni: 1,
             subnets: vec![(subnet, 8), ("fd00::".parse().expect("an address"), 64)],
+            ..Network::default()
         }],
         endpoints: (0..endpoints)
             .map(|number| endpoint(number, number % groups, groups))

@@ -138,6 +138,7 @@ impl Groups {
                 name: "cloud".to_owned(),
                 vni: 1,
                 subnets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
+                ..Network::default()
             }],
             endpoints: (1..=self.endpoints).map(|n| self.endpoint(n)).collect(),
             nodes: Vec::new(),

@@ -30,12 +30,15 @@ pub struct Item {
 /// What a definition defines.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemKind {
-    /// `network NAME { subnet …; public … }`; `None` without a block.
+    /// `network NAME { subnet …; peer …; public … }`; no subnets without a block, or when a block
+    /// names peers alone.
     Network {
         /// Its name.
         name: Name,
         /// Its subnets.
         subnets: Option<Vec<Value>>,
+        /// Networks that it is peered with.
+        peers: Vec<Name>,
         /// Its public addresses.
         public: Vec<Public>,
     },

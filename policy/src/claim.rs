@@ -41,7 +41,7 @@ pub enum ClaimKind {
         /// Where it ends.
         to: Group,
         /// What it passes.
-        via: Group,
+        via: Box<Group>,
     },
     /// No packet is sent around for ever.
     LoopFree,
@@ -75,6 +75,8 @@ pub struct Group {
     pub unowned: Vec<std::net::IpAddr>,
     /// Packets may also enter from outside, from these addresses.
     pub outside: Option<AddressSet>,
+    /// It is a network that no packets are routed to or from.
+    pub is_apart: bool,
 }
 
 /// An endpoint of a group.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::address::{Address, mac_number};
+use crate::address::{Address, Prefix, mac_number};
 use crate::packet::Packet;
 
 /// Everything a policy's names can resolve to. The order of the vectors is immaterial.
@@ -18,7 +19,7 @@ pub struct Environment {
 }
 
 /// A virtual network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// Unique name.
     pub name: String,
@@ -26,6 +27,12 @@ pub struct Network {
     pub vni: u32,
     /// Subnets as first address and prefix length.
     pub subnets: Vec<(IpAddr, u8)>,
+    /// Names of the networks that packets are routed to and from; each names this one in turn, and
+    /// the subnets of all of them are apart.
+    pub peers: Vec<String>,
+    /// The text of the policy that governs it, where there is one: policies of its peers are composed
+    /// with it.
+    pub policy: Option<Arc<str>>,
 }
 
 /// An endpoint.
@@ -46,17 +53,36 @@ pub struct Endpoint {
 }
 
 impl Environment {
-    /// The endpoint that a packet's destination belongs to: by address, or by MAC address where the
-    /// packet is no IP packet. Nobody owns a group address.
+    /// The endpoint that the destination of a packet in a network belongs to: by address, in that
+    /// network or one of its peers, or by MAC address where the packet is no IP packet. Nobody owns a
+    /// group address.
     #[must_use]
-    pub fn owner(&self, packet: &Packet) -> Option<&Endpoint> {
+    pub fn owner(&self, network: &str, packet: &Packet) -> Option<&Endpoint> {
+        let peers = self.network(network).map_or(&[][..], |n| &n.peers);
         self.endpoints.iter().find(|endpoint| match packet.dst {
-            Address::None => endpoint.mac_number() == packet.eth_dst,
-            address => endpoint
-                .addresses
-                .iter()
-                .any(|own| Address::from(*own) == address),
+            Address::None => endpoint.network == network && endpoint.mac_number() == packet.eth_dst,
+            address => {
+                (endpoint.network == network || peers.contains(&endpoint.network))
+                    && endpoint
+                        .addresses
+                        .iter()
+                        .any(|own| Address::from(*own) == address)
+            }
         })
+    }
+
+    /// The network of this name.
+    #[must_use]
+    pub fn network(&self, name: &str) -> Option<&Network> {
+        self.networks.iter().find(|network| network.name == name)
+    }
+}
+
+impl Network {
+    /// Its subnets as prefixes.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        let subnets = self.subnets.iter();
+        subnets.map(|(address, length)| Prefix::new(*address, *length))
     }
 }
 

@@ -22,12 +22,13 @@ pub const MAX_PACKETS: usize = 1 << 16;
 #[error("the policy makes more than {MAX_PACKETS} copies of one packet")]
 pub struct TooManyPackets;
 
-/// What the policy makes of a packet.
+/// What the policy makes of a packet; of one that enters in a peer, what the policies there and here
+/// make of it.
 ///
 /// # Errors
 /// [`TooManyPackets`], for policies that no table could hold either.
 pub fn evaluate(policy: &Resolved, packet: &Packet) -> Result<Outcome, TooManyPackets> {
-    term(policy, policy.root, packet)
+    term(policy, policy.whole, packet)
 }
 
 /// What a part of the policy makes of a packet.

@@ -40,6 +40,7 @@
 //!         name: "shop".to_owned(),
 //!         vni: 100,
 //!         subnets: vec![("10.20.0.0".parse().unwrap(), 16)],
+//!         ..Network::default()
 //!     }],
 //!     endpoints: vec![endpoint("web1", 1, "10.20.0.1"), endpoint("db1", 2, "10.20.0.2")],
 //!     nodes: vec![],

@@ -146,7 +146,7 @@ pub fn plan(
     let mut to = Translation::new();
     let sides = [old, Some(new)].map(|policy| match policy {
         Some(policy) => {
-            let whole = to.policy(policy);
+            let whole = to.term(policy, policy.whole);
             sent(&mut to, policy, whole)
         }
         None => to.program.drop(),
@@ -316,7 +316,9 @@ impl Planned<'_> {
 
     /// The endpoints of the network with an address in ranges; all without ranges.
     fn inside(&self, ranges: Option<&[Range]>) -> Vec<&Endpoint> {
-        let own = |e: &&Endpoint| e.network == self.new.network.name;
+        let policy = self.new;
+        let own =
+            |e: &&Endpoint| e.network == policy.network.name || policy.peers.contains(&e.network);
         let endpoints = self.environment.endpoints.iter().filter(own);
         endpoints
             .filter(|endpoint| {

@@ -30,17 +30,27 @@ impl Display for Document {
                 ItemKind::Network {
                     name,
                     subnets,
+                    peers,
                     public,
                 } => {
                     write!(f, "network {}", name.text)?;
-                    if let Some(subnets) = subnets {
+                    if subnets.is_some() || !peers.is_empty() {
+                        let subnets = subnets.as_deref().unwrap_or_default();
                         f.write_str(" { ")?;
                         if !subnets.is_empty() {
                             f.write_str("subnet ")?;
                             list(f, subnets)?;
                         }
+                        for (at, peer) in peers.iter().enumerate() {
+                            f.write_str(match at {
+                                0 if subnets.is_empty() => "peer ",
+                                0 => "; peer ",
+                                _ => ", ",
+                            })?;
+                            f.write_str(&peer.text)?;
+                        }
                         for (at, public) in public.iter().enumerate() {
-                            if at > 0 || !subnets.is_empty() {
+                            if at > 0 || !subnets.is_empty() || !peers.is_empty() {
                                 f.write_str("; ")?;
                             }
                             write!(f, "public {} -> {}", public.address, public.endpoint)?;

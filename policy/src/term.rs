@@ -97,7 +97,12 @@ pub struct Resolved {
     pub(crate) terms: Vec<Term>,
     pub(crate) predicates: Vec<Pred>,
     pub(crate) sets: Vec<AddressSet>,
+    /// What becomes of packets that enter at the network's endpoints.
     pub(crate) root: TermId,
+    /// The same, and of packets that enter at the endpoints of its peers.
+    pub(crate) whole: TermId,
+    /// The networks that packets are routed to and from.
+    pub(crate) peers: BTreeSet<String>,
     /// Text of every label, by its place in the source.
     pub(crate) labels: BTreeMap<LabelId, String>,
     /// Where the statement of each label stands.

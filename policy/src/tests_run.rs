@@ -132,7 +132,7 @@ fn meets(
                 members.iter().any(|member| match copy.place(packet) {
                     Place::Endpoint(number) => number == member.number,
                     Place::Owner => {
-                        let owner = environment.owner(copy);
+                        let owner = environment.owner(&policy.network.name, copy);
                         owner.is_some_and(|owner| owner.number == member.number)
                     }
                     Place::Entry => false,
@@ -172,7 +172,7 @@ fn happened(
 ) -> String {
     let label = policy.label(outcome.label(), outcome.copies.is_empty());
     let copies: Vec<String> = sent(packet, outcome)
-        .map(|copy| destination(environment, packet, copy))
+        .map(|copy| destination(policy, environment, packet, copy))
         .collect();
     if copies.is_empty() {
         return format!("dropped by \"{label}\"");

@@ -25,9 +25,9 @@ pub(crate) enum Token<'a> {
 }
 
 /// Operators, longest first.
-const SIGNS: [&str; 27] = [
+const SIGNS: [&str; 28] = [
     "=>>", ":=", "==", "!=", "&&", "||", "=>", "->", "<=", ">=", "(", ")", "{", "}", ",", ";", "+",
-    "|", "*", "=", "!", "-", "/", ":", "@", "<", ">",
+    "|", "*", "=", "!", "-", "/", ":", "@", "<", ">", ".",
 ];
 
 /// Splits `source` into tokens; the last is [`Token::End`].

@@ -46,7 +46,7 @@ fn crosses(
         Place::Entry => false,
         Place::Endpoint(number) => to.contains(&number),
         Place::Owner => {
-            let owner = environment.owner(copy);
+            let owner = environment.owner("shop", copy);
             owner.is_some_and(|owner| to.contains(&owner.number))
         }
     })

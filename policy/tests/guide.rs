@@ -43,6 +43,7 @@ fn shop() -> Environment {
                 ("10.20.0.0".parse().expect("an address"), 16),
                 ("fd00:20::".parse().expect("an address"), 64),
             ],
+            ..Network::default()
         }],
         endpoints: vec![
             endpoint("client1", 1, &[("tier", "client")]),

@@ -83,6 +83,7 @@ impl Assumed {
                 name: UNNAMED.to_owned(),
                 vni: 1,
                 subnets: documentation(),
+                ..Network::default()
             });
         }
         Assumed {
@@ -254,6 +255,7 @@ impl Assumed {
             name: name.to_owned(),
             vni: networks.len() as u32 + 1,
             subnets: vec![(subnet.address(), subnet.prefix())],
+            ..Network::default()
         });
         self.environment.endpoints.push(Endpoint {
             name: format!("{name}-endpoint"),
@@ -377,6 +379,7 @@ fn network_of(document: &Document, vni: u32) -> Option<Network> {
                 Some(subnets) => subnets.iter().filter_map(prefix).collect(),
                 None => documentation(),
             },
+            ..Network::default()
         }),
         _ => None,
     })

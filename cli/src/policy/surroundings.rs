@@ -74,6 +74,7 @@ fn of_controller(client: &Client) -> anyhow::Result<Environment> {
             .iter()
             .map(|subnet| (subnet.address(), subnet.prefix()))
             .collect(),
+        ..Network::default()
     });
     let endpoints = client.endpoints()?.into_iter().map(|endpoint| Endpoint {
         name: endpoint.name.to_string(),
@@ -130,6 +131,7 @@ fn of_topology(file: &Path) -> anyhow::Result<Environment> {
                 name: name.to_owned(),
                 vni,
                 subnets: subnets.iter().map(|s| (s.address(), s.prefix())).collect(),
+                ..Network::default()
             })
             .collect(),
         endpoints,

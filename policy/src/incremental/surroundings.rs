@@ -165,6 +165,7 @@ pub(super) fn follows_by_sets(
     // Claims and tests speak of the endpoints themselves, and what reverses a policy has looked into
     // its sets.
     let plain = policy.assertions.is_empty()
+        && policy.peers.is_empty()
         && policy.tests.is_empty()
         && policy.reverse.is_none()
         && policy.needs.is_empty();

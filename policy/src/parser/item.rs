@@ -101,10 +101,12 @@ impl Parser<'_> {
             return ItemKind::Network {
                 name,
                 subnets: None,
+                peers: Vec::new(),
                 public: Vec::new(),
             };
         }
         let mut subnets = Vec::new();
+        let mut peers = Vec::new();
         let mut public = Vec::new();
         while !self.is_sign("}") && !self.at_item() {
             match self.peek() {
@@ -115,6 +117,13 @@ impl Parser<'_> {
                         subnets.push(self.value());
                     }
                 }
+                Token::Ident("peer") => {
+                    self.advance();
+                    peers.push(self.new_name("a network"));
+                    while self.eat_sign(",") {
+                        peers.push(self.new_name("a network"));
+                    }
+                }
                 Token::Ident("public") => {
                     self.advance();
                     let address = self.value();
@@ -123,7 +132,7 @@ impl Parser<'_> {
                     public.push(Public { address, endpoint });
                 }
                 _ => {
-                    self.expected("`subnet`, `public` or `}`");
+                    self.expected("`subnet`, `peer`, `public` or `}`");
                     break;
                 }
             }
@@ -140,7 +149,8 @@ impl Parser<'_> {
         self.eat_sign("}");
         ItemKind::Network {
             name,
-            subnets: Some(subnets),
+            subnets: (peers.is_empty() || !subnets.is_empty()).then_some(subnets),
+            peers,
             public,
         }
     }

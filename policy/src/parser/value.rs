@@ -46,7 +46,14 @@ impl Parser<'_> {
             Token::Ident("labels") => self.labels(),
             Token::Ident(word) if is_value_word(word) => {
                 self.advance();
-                ValueKind::Name(word.to_owned())
+                match (self.is_sign("."), self.peek_at(1)) {
+                    (true, Token::Ident(member)) => {
+                        self.advance();
+                        self.advance();
+                        ValueKind::Name(format!("{word}.{member}"))
+                    }
+                    _ => ValueKind::Name(word.to_owned()),
+                }
             }
             Token::Sign("{") => {
                 let elements = self.nested(Self::elements, Vec::new());

@@ -110,7 +110,7 @@ pub(crate) fn way(policy: &Resolved, environment: &Environment, packet: Packet) 
         if steps.len() == MAX_STEPS || !seen.insert(packet) {
             continue;
         }
-        let done = step(policy, environment, policy.root, packet, None);
+        let done = step(policy, environment, policy.whole, packet, None);
         let on = done.copies.iter().map(|(copy, _)| *copy);
         waiting.extend(on.filter(|copy| is_on_its_way(policy, environment, copy)));
         steps.push(done);
@@ -120,7 +120,7 @@ pub(crate) fn way(policy: &Resolved, environment: &Environment, packet: Packet) 
 
 /// The decision about a packet where it enters.
 pub(crate) fn first_step(policy: &Resolved, environment: &Environment, packet: Packet) -> Step {
-    step(policy, environment, policy.root, packet, None)
+    step(policy, environment, policy.whole, packet, None)
 }
 
 /// Whether a packet is at a transparent endpoint that it is not addressed to.
@@ -148,7 +148,7 @@ fn step(
         Ok(outcome) => {
             let label = outcome.label();
             let copies = outcome.copies.keys().map(|copy| {
-                let to = destination(environment, &packet, copy);
+                let to = destination(policy, environment, &packet, copy);
                 (*copy, to)
             });
             (
@@ -170,14 +170,19 @@ fn step(
 }
 
 /// What is done with a copy, in words.
-pub(crate) fn destination(environment: &Environment, entered: &Packet, copy: &Packet) -> String {
+pub(crate) fn destination(
+    policy: &Resolved,
+    environment: &Environment,
+    entered: &Packet,
+    copy: &Packet,
+) -> String {
     match copy.place(entered) {
         Place::Entry => "lets it through and sends it nowhere".to_owned(),
         Place::Endpoint(number) => match endpoint(environment, number) {
             Some(name) => format!("sends it to {name}"),
             None => format!("sends it to endpoint {number}, which there is not"),
         },
-        Place::Owner => match environment.owner(copy) {
+        Place::Owner => match environment.owner(&policy.network.name, copy) {
             Some(owner) => format!("forwards it to {}", owner.name),
             None => "forwards it, and nobody owns its destination".to_owned(),
         },

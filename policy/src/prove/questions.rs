@@ -51,7 +51,7 @@ pub(super) enum Question {
 impl<'a> Asked<'a> {
     pub(super) fn new(policy: &'a Resolved, environment: &'a Environment) -> Self {
         let mut to = Translation::new();
-        let step = to.policy(policy);
+        let step = to.term(policy, policy.whole);
         let on_its_way = on_its_way(&mut to, policy, environment);
         let again = to.program.sequence([on_its_way, step]);
         let again = to.program.star(again);

@@ -78,7 +78,13 @@ pub(crate) fn sent(to: &mut Translation, policy: &Resolved, part: NodeId) -> Nod
 
 /// Whether the policy looks at where a packet entered.
 fn tests_port(policy: &Resolved) -> bool {
-    let on_port = |predicate: &Pred| matches!(predicate, Pred::Number(Field::Port, _));
+    // No text names the greatest number: what tests that looks at packets on their way between
+    // networks.
+    let on_entry = |ranges: &[(u64, u64)]| ranges.last().is_none_or(|(_, last)| *last != OWNER);
+    let on_port = |predicate: &Pred| match predicate {
+        Pred::Number(Field::Port, ranges) => on_entry(ranges),
+        _ => false,
+    };
     policy.predicates.iter().any(on_port)
 }
 
@@ -111,6 +117,10 @@ impl Ends {
     /// What the members of a group send: packets from their own addresses, where they are. Packets
     /// from the Internet enter at no endpoint.
     pub(super) fn sent(&self, to: &mut Translation, group: &Group) -> NodeId {
+        if group.is_apart {
+            // What it sends comes before another policy.
+            return to.program.drop();
+        }
         let mut arms = Vec::new();
         if self.exact {
             for member in &group.members {
@@ -174,6 +184,9 @@ impl Ends {
     /// What has been sent to a member of a group: to the owner of an address of it, or to it by
     /// name, elsewhere than it entered.
     pub(super) fn delivered(&self, to: &mut Translation, group: &Group) -> NodeId {
+        if group.is_apart {
+            return to.program.drop();
+        }
         let owner = to.equals(Field::Port, OWNER);
         let addressed = to.address(Field::Destination, &group.addresses);
         let mut arms = vec![to.program.sequence([owner, addressed])];

@@ -11,7 +11,7 @@ use super::{Local, MAX_DEPTH, Resolver, Scope};
 use crate::address::{Address, AddressSet, Family, Prefix, Selection};
 use crate::ast::{Name, Value, ValueKind};
 use crate::diagnostic::{Code, Span};
-use crate::environment::Endpoint;
+use crate::environment::{Endpoint, Network};
 use crate::field::{Field, Subject};
 use crate::nearest::nearest;
 use crate::term::{Pred, PredId};
@@ -74,7 +74,7 @@ impl<'d> Resolver<'d> {
         })
     }
 
-    /// The test whether an address is outside all subnets of the network.
+    /// The test whether an address is outside all subnets of the network and of its peers.
     pub(super) fn internet_test(
         &mut self,
         field: Field,
@@ -84,16 +84,20 @@ impl<'d> Resolver<'d> {
         let network = self.network?;
         let set = AddressSet {
             identity: format!("internet of {:?}", network.name),
-            prefixes: network
-                .subnets
-                .iter()
-                .map(|(a, l)| Prefix::new(*a, *l))
-                .collect(),
+            prefixes: self.inside(network),
             complement: true,
             none: false,
             selection: None,
         };
         Some(self.set_test(field, view, set))
+    }
+
+    /// What is not outside: the subnets of the network and of its peers.
+    pub(super) fn inside(&self, network: &Network) -> Vec<Prefix> {
+        let peers = self.peers().into_iter().flat_map(Network::prefixes);
+        let mut inside: Vec<Prefix> = network.prefixes().chain(peers).collect();
+        sort(&mut inside);
+        inside
     }
 
     fn set_test(&mut self, field: Field, view: View, set: AddressSet) -> PredId {
@@ -239,9 +243,9 @@ impl<'d> Resolver<'d> {
             }
             ValueKind::Name(name) => self.named_addresses(name, value.span, scope, view, add),
             ValueKind::Text(name) => {
-                if let Some(endpoint) = self.endpoint(name, value.span) {
+                if let Some(endpoint) = self.endpoint_or_peers(name, value.span) {
                     add(Part::Listed(
-                        format!("endpoint {name:?}"),
+                        format!("endpoint {:?}", endpoint.name),
                         &host_prefixes(endpoint),
                     ));
                 }
@@ -317,18 +321,15 @@ impl<'d> Resolver<'d> {
             }
             return;
         }
-        if let Some(network) = self.network.filter(|n| n.name == name) {
-            let subnets: Vec<Prefix> = network
-                .subnets
-                .iter()
-                .map(|(a, l)| Prefix::new(*a, *l))
-                .collect();
+        let own = self.network.filter(|n| n.name == name);
+        if let Some(network) = own.or_else(|| self.peer(name)) {
+            let subnets: Vec<Prefix> = network.prefixes().collect();
             add(Part::Listed(format!("network {name:?}"), &subnets));
             return;
         }
-        if let Some(endpoint) = self.endpoint(name, span) {
+        if let Some(endpoint) = self.endpoint_or_peers(name, span) {
             add(Part::Listed(
-                format!("endpoint {name:?}"),
+                format!("endpoint {:?}", endpoint.name),
                 &host_prefixes(endpoint),
             ));
         }
@@ -416,6 +417,60 @@ impl<'d> Resolver<'d> {
         })
     }
 
+    /// The endpoint with this name, of the network or of one of its peers; `NETWORK.ENDPOINT` says of
+    /// which.
+    pub(super) fn endpoint_or_peers(&mut self, name: &str, span: Span) -> Option<&'d Endpoint> {
+        let Some(own) = self.network else {
+            return self.endpoint(name, span);
+        };
+        let (network, bare) = match name.split_once('.') {
+            Some((network, bare)) => (Some(network), bare),
+            None => (None, name),
+        };
+        if let Some(named) = network
+            && named != own.name
+            && self.peer(named).is_none()
+        {
+            let is_there = self.environment.network(named).is_some();
+            let report = self.sink.report(
+                Code::UnknownNetwork,
+                span,
+                match is_there {
+                    true => format!("network `{}` has no peer `{named}`", own.name),
+                    false => format!("there is no network `{named}`"),
+                },
+            );
+            if is_there {
+                report.hint(format!(
+                    "peer them first: `sunwire network peer {} {named}`",
+                    own.name
+                ));
+            }
+            return None;
+        }
+        let found = self.lookup.named(bare);
+        let fits = |endpoint: &&Endpoint| match network {
+            Some(named) => endpoint.network == named,
+            None => endpoint.network == own.name || own.peers.contains(&endpoint.network),
+        };
+        match found.filter(fits) {
+            Some(endpoint) => Some(endpoint),
+            None if network.is_some_and(|named| named != own.name) => {
+                self.sink.report(
+                    Code::UnknownName,
+                    span,
+                    format!(
+                        "there is no endpoint `{}` in network `{}`",
+                        crate::token::shorten(bare),
+                        network.unwrap_or_default()
+                    ),
+                );
+                None
+            }
+            None => self.endpoint(bare, span),
+        }
+    }
+
     /// The endpoint of the network with this name.
     pub(super) fn endpoint(&mut self, name: &str, span: Span) -> Option<&'d Endpoint> {
         // Without a network every name would be unknown, and that is already reported.
@@ -430,7 +485,8 @@ impl<'d> Resolver<'d> {
         let mut hint = None;
         if let Some(elsewhere) = found {
             hint = Some(format!(
-                "endpoint `{name}` is in network `{}`, and this policy is for `{}`",
+                "endpoint `{name}` is in network `{}`, and this policy is for `{}`; packets go there \
+                 by address, once both are peered",
                 elsewhere.network, network.name
             ));
         } else if self.is_defined_later(name) {

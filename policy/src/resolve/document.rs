@@ -14,8 +14,9 @@ use crate::term::{Term, TermId};
 const MAX_WEIGHT: usize = 1 << 24;
 
 impl<'d> Resolver<'d> {
-    /// Reads the whole document; the policy's term and where it is defined.
-    pub(super) fn document(&mut self) -> Option<(TermId, Span)> {
+    /// Reads the whole document; the policy's term, the same with that of packets that enter in peers,
+    /// and where it is defined.
+    pub(super) fn document(&mut self) -> Option<(TermId, TermId, Span)> {
         self.collect_declared();
         self.find_network();
         let mut policies: Vec<(&'d Name, Option<TermId>, Span)> = Vec::new();
@@ -61,11 +62,14 @@ impl<'d> Resolver<'d> {
                 .hint("write `policy main = …`");
         }
         let root = self.in_force(&policies);
-        if let Some((root, _)) = root
-            && self.asks_reverse
-        {
-            self.reverse = Some(self.reverse_of_policy(root));
+        if self.alone {
+            return root.map(|(root, span)| (root, root, span));
         }
+        let root = root.map(|(own, span)| {
+            let composed = self.composed(own);
+            self.reverse = composed.reverse;
+            (composed.root, composed.whole, span)
+        });
         // Claims see every definition, wherever they stand.
         for item in &self.document.items {
             match &item.kind {
@@ -138,7 +142,13 @@ impl<'d> Resolver<'d> {
     fn find_network(&mut self) {
         let mut named: Option<&'d Name> = None;
         for item in &self.document.items {
-            let ItemKind::Network { name, subnets, .. } = &item.kind else {
+            let ItemKind::Network {
+                name,
+                subnets,
+                peers,
+                ..
+            } = &item.kind
+            else {
                 continue;
             };
             if let Some(first) = named {
@@ -173,6 +183,7 @@ impl<'d> Resolver<'d> {
             if let Some(subnets) = subnets {
                 self.check_subnets(network, name, subnets);
             }
+            self.check_peers(network, peers);
         }
         if named.is_none() {
             match self.environment.networks.as_slice() {

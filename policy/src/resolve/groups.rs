@@ -20,7 +20,9 @@ impl<'d> Resolver<'d> {
                 .filter(|e| e.network == other)
                 .map(member)
                 .collect();
-            return Some(group_of(name, members, Vec::new(), None));
+            let mut group = group_of(name, members, Vec::new(), None);
+            group.is_apart = self.peer(other).is_none();
+            return Some(group);
         }
         let before = self.sink.error_count();
         let addresses = self.addresses(value, &Scope::default(), View::Both);
@@ -31,21 +33,18 @@ impl<'d> Resolver<'d> {
         let listed = Covered::new(&addresses.listed.prefixes);
         let endpoints = self.environment.endpoints.iter();
         let members: Vec<Member> = endpoints
-            .filter(|e| e.network == network.name)
+            .filter(|e| e.network == network.name || network.peers.contains(&e.network))
             .filter_map(|endpoint| {
                 let mut member = member(endpoint);
                 member.addresses.retain(|address| listed.contains(*address));
                 (!member.addresses.is_empty()).then_some(member)
             })
             .collect();
-        let outside = addresses.internet.then(|| {
-            let subnets = network.subnets.iter();
-            AddressSet {
-                identity: format!("internet of {:?}", network.name),
-                prefixes: subnets.map(|(a, l)| Prefix::new(*a, *l)).collect(),
-                complement: true,
-                ..AddressSet::default()
-            }
+        let outside = addresses.internet.then(|| AddressSet {
+            identity: format!("internet of {:?}", network.name),
+            prefixes: self.inside(network),
+            complement: true,
+            ..AddressSet::default()
         });
         let owned: BTreeSet<IpAddr> = members.iter().flat_map(|m| m.addresses.clone()).collect();
         let hosts = addresses.listed.prefixes.iter();
@@ -100,6 +99,7 @@ fn group_of(
         members,
         unowned,
         outside,
+        is_apart: false,
     }
 }
 

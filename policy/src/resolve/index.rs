@@ -171,6 +171,11 @@ impl<'d> Lookup<'d> {
         }
     }
 
+    /// The index itself: what is asked of it is not noted.
+    pub(crate) const fn index(&self) -> &'d EnvironmentIndex {
+        self.index
+    }
+
     /// The endpoint with this name, in whatever network.
     pub(crate) fn named(&self, name: &str) -> Option<&'d Endpoint> {
         let mut noted = self.noted.borrow_mut();

@@ -14,6 +14,7 @@ mod expression;
 mod groups;
 mod image;
 pub(crate) mod index;
+mod peers;
 mod reverse;
 mod scope;
 mod test_blocks;
@@ -86,7 +87,21 @@ pub(crate) fn resolve_indexed(
     environment: &Environment,
     index: &EnvironmentIndex,
 ) -> Result<(Resolved, Vec<Diagnostic>, Dependencies), Vec<Diagnostic>> {
+    resolve_part(document, environment, index, false)
+}
+
+/// As [`resolve_indexed`]; with `alone`, not composed with the policies of peers and without claims: a
+/// policy that another one is composed with.
+fn resolve_part(
+    document: &Document,
+    environment: &Environment,
+    index: &EnvironmentIndex,
+    alone: bool,
+) -> Result<(Resolved, Vec<Diagnostic>, Dependencies), Vec<Diagnostic>> {
     let mut resolver = Resolver {
+        alone,
+        shared: Vec::new(),
+        mirrored: BTreeSet::new(),
         document,
         environment,
         lookup: Lookup::new(environment, index),
@@ -123,7 +138,9 @@ pub(crate) fn resolve_indexed(
         resolver.needs.remove(&Feature::Limit);
     }
     let bucket = resolver.bucket_key();
+    let (limit, bucket) = resolver.shared_with_peers(limit, bucket);
     let Resolver {
+        mirrored,
         lookup,
         network,
         sink,
@@ -142,8 +159,10 @@ pub(crate) fn resolve_indexed(
         ..
     } = resolver;
     match (root, network) {
-        (Some((root, span)), Some(network)) if !sink.has_errors() => {
+        (Some((root, whole, span)), Some(network)) if !sink.has_errors() => {
             let resolved = Resolved {
+                peers: network.peers.iter().cloned().collect(),
+                whole,
                 network: crate::term::PolicyNetwork {
                     name: network.name.clone(),
                     vni: network.vni,
@@ -154,6 +173,7 @@ pub(crate) fn resolve_indexed(
                     .iter()
                     .filter(|e| e.network == network.name)
                     .map(|e| e.number)
+                    .chain(mirrored)
                     .collect(),
                 terms: arena.terms,
                 predicates: arena.predicates,
@@ -181,6 +201,12 @@ pub(crate) fn resolve_indexed(
 }
 
 struct Resolver<'d> {
+    /// The policy is not composed with others, and what it claims is not read.
+    alone: bool,
+    /// What the policies of peers have that a packet has one of.
+    shared: Vec<peers::Shared>,
+    /// Endpoints of peers that copies of what crosses go to.
+    mirrored: BTreeSet<u32>,
     document: &'d Document,
     environment: &'d Environment,
     /// The only way to the environment's endpoints, so that what depends on them is known.

@@ -19,6 +19,7 @@ pub fn environment() -> Environment {
                 64,
             ),
         ],
+        ..Network::default()
     };
     let endpoint = |name: &str, number: u32, network: &str, third: u8, tier: &str| Endpoint {
         name: name.to_owned(),

@@ -64,6 +64,7 @@ impl FatTree {
                 name: "fabric".to_owned(),
                 vni: 1,
                 subnets: vec![(Ipv4Addr::new(10, 0, 0, 0).into(), 8)],
+                ..Network::default()
             }],
             endpoints: (1..=self.pods)
                 .map(|number| Endpoint {

@@ -73,6 +73,7 @@ pub fn document(body: Expr) -> Document {
                     value(ValueKind::Prefix(address("10.20.0.0"), 16)),
                     value(ValueKind::Prefix(address("fd00:14::"), 64)),
                 ]),
+                peers: Vec::new(),
                 public: Vec::new(),
             }),
             item(ItemKind::Set {
@@ -449,9 +450,13 @@ pub fn strip_places(mut document: Document) -> Document {
             ItemKind::Network {
                 name,
                 subnets,
+                peers,
                 public,
             } => {
                 name.span = Span::default();
+                peers
+                    .iter_mut()
+                    .for_each(|peer| peer.span = Span::default());
                 subnets.iter_mut().flatten().for_each(strip_value);
                 for public in public {
                     strip_value(&mut public.address);

@@ -29,6 +29,7 @@ pub(crate) fn shop() -> Environment {
                 ("10.20.0.0".parse().expect("an address"), 16),
                 ("fd00:20::".parse().expect("an address"), 64),
             ],
+            ..Network::default()
         }],
         endpoints: vec![
             endpoint("web1", 1),

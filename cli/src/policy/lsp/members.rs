@@ -29,10 +29,14 @@ pub(super) fn members(analysis: &Analysis, set: &str) -> Option<Group> {
     // Networks' public addresses lead to endpoints that may be wrong.
     for item in &mut items {
         if let ItemKind::Network {
-            public, subnets, ..
+            public,
+            subnets,
+            peers,
+            ..
         } = &mut item.kind
         {
             public.clear();
+            peers.clear();
             *subnets = None;
         }
     }

@@ -32,6 +32,8 @@ impl State {
                 subnets: subnets
                     .map(|subnet| (subnet.address(), subnet.prefix()))
                     .collect(),
+                peers: Vec::new(),
+                policy: None,
             }
         });
         let changed_endpoint = match change {

@@ -111,6 +111,7 @@ impl Rules {
                 name: network,
                 vni: VNI,
                 subnets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
+                ..Network::default()
             }],
             nodes: Vec::new(),
         }

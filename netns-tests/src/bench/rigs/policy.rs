@@ -109,6 +109,7 @@ fn compile(vni: u32, endpoints: &[Named], text: &str) -> Result<FlowTables> {
             name: network.clone(),
             vni,
             subnets: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
+            ..Network::default()
         }],
         endpoints: endpoints
             .iter()
