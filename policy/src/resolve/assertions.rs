@@ -52,7 +52,7 @@ impl<'d> Resolver<'d> {
                 ClaimKind::Waypoint {
                     from: from?,
                     to: to?,
-                    via: via?,
+                    via: Box::new(via?),
                 }
             }
             AssertionKind::LoopFree => ClaimKind::LoopFree,
