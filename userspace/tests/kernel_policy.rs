@@ -42,7 +42,7 @@ use sunwire_policy::{
     term::Resolved,
     testing::{Kind, document, environment, for_all, packets, policies},
 };
-use sunwire_userspace::{groups::sets, state::Desired};
+use sunwire_userspace::{connections::tables::Tables, groups::sets, state::Desired};
 
 const VNI: u32 = 100;
 const NODES: u32 = 3;
@@ -124,6 +124,7 @@ fn the_kernel_agrees_with_the_evaluator_on_every_packet() {
         policies(Kind::Stateless),
         prop::collection::vec(packets(&environment, "shop"), PACKETS),
     );
+    let tables = Tables::load(node.pins(), Default::default()).unwrap();
     let node = RefCell::new(node);
     let candidate: RefCell<Option<Candidate>> = RefCell::new(None);
     let (checked, forwarded) = (Cell::new(0_u64), Cell::new(0_u64));
@@ -153,6 +154,9 @@ fn the_kernel_agrees_with_the_evaluator_on_every_packet() {
                     }
                     let applied = node.borrow_mut().apply_as(own, &desired);
                     applied.map_err(|error| error.to_string())?;
+                    // What an earlier policy let through is answered to whoever sent it, and these
+                    // packets are to answer nothing.
+                    forget_flows(&tables, &desired)?;
                 }
                 let leaf = agreed(&made, &installed, packet)?;
                 let expected = expected(&environment, leaf, packet);
@@ -316,6 +320,13 @@ fn desired(environment: &Environment, tables: &FlowTables, entered: &Packet) -> 
     }
     install(tables, VNI, &mut desired);
     desired
+}
+
+fn forget_flows(tables: &Tables, desired: &Desired) -> Result<(), String> {
+    for number in desired.endpoints.keys() {
+        tables.forget(*number).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// What must become of each copy of a packet.
