@@ -12,10 +12,11 @@ pub type Encryption = Resource<EncryptionSpec, EncryptionStatus>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EncryptionMode {
-    /// None.
-    #[default]
-    Off,
+    /// None. Was called `off` before it had to be asked for.
+    #[serde(alias = "off")]
+    Never,
     /// Those between nodes of different clouds: what crosses a network that nobody vouches for.
+    #[default]
     BetweenClouds,
     /// All.
     Always,
@@ -87,7 +88,7 @@ pub enum TunnelState {
 impl std::fmt::Display for EncryptionMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            EncryptionMode::Off => "off",
+            EncryptionMode::Never => "never",
             EncryptionMode::BetweenClouds => "between-clouds",
             EncryptionMode::Always => "always",
         })

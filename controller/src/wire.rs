@@ -108,7 +108,7 @@ pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessag
 
 fn encryption(state: &State) -> agent::Encryption {
     let mode = match state.encryption().mode {
-        EncryptionMode::Off => agent::encryption::Mode::Off,
+        EncryptionMode::Never => agent::encryption::Mode::Never,
         EncryptionMode::BetweenClouds => agent::encryption::Mode::BetweenClouds,
         EncryptionMode::Always => agent::encryption::Mode::Always,
     };

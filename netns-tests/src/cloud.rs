@@ -17,8 +17,8 @@ use nix::{
     unistd::Pid,
 };
 use sunwire_api::{
-    Cidr, DeviceName, Endpoint, EndpointCreate, EndpointState, MacAddress, Name, NetworkCreate,
-    Policy,
+    Cidr, DeviceName, EncryptionMode, EncryptionSpec, Endpoint, EndpointCreate, EndpointState,
+    MacAddress, Name, NetworkCreate, Policy, TunnelState,
     client::{Client, ClientError, Guard},
 };
 use sunwire_lab::{
@@ -94,7 +94,8 @@ pub fn binary() -> Result<PathBuf> {
 
 impl Cloud {
     /// Brings a lab up and starts its controller and agents; returns once every agent is
-    /// connected.
+    /// connected and tunnels are up: what crosses from cloud to cloud is encrypted, as everywhere
+    /// where nobody says otherwise.
     ///
     /// # Errors
     /// When the lab, a process or a connection fails; the error names its log.
@@ -131,6 +132,7 @@ impl Cloud {
             cloud.start_agent(&name)?;
         }
         cloud.wait_connected()?;
+        cloud.wait_tunnels()?;
         Ok(cloud)
     }
 
@@ -229,6 +231,56 @@ impl Cloud {
             Ok(())
         })
         .with_context(|| format!("the agents' logs are in {}", self.lab.log_dir().display()))?;
+        Ok(())
+    }
+
+    /// Decides which tunnels are encrypted, and waits until they are as decided.
+    ///
+    /// # Errors
+    /// When the controller refuses, or a tunnel does not come up.
+    pub fn encrypt(&self, mode: EncryptionMode) -> Result<()> {
+        let spec = EncryptionSpec { mode };
+        let set = self.rest(|client| client.put_encryption(&spec, Guard::Any))?;
+        self.wait_applied(set.revision)?;
+        self.wait_tunnels()
+    }
+
+    /// Waits until every node has told how it reaches every other one, and reaches it, encrypted
+    /// or in the clear as the setting in force says for their clouds.
+    ///
+    /// # Errors
+    /// When a tunnel does not come up in time; the error has what its node says of it.
+    pub fn wait_tunnels(&self) -> Result<()> {
+        let names = self.node_names();
+        let cloud_of = |name: &str| -> Result<String> {
+            let region = &self.lab.node(name)?.region;
+            Ok(region.split(':').next().unwrap_or_default().to_owned())
+        };
+        let mode = self.rest(|client| client.encryption())?.spec.mode;
+        for name in &names {
+            let node: Name = name.parse()?;
+            eventually_ok("tunnels to be up", PATIENCE, || {
+                let tunnels = self.rest(|client| client.node(&node))?.status.tunnels;
+                for other in names.iter().filter(|other| *other != name) {
+                    let mut found = tunnels.iter().filter(|t| t.node.as_str() == other);
+                    let tunnel = found.next().context("nothing is told of a tunnel")?;
+                    let is_encrypted = match mode {
+                        EncryptionMode::Never => false,
+                        EncryptionMode::BetweenClouds => cloud_of(name)? != cloud_of(other)?,
+                        EncryptionMode::Always => true,
+                    };
+                    let is_so = match tunnel.state {
+                        TunnelState::Down => false,
+                        // A network may ask for more.
+                        TunnelState::Encrypted => true,
+                        TunnelState::Plaintext => !is_encrypted,
+                    };
+                    anyhow::ensure!(is_so, "{name}: {tunnel:?}");
+                }
+                Ok(())
+            })
+            .with_context(|| format!("the logs are in {}", self.lab.log_dir().display()))?;
+        }
         Ok(())
     }
 

@@ -7,7 +7,10 @@ mod common;
 use std::net::UdpSocket;
 
 use common::{OPEN, WEB, can_run, cloud};
-use sunwire_api::client::{ClientError, Guard};
+use sunwire_api::{
+    EncryptionMode,
+    client::{ClientError, Guard},
+};
 use sunwire_lab::{
     eventually,
     traffic::ping::{PingOptions, ping},
@@ -48,6 +51,8 @@ fn bad_packets_are_counted_by_reason_and_bad_requests_change_nothing() {
         return;
     }
     let cloud = cloud();
+    // In the clear anybody can write a packet, which then has to be looked at to the end.
+    cloud.encrypt(EncryptionMode::Never).unwrap();
     cloud.apply_policy("shop", OPEN).unwrap();
     assert!(reaches(&cloud));
 

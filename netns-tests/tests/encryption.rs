@@ -31,8 +31,8 @@ use nix::{
     },
 };
 use sunwire_api::{
-    EncryptionMode, EncryptionSpec, Name, NetworkCreate, NetworkEncryption, PublicKey, TunnelState,
-    TunnelStatus, client::Guard,
+    EncryptionMode, Name, NetworkCreate, NetworkEncryption, PublicKey, TunnelState, TunnelStatus,
+    client::Guard,
 };
 use sunwire_lab::{
     UNDERLAY_DEVICE, Workload, WorkloadSpec, eventually, eventually_ok,
@@ -126,9 +126,7 @@ impl Search {
 }
 
 fn set(cloud: &Cloud, mode: EncryptionMode) {
-    let spec = EncryptionSpec { mode };
-    let set = cloud.rest(|client| client.put_encryption(&spec, Guard::Any));
-    cloud.wait_applied(set.unwrap().revision).unwrap();
+    cloud.encrypt(mode).unwrap();
 }
 
 fn tunnels(cloud: &Cloud, node: &str) -> Vec<TunnelStatus> {
@@ -265,7 +263,7 @@ fn nothing_crosses_between_clouds_in_the_clear() {
     }
     let cloud = cloud();
     cloud.apply_policy("shop", OPEN).unwrap();
-    set(&cloud, EncryptionMode::Off);
+    set(&cloud, EncryptionMode::Never);
     wait_state(&cloud, "near", "far", TunnelState::Plaintext);
 
     // The search finds what there is to be found.
@@ -341,7 +339,7 @@ fn what_comes_in_the_clear_is_dropped_where_it_has_to_be_encrypted() {
     assert!(listener.recv(&mut [0; 100]).is_err(), "it was delivered");
 
     // The same packet is right where it need not be encrypted.
-    set(&cloud, EncryptionMode::Off);
+    set(&cloud, EncryptionMode::Never);
     wait_state(&cloud, "far", "near", TunnelState::Plaintext);
     near.namespace
         .run(|| forger.send_to(&forged, (to, 4789)))
@@ -514,7 +512,7 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
         return;
     }
     let cloud = cloud();
-    set(&cloud, EncryptionMode::Off);
+    set(&cloud, EncryptionMode::Never);
     wait_state(&cloud, "near", "far", TunnelState::Plaintext);
     let body = NetworkCreate {
         name: "vault".parse().unwrap(),

@@ -138,7 +138,7 @@ fn lab_agents_of_another_map_layout_lose_no_packet() {
     }
     let mut cloud = cloud();
     cloud.apply_policy("shop", OPEN).unwrap();
-    for mode in [EncryptionMode::Off, EncryptionMode::BetweenClouds] {
+    for mode in [EncryptionMode::Never, EncryptionMode::BetweenClouds] {
         let set = |client: &Client| client.put_encryption(&EncryptionSpec { mode }, Guard::Any);
         let set = cloud.rest(set).unwrap();
         cloud.wait_applied(set.revision).unwrap();

@@ -19,11 +19,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sunwire_api::Name;
+use sunwire_api::{EncryptionMode, Name};
 use sunwire_lab::{LinkChange, Topology};
 
 use crate::exit::Outcome;
 use crate::output::Format;
+use crate::rest::encryption::Mode;
 
 /// Many clouds on this machine: up, list, status, exec, ping, link, move, down, sweep. Needs root.
 #[derive(Debug, clap::Args)]
@@ -59,8 +60,11 @@ enum Command {
         #[arg(long = "policy", value_name = "FILE")]
         policies: Vec<PathBuf>,
         /// Namespaces and links alone: no controller, no agents.
-        #[arg(long, conflicts_with = "policies")]
+        #[arg(long, conflicts_with_all = ["policies", "encryption"])]
         bare: bool,
+        /// Which tunnels between nodes are encrypted [default: between-clouds]
+        #[arg(long, value_enum, value_name = "MODE")]
+        encryption: Option<Mode>,
     },
     /// List the labs that are up.
     List,
@@ -185,7 +189,11 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             id,
             policies,
             bare,
-        } => up::run(&file, id.as_deref(), &policies, bare, format),
+            encryption,
+        } => {
+            let encryption = encryption.map(EncryptionMode::from);
+            up::run(&file, id.as_deref(), &policies, bare, encryption, format)
+        }
         Command::List => others::list(format),
         Command::Status { id } => others::status(&id, format),
         Command::Exec { id, node, command } => others::exec(&id, &node, &command),

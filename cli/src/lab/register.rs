@@ -4,10 +4,53 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail};
 use sunwire_api::client::Guard;
-use sunwire_api::{Cidr, EndpointCreate, EndpointState, Name, Network, NetworkCreate};
+use sunwire_api::{
+    Cidr, EncryptionMode, EncryptionSpec, EndpointCreate, EndpointState, Name, Network,
+    NetworkCreate, NodeProgress, TunnelState,
+};
 use sunwire_lab::{Lab, Workload, WorkloadSpec};
 
 use super::cloud::Cloud;
+
+/// Decides which tunnels are encrypted, unless the default is to stay, and waits until every node
+/// reaches every other one. Returns what there is to tell of it.
+pub(super) fn encryption(
+    cloud: &mut Cloud<'_>,
+    wanted: Option<EncryptionMode>,
+) -> anyhow::Result<String> {
+    if let Some(mode) = wanted {
+        let spec = EncryptionSpec { mode };
+        cloud.rest(|client| client.put_encryption(&spec, Guard::Any))?;
+    }
+    let setting = cloud.rest(|client| client.encryption())?;
+    let mode = setting.spec.mode;
+    cloud.wait("tunnels to be up", |client| {
+        let behind = |node: &&NodeProgress| node.acknowledged_revision < setting.revision;
+        if let Some(node) = client.status()?.nodes.iter().find(behind) {
+            return Ok(Some(format!("{} has not heard of the setting", node.name)));
+        }
+        let nodes = client.nodes()?;
+        let missing = nodes.iter().find_map(|node| {
+            let tunnels = &node.status.tunnels;
+            if tunnels.len() + 1 < nodes.len() {
+                return Some(format!("{} has not told of its tunnels", node.name));
+            }
+            let down = tunnels.iter().find(|t| t.state == TunnelState::Down)?;
+            let why = down.detail.as_deref().unwrap_or("no session yet");
+            Some(format!("{} to {}: {why}", node.name, down.node))
+        });
+        Ok(missing)
+    })?;
+    let nodes = cloud.rest(|client| client.nodes())?;
+    let tunnels = || nodes.iter().flat_map(|node| &node.status.tunnels);
+    let all = tunnels().count();
+    let encrypted = tunnels()
+        .filter(|tunnel| tunnel.state == TunnelState::Encrypted)
+        .count();
+    Ok(format!(
+        "encryption {mode}: {encrypted} of {all} tunnels are encrypted"
+    ))
+}
 
 /// Makes the networks that workloads name, with the subnets that their addresses are in.
 pub(super) fn networks(cloud: &Cloud<'_>, lab: &Lab) -> anyhow::Result<Vec<Network>> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use sunwire_api::Name;
+use sunwire_api::{EncryptionMode, Name};
 use sunwire_lab::{Lab, NodeRecord, Shutdown, WorkloadRecord, client};
 
 use super::cloud::{Cloud, Interrupted};
@@ -34,6 +34,7 @@ pub(super) fn run(
     id: Option<&str>,
     policies: &[PathBuf],
     bare: bool,
+    encryption: Option<EncryptionMode>,
     format: Format,
 ) -> anyhow::Result<Outcome> {
     let mut topology = super::topology(file)?;
@@ -44,7 +45,7 @@ pub(super) fn run(
     let policies = policy::named_texts(policies)?;
     let shutdown = Shutdown::on_signals()?;
     let lab = Lab::up(topology)?;
-    let outcome = live(&lab, &policies, bare, &shutdown, format);
+    let outcome = live(&lab, &policies, bare, encryption, &shutdown, format);
     say("taking the lab down");
     lab.down()?;
     match outcome {
@@ -58,6 +59,7 @@ fn live(
     lab: &Lab,
     policies: &[(Name, String)],
     bare: bool,
+    encryption: Option<EncryptionMode>,
     shutdown: &Shutdown,
     format: Format,
 ) -> anyhow::Result<()> {
@@ -70,9 +72,13 @@ fn live(
     if controller.is_none() && !policies.is_empty() {
         anyhow::bail!("a policy needs a controller: add [controller] to the topology");
     }
+    if controller.is_none() && encryption.is_some() {
+        anyhow::bail!("encryption needs a controller: add [controller] to the topology");
+    }
     let mut cloud = None;
     if let Some(controller) = controller {
         let mut started = Cloud::start(lab, controller, shutdown, &say)?;
+        say(&register::encryption(&mut started, encryption)?);
         for network in register::networks(&started, lab)? {
             let subnets = output::list(&network.spec.subnets);
             say(&format!(

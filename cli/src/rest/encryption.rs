@@ -14,7 +14,7 @@ use crate::output::{self, Format, Table};
 #[command(after_help = "\
 Examples:
   sunwire encryption get
-  sunwire encryption set between-clouds   # what leaves a cloud is encrypted
+  sunwire encryption set between-clouds   # what leaves a cloud is encrypted; so it is by default
   sunwire node tunnels aws1               # how each tunnel of a node is")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -37,10 +37,11 @@ enum Command {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Mode {
-    /// None.
-    Off,
-    /// Those between nodes of different clouds.
+pub(crate) enum Mode {
+    /// None, but those of networks that ask for it.
+    #[value(alias = "off")]
+    Never,
+    /// Those between nodes of different clouds: the default of a cloud.
     BetweenClouds,
     /// All.
     Always,
@@ -68,7 +69,7 @@ impl From<OfNetwork> for NetworkEncryption {
 impl From<Mode> for EncryptionMode {
     fn from(value: Mode) -> Self {
         match value {
-            Mode::Off => EncryptionMode::Off,
+            Mode::Never => EncryptionMode::Never,
             Mode::BetweenClouds => EncryptionMode::BetweenClouds,
             Mode::Always => EncryptionMode::Always,
         }

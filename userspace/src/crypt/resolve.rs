@@ -13,7 +13,7 @@ use crate::state::{Desired, Node};
 #[must_use]
 pub fn between(mode: EncryptionMode, own_cloud: &str, other_cloud: &str) -> bool {
     match mode {
-        EncryptionMode::Off => false,
+        EncryptionMode::Never => false,
         EncryptionMode::BetweenClouds => own_cloud != other_cloud,
         EncryptionMode::Always => true,
     }
@@ -111,7 +111,7 @@ mod tests {
     fn the_mode_decides_by_cloud() {
         let ring = KeyRing::generate();
         let peers = |mode| addresses(&desired(mode, &ring), &ring);
-        assert_eq!(peers(EncryptionMode::Off), [] as [u8; 0]);
+        assert_eq!(peers(EncryptionMode::Never), [] as [u8; 0]);
         assert_eq!(peers(EncryptionMode::BetweenClouds), [3]);
         assert_eq!(peers(EncryptionMode::Always), [2, 3]);
         assert!(between(EncryptionMode::BetweenClouds, "a", "b"));
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_network_can_ask_for_more() {
         let ring = KeyRing::generate();
-        let mut desired = desired(EncryptionMode::Off, &ring);
+        let mut desired = desired(EncryptionMode::Never, &ring);
         let network = Network {
             encrypted: true,
             ..Network::for_tests()

@@ -271,7 +271,7 @@ fn digest(bytes: &[u8]) -> Option<Digest> {
 /// encrypted or not at all.
 pub(super) fn encryption(encryption: wire::Encryption) -> EncryptionMode {
     match encryption.mode() {
-        wire::encryption::Mode::Off => EncryptionMode::Off,
+        wire::encryption::Mode::Never => EncryptionMode::Never,
         wire::encryption::Mode::BetweenClouds => EncryptionMode::BetweenClouds,
         wire::encryption::Mode::Always | wire::encryption::Mode::Unspecified => {
             EncryptionMode::Always

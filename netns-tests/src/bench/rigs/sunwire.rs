@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramFd;
+use sunwire_api::EncryptionMode;
 use sunwire_dataplane_common::address::{Address, Mac};
 use sunwire_lab::traffic::ping::{PingOptions, ping_from_here};
 use sunwire_userspace::connections::{Connections, sweep::Sweeping};
@@ -223,7 +224,11 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
         let mac = [2, 0, 0, 32 + b, c, d];
         named(&format!("other{number}"), number, address.into(), mac)
     }));
-    let mut desired = Desired::default();
+    let mut desired = Desired {
+        // The peers do not encrypt either.
+        encryption: EncryptionMode::Never,
+        ..Desired::default()
+    };
     for number in 1..=size.nodes {
         let name = format!("node{number}");
         let address = Ipv4Addr::from(u32::from(NODES[0]) + number - 1);
