@@ -121,7 +121,7 @@ fn lab_metrics_count_what_happens_and_outlive_the_controller() {
     assert!(value(&near, "sunwire_agent_generation") >= 1.0);
     assert_eq!(value(&near, "sunwire_endpoints{state=\"attached\"}"), 1.0);
     assert_eq!(
-        value(&near, "sunwire_tunnel{node=\"far\",state=\"plaintext\"}"),
+        value(&near, "sunwire_tunnel{node=\"far\",state=\"encrypted\"}"),
         1.0,
         "{near:#?}"
     );

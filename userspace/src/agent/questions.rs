@@ -75,6 +75,7 @@ impl Agent {
             desired,
             names: &self.hub.names(),
             underlay: underlay.ifindex,
+            tunnel: self.around.tunnel,
             attached: &|number| match attachments.get(&number) {
                 Some(Attachment::Attached { ifindex }) => Some(*ifindex),
                 _ => None,

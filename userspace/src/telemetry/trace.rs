@@ -35,6 +35,8 @@ pub(crate) struct Around<'a> {
     pub(crate) names: &'a Names,
     /// ifindex of the underlay device.
     pub(crate) underlay: u32,
+    /// ifindex of a device that packets come from that were encrypted.
+    pub(crate) tunnel: Option<u32>,
     /// ifindex of an endpoint's device, while it is attached.
     pub(crate) attached: &'a dyn Fn(u32) -> Option<u32>,
 }
@@ -52,7 +54,11 @@ pub(crate) fn hops(
         TraceEntry::Endpoint(request) => entering(around, request)?,
         TraceEntry::Tunnel { frame } => {
             let frame = from_hex(frame).ok_or("the frame is not hexadecimal")?;
-            (frame, around.underlay, None)
+            let ifindex = match around.tunnel {
+                Some(tunnel) if was_encrypted(&frame) => tunnel,
+                _ => around.underlay,
+            };
+            (frame, ifindex, None)
         }
     };
     let arrival = Arrival {
@@ -64,6 +70,12 @@ pub(crate) fn hops(
     let steps = dataplane.trace(&arrival).map_err(|error| chain(&error))?;
     let hops = steps.iter().map(|step| hop(around, &arrival, source, step));
     Ok(hops.collect())
+}
+
+/// Whether a tunnelled frame was encrypted on its way: what encrypts has no use for Ethernet addresses,
+/// and gets none.
+fn was_encrypted(frame: &[u8]) -> bool {
+    frame.first_chunk() == Some(&[0u8; 12])
 }
 
 /// The frame of a packet, the device that it enters by, and the endpoint with its network.
