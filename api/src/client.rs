@@ -21,7 +21,7 @@ use ureq::http::{Method, Request};
 use crate::{
     ApplyRequest, CaptureItem, CaptureQuery, Counters, Deleted, Encryption, EncryptionSpec,
     Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
-    MoveRequest, Name, Network, NetworkCreate, Node, Page, Policy, PolicyChecked,
+    MoveRequest, Name, Network, NetworkCreate, Node, NodeCreate, Page, Policy, PolicyChecked,
     PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText, PolicyVerification,
     Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest,
 };
@@ -160,6 +160,11 @@ impl Client {
     /// A node.
     pub fn node(&self, name: &Name) -> Answer<Node> {
         self.get(&format!("/v1/nodes/{name}"))
+    }
+
+    /// Declares a node without an agent.
+    pub fn create_node(&self, body: &NodeCreate, guard: Guard<'_>) -> Answer<Node> {
+        self.write(Method::POST, "/v1/nodes", guard, Some(body))
     }
 
     /// Forgets a node.

@@ -5,12 +5,43 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{NodeLocation, PublicKey, Resource, TunnelStatus};
+use crate::{Name, NodeLocation, PublicKey, Resource, TunnelStatus};
 
-/// A node. It comes into being when its agent first connects.
+/// A node. It comes into being when its agent first connects, or by a request when it has none.
 pub type Node = Resource<NodeSpec, NodeStatus>;
 
-/// What the agent said of its node.
+/// What a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeKind {
+    /// A host that runs an agent.
+    #[default]
+    Agent,
+    /// A VXLAN tunnel endpoint that runs none: another system's host, a switch. What endpoints there
+    /// send is decided about by the node where it arrives.
+    Vxlan,
+}
+
+/// Body of the request that declares a node without an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeCreate {
+    /// Unique name.
+    pub name: Name,
+    /// `vxlan`: nodes with an agent come into being when it connects.
+    pub kind: NodeKind,
+    /// Where it is.
+    pub location: NodeLocation,
+    /// Its address on the underlay: an IPv4 address.
+    #[schema(value_type = String, example = "198.18.0.21")]
+    pub underlay_address: IpAddr,
+    /// Packets to and from it are never encrypted, whatever the cloud's setting says. Without it, what
+    /// the setting wants encrypted is not sent to it, nor accepted from it.
+    #[serde(default)]
+    pub plaintext: bool,
+}
+
+/// What is said of a node, by its agent where it has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeSpec {
     /// Where it is.
@@ -25,6 +56,12 @@ pub struct NodeSpec {
     /// UDP port of encrypted packets.
     #[serde(default)]
     pub tunnel_port: u16,
+    /// What it is.
+    #[serde(default)]
+    pub kind: NodeKind,
+    /// Packets to and from it are never encrypted; only of nodes without an agent.
+    #[serde(default)]
+    pub plaintext: bool,
 }
 
 /// What the controller knows of a node.

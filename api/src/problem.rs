@@ -217,6 +217,10 @@ problem_codes! {
     UnderlayAddressTaken = "underlay-address-taken", 409, "The underlay address is taken";
     /// An endpoint is on the node or moves there.
     NodeInUse = "node-in-use", 409, "The node is in use";
+    /// The node runs no agent, and what was asked for needs one.
+    NodeWithoutAgent = "node-without-agent", 409, "The node runs no agent";
+    /// Packets would have to be encrypted on their way to a node that cannot.
+    NotEncryptable = "not-encryptable", 409, "The packets cannot be encrypted";
     /// The node's agent is connected.
     NodeConnected = "node-connected", 409, "The node is connected";
     /// The network has endpoints or a policy.

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    EncryptionMode, EndpointCreate, Name, NetworkCreate, NodeLocation, PublicKey, Violation,
+    EncryptionMode, EndpointCreate, Name, NetworkCreate, NodeCreate, NodeLocation, PublicKey,
+    Violation,
 };
 
 use crate::state::Source;
@@ -28,6 +29,8 @@ pub enum Command {
         #[serde(default)]
         tunnel_port: u16,
     },
+    /// Declares a node without an agent.
+    CreateNode(NodeCreate),
     /// An agent said which keys its node has from now on.
     SetNodeKeys {
         /// Name of the node.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
 use sunwire_api::{
-    AuditTotals, EncryptionMode, Name, NetworkEncryption, Totals, TunnelState, TunnelStatus, Vni,
+    AuditTotals, EncryptionMode, Name, NetworkEncryption, NodeKind, Totals, TunnelState,
+    TunnelStatus, Vni,
 };
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
@@ -128,6 +129,8 @@ fn node(name: &Name, record: &NodeRecord) -> agent::Node {
             .map(|key| key.0.to_vec())
             .collect(),
         tunnel_port: u32::from(record.tunnel_port),
+        foreign: record.kind != NodeKind::Agent,
+        plaintext: record.plaintext,
     }
 }
 

@@ -104,6 +104,9 @@ drop_reasons! {
     /// An endpoint reports more multicast groups than it, or its network on this node, may listen
     /// to: it does not get packets of those beyond.
     TooManyGroups = 33, "too_many_groups";
+    /// The policy translates what comes from a node without an agent, where nobody would turn replies
+    /// back.
+    NotTranslatable = 34, "not_translatable";
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ pub struct SourceClasses {
     pub none: [u32; 2],
 }
 
-/// An endpoint, in `ENDPOINTS` by the ifindex of its host-side device.
+/// An endpoint, in `ENDPOINTS` by the ifindex of its host-side device; one at a node without an
+/// agent, in `FOREIGN_ENDPOINTS` by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct EndpointEntry {
@@ -59,6 +60,8 @@ pub struct EndpointEntry {
     pub mac: Mac,
     /// MTU of the network, in bytes from the IP header on.
     pub mtu: u32,
+    /// Number of the node where it is, as policies ask for it.
+    pub node: u32,
 }
 
 /// Key of `OWNERS`: who owns an address.
@@ -103,8 +106,11 @@ pub mod location {
     pub const ENCRYPTED: u32 = 1 << 1;
     /// What the network's endpoints send to several goes once to each other region.
     pub const RELAYED: u32 = 1 << 5;
-    /// The endpoint lives on this node or is moving to it: its flows are kept.
+    /// The endpoint lives on this node or is moving to it, or its packets may enter here: its flows
+    /// are kept.
     pub const EXPECTED: u32 = 1 << 2;
+    /// The endpoint is at a node without an agent.
+    pub const FOREIGN: u32 = 1 << 3;
 }
 
 /// How a node is reached, in `PEERS` by its number; for packets of networks that are encrypted
@@ -115,7 +121,8 @@ pub struct PeerEntry {
     /// ifindex of the underlay device, or of the one that encrypts; zero while the next hop is not
     /// resolved, or the tunnel not there.
     pub ifindex: u32,
-    /// The node's underlay address, memory order.
+    /// The node's underlay address, memory order; zero for one without an agent, whose packets never
+    /// go by what is remembered of others.
     pub address: u32,
     /// Bits of [`peer`].
     pub flags: u32,
@@ -132,6 +139,8 @@ pub mod peer {
     pub const ENCRYPTED: u32 = 1 << 0;
     /// The node is in the region of this one.
     pub const NEAR: u32 = 1 << 4;
+    /// The node has no agent: nobody has decided yet about what comes from it.
+    pub const FOREIGN: u32 = 1 << 1;
 }
 
 /// What a node needs to know of a network, in `NETWORKS` by VNI.
@@ -230,7 +239,7 @@ const _: () = assert!(size_of::<IdKey>() == 36);
 const _: () = assert!(size_of::<LabelKey>() == 128);
 const _: () = assert!(size_of::<Control>() == 32);
 const _: () = assert!(size_of::<SourceClasses>() == 24);
-const _: () = assert!(size_of::<EndpointEntry>() == 100);
+const _: () = assert!(size_of::<EndpointEntry>() == 104);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 36);
 const _: () = assert!(size_of::<PeerEntry>() == 68);

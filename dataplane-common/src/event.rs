@@ -62,6 +62,8 @@ pub mod program {
     pub const ENDPOINT: u32 = 0;
     /// On the underlay device.
     pub const UNDERLAY: u32 = 1;
+    /// On the device that takes what comes from nodes without an agent out of its tunnel.
+    pub const FOREIGN: u32 = 2;
 }
 
 /// The state of a packet's connection.

@@ -12,9 +12,9 @@ use sunwire_dataplane_common::{
 
 use crate::{
     classify::{self, BAD_TABLES, NO_POLICY},
-    counters, decision,
+    counters, decision, endpoint,
     frame::{self, Skb},
-    maps::{AUDIT, CONTROL, ENDPOINTS, STAGED_ROOTS, VERDICTS},
+    maps::{AUDIT, CONTROL, STAGED_ROOTS, VERDICTS},
 };
 
 /// What a count begins with; not on the stack, which is short.
@@ -49,14 +49,11 @@ pub(crate) fn count_remembered(skb: &mut Skb, headers: &Headers, flow: &FlowEntr
 #[inline(never)]
 extern "C" fn count_staged(context: *mut __sk_buff, number: u32, state: u32, decided: u32) -> u32 {
     let skb = Skb::from_raw(context, false);
-    let ifindex = skb.ifindex();
-    let (Some(parsed), Some(endpoint)) = (frame::parsed(), ENDPOINTS.get(ifindex)) else {
+    let sender = endpoint::sender(skb.ifindex(), skb.priority());
+    let (Some(parsed), Some(endpoint)) = (frame::parsed(), sender) else {
         return 0;
     };
-    let Some(control) = CONTROL.get(0) else {
-        return 0;
-    };
-    let staged = classify::staged(&parsed.headers, endpoint, number, control.node, state);
+    let staged = classify::staged(&parsed.headers, endpoint, number, endpoint.node, state);
     compare(&skb, endpoint.network, number, decided, staged.slot);
     0
 }

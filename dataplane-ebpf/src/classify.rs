@@ -9,10 +9,10 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
-    frame,
+    endpoint, frame,
     maps::{
-        CLASSES_V4, CLASSES_V6, CONTROL, EDGES, ENDPOINTS, NODES, QUESTION, ROOTS, STAGED_ROOTS,
-        STAGED_V4, STAGED_V6, VERDICTS,
+        CLASSES_V4, CLASSES_V6, EDGES, NODES, QUESTION, ROOTS, STAGED_ROOTS, STAGED_V4, STAGED_V6,
+        VERDICTS,
     },
 };
 
@@ -85,26 +85,24 @@ impl Decided {
     }
 }
 
-/// What the policy of a generation says of the packet at hand, which entered at a device; `state` is
-/// of [`preset`].
+/// What the policy of a generation says of the packet at hand, which an endpoint, by its number, sent
+/// in at a device; `state` is of [`preset`].
 #[inline(always)]
-pub(crate) fn in_force(ifindex: u32, state: u32, generation: u32) -> Decided {
-    Decided::unpack(decide_in_force(ifindex, state, generation))
+pub(crate) fn in_force((ifindex, number): (u32, u32), state: u32, generation: u32) -> Decided {
+    Decided::unpack(decide_in_force(ifindex, number, state, generation))
 }
 
 /// A global function, like `walk_tables`, and for the same reason.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn decide_in_force(ifindex: u32, state: u32, generation: u32) -> u64 {
+extern "C" fn decide_in_force(ifindex: u32, number: u32, state: u32, generation: u32) -> u64 {
     let nothing = Decided::nothing(BAD_TABLES).pack();
-    let (Some(parsed), Some(endpoint)) = (frame::parsed(), ENDPOINTS.get(ifindex)) else {
-        return nothing;
-    };
-    let Some(control) = CONTROL.get(0) else {
+    let (Some(parsed), Some(endpoint)) = (frame::parsed(), endpoint::sender(ifindex, number))
+    else {
         return nothing;
     };
     let headers = &parsed.headers;
-    if !ask_policy(headers, endpoint, generation, control.node, state) {
+    if !ask_policy(headers, endpoint, generation, endpoint.node, state) {
         return Decided::nothing(NO_POLICY).pack();
     }
     let decided = walk_tables();
@@ -113,7 +111,7 @@ extern "C" fn decide_in_force(ifindex: u32, state: u32, generation: u32) -> u64 
     }
     // The back end that the connection keeps is none any more.
     let state = state & ((1 << state::BUCKET_SHIFT) - 1);
-    if !ask_policy(headers, endpoint, generation, control.node, state) {
+    if !ask_policy(headers, endpoint, generation, endpoint.node, state) {
         return nothing;
     }
     walk_tables()

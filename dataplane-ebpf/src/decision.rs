@@ -11,10 +11,10 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
-    audit, classify, counters, event, flow,
+    audit, classify, counters, endpoint, event, flow,
     frame::{self, Skb},
     limit,
-    maps::{CONTROL, ENDPOINTS, VERDICTS},
+    maps::{CONTROL, VERDICTS},
     related, translate, tunnel,
 };
 
@@ -86,8 +86,8 @@ pub(crate) extern "C" fn ask(
     known: *mut FlowEntry,
 ) -> u32 {
     let mut skb = Skb::from_raw(context, flags & TRACED != 0);
-    let ifindex = skb.ifindex();
-    let (Some(parsed), Some(endpoint)) = (frame::parsed(), ENDPOINTS.get(ifindex)) else {
+    let sender = endpoint::sender(skb.ifindex(), skb.priority());
+    let (Some(parsed), Some(endpoint)) = (frame::parsed(), sender) else {
         return DROPPED | DropReason::BadTables as u32;
     };
     let Some(control) = CONTROL.get(0) else {
@@ -147,14 +147,14 @@ fn decide(
         }
         _ => {}
     }
-    let ifindex = skb.ifindex();
-    let mut decided = classify::in_force(ifindex, classify::with_token(state, token), generation);
+    let who = (skb.ifindex(), endpoint.number);
+    let mut decided = classify::in_force(who, classify::with_token(state, token), generation);
     if token
         && decided.reads.0 & Reads::TOKEN != 0
         && !limit::admits(skb, endpoint.number, network, generation)
     {
         token = false;
-        decided = classify::in_force(ifindex, state, generation);
+        decided = classify::in_force(who, state, generation);
     }
     audit::count(skb, control.staged, state, decided.slot);
     if decided.slot == classify::NO_POLICY {
@@ -187,6 +187,10 @@ fn decide(
     let location = translate::location(network, decided.slot, asker);
     let mut source_port = translate::KEPT;
     if copied.set & set::TRANSLATE != 0 && has_flow(headers) {
+        if endpoint.node != control.node {
+            // Replies go to its node without coming by here.
+            return Err(DropReason::NotTranslatable);
+        }
         let mut flags = 0;
         if known.is_some() {
             flags |= translate::IS_KNOWN;

@@ -25,7 +25,7 @@ use crate::{
     event, flow, fragment,
     frame::{self, Skb},
     group, limit,
-    maps::{CONTROL, ENDPOINTS, VERDICTS},
+    maps::{CONTROL, ENDPOINTS, FOREIGN_ENDPOINTS, VERDICTS},
     neighbour, punt, rewrite, segment_size, too_big, tunnel,
 };
 
@@ -42,8 +42,8 @@ use crate::{
 ///
 /// A copy waits in the device's backlog, outside of the grace period that protects slots; so one
 /// that meets another generation is dropped.
-const COPY_MARK: u32 = 0xa << 28;
-const COPY_MARK_MASK: u32 = 0xf << 28;
+pub(crate) const COPY_MARK: u32 = 0xa << 28;
+pub(crate) const COPY_MARK_MASK: u32 = 0xf << 28;
 const NUMBER_SHIFT: u32 = notes::COPY_NUMBER_SHIFT;
 const NUMBER_MASK: u32 = 0x3;
 const GENERATION_SHIFT: u32 = 20;
@@ -65,6 +65,17 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         return Err(DropReason::NotAttached);
     }
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
+    enter(skb, endpoint, control, |_| {})
+}
+
+/// A packet of an endpoint; `prepare` is called before policy is asked.
+#[inline(always)]
+pub(crate) fn enter(
+    skb: &mut Skb,
+    endpoint: &EndpointEntry,
+    control: &Control,
+    prepare: impl FnOnce(&Headers),
+) -> Result<Handled, DropReason> {
     let generation = generation_of(control);
     if skb.is_tagged() {
         return Err(DropReason::Vlan);
@@ -73,12 +84,27 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
     // What answers is called from here: behind `check` it would need more stack than there is.
     match check(skb, parsed, endpoint)? {
-        Step::Decide => decide(skb, parsed, endpoint, control.node, generation),
+        Step::Decide => {
+            prepare(&parsed.headers);
+            decide(skb, parsed, endpoint, control.node, generation)
+        }
         Step::Served(handled) => Ok(handled),
         Step::Arp => neighbour::arp(skb, endpoint),
         Step::Solicitation => neighbour::solicitation(skb, &parsed.headers, endpoint),
         Step::TooBig => too_big::answer(skb, parsed, endpoint),
     }
+}
+
+/// The endpoint behind a device, or the one of this number, at a node without an agent, whose packets
+/// come in at the device.
+#[inline(always)]
+pub(crate) fn sender(ifindex: u32, number: u32) -> Option<&'static EndpointEntry> {
+    let endpoint = ENDPOINTS.get(ifindex).filter(|own| own.network != 0);
+    if endpoint.is_some() {
+        return endpoint;
+    }
+    // SAFETY: an entry is replaced whole and freed only after a grace period.
+    unsafe { FOREIGN_ENDPOINTS.get(number) }
 }
 
 /// The generation in force, read once: whatever is decided and remembered of a packet belongs to it.
@@ -368,6 +394,7 @@ fn dropped_or(outcome: u32) -> Result<&'static Verdict, DropReason> {
             code if code == DropReason::Policy as u32 => DropReason::Policy,
             code if code == DropReason::Revoked as u32 => DropReason::Revoked,
             code if code == DropReason::TranslationTaken as u32 => DropReason::TranslationTaken,
+            code if code == DropReason::NotTranslatable as u32 => DropReason::NotTranslatable,
             code if code == DropReason::Resize as u32 => DropReason::Resize,
             _ => DropReason::BadTables,
         });

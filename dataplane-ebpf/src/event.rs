@@ -214,7 +214,9 @@ fn tell(skb: &Skb, settings: &EventSettings, program: u32, verdict: u32, reason:
     let ifindex = skb.ifindex();
     let mut network = skb.note::<{ note::NETWORK }>();
     let mut source = 0;
-    if program == program::ENDPOINT
+    if program == program::FOREIGN {
+        source = skb.priority();
+    } else if program == program::ENDPOINT
         && let Some(endpoint) = ENDPOINTS.get(ifindex)
     {
         network = endpoint.network;

@@ -28,6 +28,8 @@ use sunwire_dataplane_common::{
     vxlan::OUTER_BYTES,
 };
 
+mod tunnel_key;
+
 use crate::maps::PACKET;
 
 /// Bytes that are pulled into the linear part when a header is not in it.
@@ -302,6 +304,17 @@ impl Skb {
     pub(crate) fn set_mark(&mut self, mark: u32) {
         // SAFETY: as for `context`; `mark` may be written by a TC program.
         unsafe { (*self.raw).mark = mark }
+    }
+
+    #[inline(always)]
+    pub(crate) fn priority(&self) -> u32 {
+        self.context().priority
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_priority(&mut self, priority: u32) {
+        // SAFETY: as for `context`; `priority` may be written by a TC program.
+        unsafe { (*self.raw).priority = priority }
     }
 
     // The verifier wants every access to the context at a constant offset from its own pointer, so

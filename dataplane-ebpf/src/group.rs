@@ -49,6 +49,8 @@ pub(crate) struct Cast {
     network: u32,
     /// Number of the endpoint that sent it.
     from: u32,
+    /// Number of the node where that one is.
+    origin: u32,
     /// The destination address, if only those get it who listen to it.
     address: Address,
     /// Not zero: only they do.
@@ -70,12 +72,15 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
     };
     let each = headers.eth_dst == EACH_ITS_OWN || !headers.eth_dst.is_group();
     let listened = is_listened_for(headers) && is_snooped(network, headers.family);
-    let encrypted = deliver::location(from, network).is_some_and(tunnel::is_encrypted);
+    let location = deliver::location(from, network);
+    let origin = location.map_or(0, |location| location.node);
+    let encrypted = location.is_some_and(tunnel::is_encrypted);
     // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
     unsafe {
         (*cast).key = GroupKey { group, chunk };
         (*cast).network = network;
         (*cast).from = from;
+        (*cast).origin = origin;
         (*cast).address = headers.dst;
         (*cast).listened = listened as u32;
         (*cast).each = each as u32;
@@ -212,6 +217,10 @@ extern "C" fn send_to_nodes(context: *mut __sk_buff) -> u32 {
         if cast.relaying != 0 && node & RELAY != 0 {
             continue;
         }
+        // One without an agent has spread it already.
+        if node & !RELAY == cast.origin {
+            continue;
+        }
         if cast.listened == 0 || has_listeners(cast.network, node, &cast.address) {
             copy_to_node(&mut skb, node, cast.encrypted != 0, chunk.tag);
         }
@@ -262,6 +271,15 @@ fn send_on(skb: &mut Skb) {
     send_to_nodes(skb.raw());
 }
 
+/// The group with a tag, or zero, which is none.
+// A function of its own: the key is on the stack.
+#[inline(never)]
+fn tagged(network: u32, tag: u32) -> u32 {
+    let key = TagKey { network, tag };
+    // SAFETY: the value is a plain number, replaced whole.
+    unsafe { GROUP_TAGS.get(key) }.copied().unwrap_or(0)
+}
+
 /// A frame to a group address that came by a tunnel: to the members here and, where it is asked to
 /// be sent on, to the nodes with members in this region.
 #[inline(always)]
@@ -272,13 +290,10 @@ pub(crate) fn receive(
     address: u32,
     plain: bool,
 ) -> Result<Handled, DropReason> {
-    let from = underlay::sender(headers, header.vni, address, plain)?;
-    let key = TagKey {
-        network: header.vni,
-        tag: header.tag & !RELAYED,
+    let Some(from) = underlay::sender(headers, header.vni, address, plain)? else {
+        return Ok(Handled::Pass);
     };
-    // SAFETY: the value is a plain number, replaced whole.
-    let group = *unsafe { GROUP_TAGS.get(key) }.ok_or(DropReason::UnknownGroup)?;
+    let group = tagged(header.vni, header.tag & !RELAYED);
     let mut chunk = 0;
     let mark = skb.mark();
     if mark & CHUNK_MARK_MASK == CHUNK_MARK {

@@ -12,6 +12,9 @@
 //!                                      -> group -> decap, a clone to each member here
 //! ```
 //!
+//! foreign_ingress, on the device that takes packets of nodes without an agent out of the tunnel
+//!     who sent it -> as endpoint_ingress does
+//!
 //! The node where a packet enters decides once, by the whole policy of one generation; the node
 //! that receives it checks and delivers. Nothing here knows of NetKAT: the programs walk tables.
 #![no_std]
@@ -31,6 +34,7 @@ mod deliver;
 mod endpoint;
 mod event;
 mod flow;
+mod foreign;
 mod fragment;
 mod frame;
 mod group;
@@ -81,6 +85,18 @@ fn endpoint_ingress(ctx: TcContext) -> i32 {
 fn underlay_ingress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     underlay_packet(&mut skb)
+}
+
+#[classifier]
+fn foreign_ingress(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let noted = skb.note::<{ frame::note::NETWORK }>();
+    event::begin(&mut skb);
+    let outcome = foreign::ingress(&mut skb, noted);
+    let action = finish(&mut skb, outcome, program::FOREIGN);
+    // It has said who sends; queues would take it for a class.
+    skb.set_priority(0);
+    action
 }
 
 // The programs that trace are attached to nothing: the agent runs them on packets that somebody

@@ -32,6 +32,9 @@ pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static ENDPOINTS: Array<EndpointEntry> = Array::with_max_entries(4096, 0);
 #[map]
+pub(crate) static FOREIGN_ENDPOINTS: HashMap<u32, EndpointEntry> =
+    HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+#[map]
 pub(crate) static LOCATIONS: Array<LocationEntry> = Array::with_max_entries(4096, 0);
 #[map]
 pub(crate) static PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);

@@ -7,7 +7,7 @@ use sunwire_dataplane_common::{
     address::{Address, Mac},
     bytes::Window,
     drop_reason::DropReason,
-    entries::{AddressKey, EndpointEntry},
+    entries::{AddressKey, EndpointEntry, location},
     headers::{ETHERNET_BYTES, Headers, IPV6_BYTES, PROTOCOL_ICMPV6},
     punt::link_local,
     vxlan::fold_checksum,
@@ -79,7 +79,9 @@ pub(crate) fn arp(skb: &mut Skb, endpoint: &EndpointEntry) -> Result<Handled, Dr
         family: 4,
         address: Address([target, 0, 0, 0]),
     };
-    let mac = mac_of(&key, endpoint.network).ok_or(DropReason::NeighbourUnknown)?;
+    let Some(mac) = mac_of(&key, endpoint)? else {
+        return Ok(Handled::Consumed);
+    };
 
     skb.store(0, &endpoint.mac.to_bytes())?;
     skb.store(6, &mac.to_bytes())?;
@@ -122,7 +124,9 @@ pub(crate) fn solicitation(
         family: 6,
         address: target,
     };
-    let mac = mac_of(&key, endpoint.network).ok_or(DropReason::NeighbourUnknown)?;
+    let Some(mac) = mac_of(&key, endpoint)? else {
+        return Ok(Handled::Consumed);
+    };
 
     let source = headers.src;
     let checksum = advertisement_checksum(source, target, mac);
@@ -187,21 +191,25 @@ fn advertisement_checksum(destination: Address, target: Address, mac: Mac) -> u1
 }
 
 /// The MAC address that answers for an address: its owner's, or the gateway's, which also answers for
-/// addresses that a policy may give to somebody.
+/// addresses that a policy may give to somebody. None where the owner answers itself: it is at the same
+/// node without an agent as who asks, and an answer of ours would let the switch there look for it here.
 #[inline(always)]
-fn mac_of(key: &AddressKey, network: u32) -> Option<Mac> {
+fn mac_of(key: &AddressKey, asker: &EndpointEntry) -> Result<Option<Mac>, DropReason> {
     if let Some(number) = deliver::owner(key) {
-        return deliver::location(number, network).map(|location| location.mac);
+        let location = deliver::location(number, asker.network);
+        let location = location.ok_or(DropReason::NeighbourUnknown)?;
+        let is_beside = location.flags & location::FOREIGN != 0 && location.node == asker.node;
+        return Ok((!is_beside).then_some(location.mac));
     }
     // SAFETY: a network is replaced whole and freed only after a grace period.
-    let entry = unsafe { NETWORKS.get(network) }?;
+    let entry = unsafe { NETWORKS.get(asker.network) }.ok_or(DropReason::NeighbourUnknown)?;
     let gateway = if key.family == 4 {
         entry.gateway_v4
     } else {
         entry.gateway_v6
     };
     if gateway == Address::ZERO {
-        return None;
+        return Err(DropReason::NeighbourUnknown);
     }
     // Routers are known by their link-local address (RFC 4861, 6.1.2).
     let is_gateway =
@@ -209,5 +217,9 @@ fn mac_of(key: &AddressKey, network: u32) -> Option<Mac> {
     // A policy that translates may take any address for another one, link-local ones aside: those are
     // tried out by duplicate address detection.
     let is_translated = entry.translates != 0 && !(key.family == 6 && key.address.is_link_local());
-    (is_gateway || is_translated).then_some(entry.gateway_mac)
+    if is_gateway || is_translated {
+        Ok(Some(entry.gateway_mac))
+    } else {
+        Err(DropReason::NeighbourUnknown)
+    }
 }

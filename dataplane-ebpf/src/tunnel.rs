@@ -111,6 +111,11 @@ pub(crate) fn send_copy(
     let length = skb.len();
     let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
     write_until_udp(&mut outer, peer, length);
+    // The kernel's VXLAN refuses what others have put into reserved bits.
+    let tag = match peer.flags & peer::FOREIGN {
+        0 => tag,
+        _ => 0,
+    };
     outer.set_word::<VXLAN_OFFSET>(vxlan::first_word(tag));
     if skb.send_copy(peer.ifindex) {
         Ok(())
@@ -242,10 +247,8 @@ pub(crate) fn is_near(node: u32) -> bool {
         .is_some_and(|peer| peer.flags & peer::NEAR != 0)
 }
 
-/// Whether everything from a node has to be encrypted.
+/// Bits of [`peer`] that a node has.
 #[inline(always)]
-pub(crate) fn is_encrypted_peer(node: u32) -> bool {
-    PEERS
-        .get(node)
-        .is_some_and(|peer| peer.flags & peer::ENCRYPTED != 0)
+pub(crate) fn peer_flags(node: u32) -> u32 {
+    PEERS.get(node).map_or(0, |peer| peer.flags)
 }

@@ -1,5 +1,6 @@
 //! From the underlay into the switch: check who sent it, then deliver or forward.
 
+use aya_ebpf::bindings::__sk_buff;
 use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
@@ -53,8 +54,10 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     let header = header.ok_or(DropReason::BadTunnel)?;
     skb.set_note::<{ note::NETWORK }>(header.vni);
 
+    if parse_inner(skb.raw()) == 0 {
+        return Err(DropReason::Malformed);
+    }
     let inner = frame::parsed().ok_or(DropReason::BadTables)?;
-    *inner = Headers::parse(&skb.view(OUTER_BYTES)).map_err(|_| DropReason::Malformed)?;
     if inner.fragment != Fragment::Whole {
         // Without its first part it belongs to no flow, and is still delivered to whom it is for.
         let _ = fragment::find_ports(skb, inner, header.vni);
@@ -70,6 +73,9 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
             let found = identify(&inner.headers, header.vni, header.hops, source, plain);
             let (from, to) = (found as u32, (found >> 32) as u32);
             if to == 0 {
+                if from == UNDECIDED {
+                    return Ok(Handled::Pass);
+                }
                 return Err(unidentified(from));
             }
             (from, to)
@@ -97,6 +103,37 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if header.hops >= MAX_HOPS {
         return Err(DropReason::HopLimit);
     }
+    send_on(skb, location, node, plain).map(Handled::Redirect)
+}
+
+/// Reads the inner headers into the memory of this CPU for them; tells whether they are well-formed.
+///
+/// A global function, which the verifier looks at once, and not anew for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn parse_inner(context: *mut __sk_buff) -> u32 {
+    let skb = Skb::from_raw(context, false);
+    let Some(inner) = frame::parsed() else {
+        return 0;
+    };
+    let Ok(parsed) = Headers::parse(&skb.view(OUTER_BYTES)) else {
+        return 0;
+    };
+    *inner = parsed;
+    1
+}
+
+/// Sends a packet on to a node that its destination has moved to. Its headers were checked.
+// A function of its own: what it needs of the stack the way of most packets has when it is over.
+#[inline(never)]
+fn send_on(
+    skb: &mut Skb,
+    location: &LocationEntry,
+    node: u32,
+    plain: bool,
+) -> Result<i32, DropReason> {
+    let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
+    let header = header.ok_or(DropReason::BadTunnel)?;
     let header = Vxlan {
         hops: header.hops + 1,
         ..header
@@ -104,11 +141,12 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if skb.gso_size() != 0 && !plain {
         // What came out of an encrypted tunnel whole is not marked as being within one: it is
         // wrapped anew, for the way that it goes on.
+        let inner = frame::parsed().ok_or(DropReason::BadTables)?;
         let port = tunnel::source_port(skb);
         tunnel::decapsulate(skb, inner.headers.family)?;
-        return tunnel::encapsulate(skb, node, header, location, port).map(Handled::Redirect);
+        return tunnel::encapsulate(skb, node, header, location, port);
     }
-    tunnel::forward(skb, node, header, location).map(Handled::Redirect)
+    tunnel::forward(skb, node, header, location)
 }
 
 /// The flow of a packet, if what an earlier one has shown of who sends to whom still holds: the
@@ -130,14 +168,38 @@ fn known(inner: &Headers, header: Vxlan, address: u32, plain: bool) -> Option<fl
     holds.then_some(flow)
 }
 
+/// In place of a drop reason: nobody has decided about the packet yet. The device that holds the port
+/// takes it out of its tunnel, and `foreign` asks the policy.
+const UNDECIDED: u32 = u32::MAX;
+
 /// Finds out who sends to whom: their numbers, the destination's in the upper half. With an upper
 /// half of zero, the lower one is the number of a drop reason.
 #[inline(never)]
 fn identify(inner: &Headers, vni: u32, hops: u8, address: u32, plain: bool) -> u64 {
-    match look_up(inner, vni, hops, address, plain) {
+    let found = peer(address, plain)
+        .and_then(|peer| look_up(inner, vni, hops, peer).map_err(|reason| reason as u32));
+    match found {
         Ok((from, to)) => u64::from(to) << 32 | u64::from(from),
-        Err(reason) => u64::from(reason as u32),
+        Err(code) => u64::from(code),
     }
+}
+
+/// The number of the node that a packet comes from, or the number of a drop reason, or [`UNDECIDED`].
+#[inline(always)]
+fn peer(address: u32, plain: bool) -> Result<u32, u32> {
+    let address = Address([address, 0, 0, 0]);
+    // SAFETY: values are plain numbers, replaced whole.
+    let Some(peer) = (unsafe { PEER_ADDRESSES.get(address) }).copied() else {
+        return Err(DropReason::UnknownPeer as u32);
+    };
+    let flags = tunnel::peer_flags(peer);
+    if plain && flags & peer::ENCRYPTED != 0 {
+        return Err(DropReason::Unencrypted as u32);
+    }
+    if flags & peer::FOREIGN != 0 {
+        return Err(UNDECIDED);
+    }
+    Ok(peer)
 }
 
 /// The reasons that [`identify`] gives.
@@ -153,19 +215,7 @@ fn unidentified(code: u32) -> DropReason {
 }
 
 #[inline(always)]
-fn look_up(
-    inner: &Headers,
-    vni: u32,
-    hops: u8,
-    address: u32,
-    plain: bool,
-) -> Result<(u32, u32), DropReason> {
-    let address = Address([address, 0, 0, 0]);
-    // SAFETY: values are plain numbers, replaced whole.
-    let peer = *unsafe { PEER_ADDRESSES.get(address) }.ok_or(DropReason::UnknownPeer)?;
-    if plain && tunnel::is_encrypted_peer(peer) {
-        return Err(DropReason::Unencrypted);
-    }
+fn look_up(inner: &Headers, vni: u32, hops: u8, peer: u32) -> Result<(u32, u32), DropReason> {
     // SAFETY: a network is replaced whole and freed only after a grace period.
     unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
     // The entry node decided and put the destination's MAC address; deliver to whom it says, even
@@ -177,7 +227,7 @@ fn look_up(
     // destination that lived there.
     let lives_there = from
         .and_then(|from| deliver::location(from, vni))
-        .is_some_and(|source| lives_at(source, peer));
+        .is_some_and(|source| lives_at(source, peer) || is_foreign(source));
     if lives_there || (hops > 0 && lives_at(location, peer)) {
         Ok((from.unwrap_or(0), to))
     } else {
@@ -186,16 +236,17 @@ fn look_up(
 }
 
 /// Number of the endpoint that sent a packet for several, which has to live at the node that the
-/// packet comes from, or to be moving to or from it.
+/// packet comes from, or to be moving to or from it. `None`: nobody has decided about it yet.
 #[inline(always)]
 pub(crate) fn sender(
     inner: &Headers,
     vni: u32,
     address: u32,
     plain: bool,
-) -> Result<u32, DropReason> {
+) -> Result<Option<u32>, DropReason> {
     match find_sender(inner, vni, address, plain) {
-        found if found >> 32 != 0 => Ok(found as u32),
+        found if found >> 32 != 0 => Ok(Some(found as u32)),
+        code if code as u32 == UNDECIDED => Ok(None),
         code => Err(unidentified(code as u32)),
     }
 }
@@ -203,25 +254,22 @@ pub(crate) fn sender(
 /// As [`identify`]: a number in the lower half, and whether it is the sender's in the upper one.
 #[inline(never)]
 fn find_sender(inner: &Headers, vni: u32, address: u32, plain: bool) -> u64 {
-    match look_up_sender(inner, vni, address, plain) {
+    let found = peer(address, plain)
+        .and_then(|peer| look_up_sender(inner, vni, peer, plain).map_err(|reason| reason as u32));
+    match found {
         Ok(from) => 1 << 32 | u64::from(from),
-        Err(reason) => reason as u64,
+        Err(code) => u64::from(code),
     }
 }
 
 #[inline(always)]
-fn look_up_sender(inner: &Headers, vni: u32, address: u32, plain: bool) -> Result<u32, DropReason> {
-    let address = Address([address, 0, 0, 0]);
-    // SAFETY: values are plain numbers, replaced whole.
-    let peer = *unsafe { PEER_ADDRESSES.get(address) }.ok_or(DropReason::UnknownPeer)?;
-    if plain && tunnel::is_encrypted_peer(peer) {
-        return Err(DropReason::Unencrypted);
-    }
+fn look_up_sender(inner: &Headers, vni: u32, peer: u32, plain: bool) -> Result<u32, DropReason> {
     // SAFETY: a network is replaced whole and freed only after a grace period.
     unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
     let from = source(inner, vni).ok_or(DropReason::SourceNotThere)?;
     let location = deliver::location(from, vni).ok_or(DropReason::SourceNotThere)?;
-    if !lives_at(location, peer) && !is_relayed(location, peer) {
+    let comes_from = lives_at(location, peer) || is_foreign(location) || is_relayed(location, peer);
+    if !comes_from {
         return Err(DropReason::SourceNotThere);
     }
     if plain && tunnel::is_encrypted(location) {
@@ -260,6 +308,12 @@ fn source(inner: &Headers, vni: u32) -> Option<u32> {
 #[inline(always)]
 fn lives_at(location: &LocationEntry, node: u32) -> bool {
     location.node == node || location.other == node
+}
+
+/// What an endpoint at a node without an agent sends enters by whichever node of ours it was sent to.
+#[inline(always)]
+fn is_foreign(location: &LocationEntry) -> bool {
+    location.flags & location::FOREIGN != 0
 }
 
 /// Where a packet goes on to whose destination has no device here.

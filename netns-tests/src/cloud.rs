@@ -48,6 +48,8 @@ pub struct Cloud {
     binary: PathBuf,
     /// What every agent is started with beside what it needs.
     agent_arguments: Vec<String>,
+    /// Nodes that run no agent.
+    without_agent: Vec<String>,
 }
 
 #[derive(Default)]
@@ -108,6 +110,19 @@ impl Cloud {
     /// # Errors
     /// As [`up`](Self::up).
     pub fn up_with(topology: Topology, agent_arguments: &[&str]) -> Result<Self> {
+        Cloud::up_beside(topology, agent_arguments, &[])
+    }
+
+    /// As [`up_with`](Self::up_with), without an agent on some nodes.
+    ///
+    /// # Errors
+    /// As [`up`](Self::up).
+    pub fn up_beside(
+        topology: Topology,
+        agent_arguments: &[&str],
+        without_agent: &[&str],
+    ) -> Result<Self> {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let lab = Lab::up(topology)?;
         let controller = lab
             .controller()
@@ -122,10 +137,8 @@ impl Cloud {
             controller,
             client,
             binary: binary()?,
-            agent_arguments: agent_arguments
-                .iter()
-                .map(|text| (*text).to_owned())
-                .collect(),
+            agent_arguments: owned(agent_arguments),
+            without_agent: owned(without_agent),
         };
         cloud.start_controller()?;
         for name in cloud.node_names() {
@@ -148,7 +161,7 @@ impl Cloud {
         let nodes = self.lab.nodes().iter();
         nodes
             .map(|node| node.name.clone())
-            .filter(|name| *name != self.controller.name)
+            .filter(|name| *name != self.controller.name && !self.without_agent.contains(name))
             .collect()
     }
 
@@ -292,11 +305,26 @@ impl Cloud {
         &self,
         call: impl FnOnce(&Client) -> Result<T, ClientError> + Send,
     ) -> Result<T> {
-        let outcome = self.controller.namespace.run(|| call(&self.client))?;
+        let outcome = self.in_controller(call);
         outcome.map_err(|error| match error.problem() {
             Some(problem) => anyhow::anyhow!("{problem:#?}"),
             None => error.into(),
         })
+    }
+
+    /// Calls the REST API as [`rest`](Self::rest) does, and returns a refusal as it is.
+    ///
+    /// # Errors
+    /// What the call returns.
+    ///
+    /// # Panics
+    /// When the controller's namespace cannot be entered.
+    pub fn in_controller<T: Send>(
+        &self,
+        call: impl FnOnce(&Client) -> Result<T, ClientError> + Send,
+    ) -> Result<T, ClientError> {
+        let outcome = self.controller.namespace.run(|| call(&self.client));
+        outcome.expect("the namespace is there as long as the lab")
     }
 
     /// Waits until every connected agent has applied a revision.

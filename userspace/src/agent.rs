@@ -13,10 +13,12 @@
 
 mod counters;
 mod encryption;
+mod foreign;
 mod listening;
 mod local;
 mod place;
 mod questions;
+mod surroundings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,7 +54,7 @@ use crate::{
     groups::listeners::Groups,
     maps::Capacity,
     metrics::{self, Board},
-    netlink::{self, NetlinkError, Route},
+    netlink::{self, NetlinkError},
     programs::Hook,
     services::{Services, ServicesError},
     state::Desired,
@@ -183,7 +185,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         Some(address) => address,
         None => netlink::first_address(&handle, &config.underlay, underlay.ifindex).await?,
     };
-    netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE).await?;
+    let port_device = netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE).await?;
     let headroom = match netlink::make_headroom_bridge(&handle, HEADROOM_BRIDGE, TUNNEL_DEVICE)
         .await
     {
@@ -259,6 +261,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         telling: BTreeMap::new(),
         keeper,
         tunnel: None,
+        port_device,
+        foreign: None,
         connections,
         listeners,
         is_in_place: false,
@@ -303,6 +307,11 @@ struct Agent {
     keeper: Keeper,
     /// ifindex of the device that encrypts, once our program is attached to it.
     tunnel: Option<u32>,
+    /// Name of the device that holds the tunnel's port.
+    port_device: String,
+    /// Whether the program for packets of nodes without an agent is attached; `None` while it may be
+    /// as an earlier agent left it.
+    foreign: Option<bool>,
     /// What is remembered of flows.
     connections: Arc<Connections>,
     /// Who listens to multicast.
@@ -452,6 +461,7 @@ impl Agent {
         };
         self.forget_released(own);
         self.ready_tunnel(own).await;
+        self.ready_foreign();
         let desired = self.desired.as_ref()?;
         let mut around = self.around.clone();
         around.at_work = self.listeners.known.telling.clone();
@@ -566,46 +576,6 @@ impl Agent {
         }
         for report in messages {
             self.send(agent_message::Message::Endpoint(report)).await;
-        }
-    }
-
-    /// Reads what the kernel has, and has next hops resolved that we need.
-    async fn look_around(&mut self) {
-        match netlink::devices(&self.handle).await {
-            Ok(devices) => self.around.devices = devices,
-            Err(error) => tracing::warn!(error = %chain(&error), "devices are not known"),
-        }
-        let addresses: Vec<Ipv4Addr> = self
-            .desired
-            .iter()
-            .flat_map(|desired| desired.nodes.values())
-            .map(|node| node.address)
-            .filter(|address| *address != self.vtep)
-            .collect();
-        let mut routes = BTreeMap::new();
-        for address in addresses {
-            match netlink::route(&self.handle, address).await {
-                Ok(route) => {
-                    routes.insert(address, route);
-                    self.manage(route).await;
-                }
-                Err(error) => tracing::warn!(error = %chain(&error), "a node cannot be reached"),
-            }
-        }
-        self.around.routes = routes;
-        match netlink::neighbours(&self.handle).await {
-            Ok(neighbours) => self.around.neighbours = neighbours,
-            Err(error) => tracing::warn!(error = %chain(&error), "next hops are not known"),
-        }
-    }
-
-    async fn manage(&mut self, route: Route) {
-        if !self.managed.insert((route.ifindex, route.next_hop)) {
-            return;
-        }
-        if let Err(error) = netlink::manage_neighbour(&self.handle, route).await {
-            self.managed.remove(&(route.ifindex, route.next_hop));
-            tracing::warn!(error = %chain(&error), "a next hop is not kept resolved");
         }
     }
 

@@ -240,6 +240,16 @@ impl ClassMap {
             self.classify(maps, lane, wanted, &mut entry, parity)?;
             maps.endpoints.set(ifindex, entry)?;
         }
+        let foreign: Vec<_> = maps
+            .foreign_endpoints
+            .content()
+            .iter()
+            .map(|(k, v)| (*k, *v))
+            .collect();
+        for (number, mut entry) in foreign {
+            self.classify(maps, lane, wanted, &mut entry, parity)?;
+            maps.foreign_endpoints.set(number, entry)?;
+        }
         Ok(())
     }
 

@@ -17,27 +17,22 @@ use std::{
 
 use sunwire_dataplane_common::{
     address::{Address, Mac},
-    entries::{
-        AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, PeerEntry, location, peer,
-    },
-    vxlan,
+    entries::{AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, location},
 };
+
+mod peers;
 
 use crate::{
     audit::{self, StagedTotals},
     counters::{Totals, label_text},
-    crypt::resolve,
     flow_map::{FlowMap, InstallError},
-    groups::{
-        relays::{self, Relays},
-        sets::SetsError,
-    },
+    groups::{relays::Relays, sets::SetsError},
     maps::{Capacity, Maps},
     netlink::{Device, DeviceKind, Route},
     programs::{Hook, Programs, ProgramsError},
     services::Punts,
     shadow::ShadowError,
-    state::{Desired, Endpoint, Node, kernel_address},
+    state::{Desired, Endpoint, kernel_address},
     telemetry::{
         EventMaps,
         step::{self, Arrival, Step, StepError},
@@ -158,6 +153,23 @@ impl Dataplane {
         Ok(self.programs.attach_tunnel(device)?)
     }
 
+    /// Runs the program for packets of nodes without an agent on the device that takes them out of
+    /// their tunnel.
+    ///
+    /// # Errors
+    /// When the device cannot be attached to.
+    pub fn attach_foreign(&mut self, device: &str) -> Result<(), DataplaneError> {
+        Ok(self.programs.attach_foreign(device)?)
+    }
+
+    /// Takes that program off its device.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_foreign(&mut self) -> Result<(), DataplaneError> {
+        Ok(self.programs.detach_foreign()?)
+    }
+
     /// Makes the kernel be what `desired` says for node `own`, given what is around it. Returns
     /// what became of each endpoint that is, or is expected, here.
     ///
@@ -209,6 +221,7 @@ impl Dataplane {
                 .map_err(DataplaneError::from),
             Err(error) => Err(error.into()),
         };
+        self.write_foreign(desired)?;
         let attachments = self.attach(desired, own, around)?;
         self.remove_gone(desired)?;
         installed?;
@@ -336,51 +349,6 @@ impl Dataplane {
         Ok(step::steps(program, arrival)?)
     }
 
-    fn write_peers(
-        &mut self,
-        desired: &Desired,
-        own: u32,
-        vtep: Ipv4Addr,
-        around: &Surroundings,
-    ) -> Result<(), ShadowError> {
-        for (number, node) in &desired.nodes {
-            if *number == own {
-                // Nothing is sent to this node, which is in its own region.
-                let flags = near(desired, own, own);
-                let own = PeerEntry {
-                    flags,
-                    ..PeerEntry::default()
-                };
-                self.maps.peers.set(*number, own)?;
-                continue;
-            }
-            let encrypted = encrypted_entry(node, vtep, around);
-            // A node that does not know itself has no business with others; until it does, nothing
-            // goes out in the clear.
-            let is_required = desired
-                .nodes
-                .get(&own)
-                .is_none_or(|own| resolve::required(desired, own, node));
-            let peer = if is_required {
-                encrypted
-            } else {
-                peer_entry(node.address, vtep, around).unwrap_or_default()
-            };
-            let near = near(desired, own, *number);
-            let with = |entry: PeerEntry| PeerEntry {
-                flags: entry.flags | near,
-                ..entry
-            };
-            let (encrypted, peer) = (with(encrypted), with(peer));
-            self.maps.encrypted_peers.set(*number, encrypted)?;
-            self.maps.peers.set(*number, peer)?;
-            self.maps
-                .peer_addresses
-                .set(kernel_address(node.address.into()), *number)?;
-        }
-        Ok(())
-    }
-
     fn write_locations(&mut self, desired: &Desired, own: u32) -> Result<(), ShadowError> {
         for (number, endpoint) in &desired.endpoints {
             let earlier = self.maps.locations.get(*number);
@@ -455,6 +423,7 @@ impl Dataplane {
             ipv6: endpoint.ipv6,
             mac: endpoint.mac,
             mtu: network.mtu,
+            node: own,
             ..self.maps.endpoints.get(device.ifindex)
         };
         self.flow.classify(&mut self.maps, &mut entry)?;
@@ -538,6 +507,10 @@ impl Dataplane {
         let owners: std::collections::BTreeSet<AddressKey> =
             desired.endpoints.values().flat_map(owner_keys).collect();
         self.maps.owners.retain(|key| owners.contains(key))?;
+        self.maps.foreign_endpoints.retain(|number| {
+            let endpoint = desired.endpoints.get(number);
+            endpoint.is_some_and(|endpoint| peers::is_foreign(desired, endpoint))
+        })?;
         self.maps
             .locations
             .retain(|number| desired.endpoints.contains_key(&number))?;
@@ -598,6 +571,10 @@ fn location_entry(
     if network.is_some_and(|network| network.relayed) {
         flags |= location::RELAYED;
     }
+    if peers::is_foreign(desired, endpoint) {
+        // What it sends may enter here.
+        flags |= location::FOREIGN | location::EXPECTED;
+    }
     if expected(endpoint, own) {
         flags |= location::EXPECTED;
     }
@@ -627,52 +604,6 @@ fn owner_keys(endpoint: &Endpoint) -> Vec<AddressKey> {
         }
     }
     keys
-}
-
-fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Option<PeerEntry> {
-    let route = around.routes.get(&address)?;
-    let next_hop = around.neighbours.get(&(route.ifindex, route.next_hop))?;
-    let device = around
-        .devices
-        .values()
-        .find(|device| device.ifindex == route.ifindex)?;
-    let (template, checksum) = vxlan::template(
-        device.mac.to_bytes(),
-        next_hop.to_bytes(),
-        vtep.octets(),
-        address.octets(),
-    );
-    Some(PeerEntry {
-        ifindex: route.ifindex,
-        address: u32::from_ne_bytes(address.octets()),
-        flags: 0,
-        checksum,
-        template,
-    })
-}
-
-/// The flag of a node of this one's region, or none.
-fn near(desired: &Desired, own: u32, number: u32) -> u32 {
-    match relays::is_near(desired, own, number) {
-        true => peer::NEAR,
-        false => 0,
-    }
-}
-
-/// How a node is reached through the device that encrypts. Without the device or the node's key,
-/// not at all.
-fn encrypted_entry(node: &Node, vtep: Ipv4Addr, around: &Surroundings) -> PeerEntry {
-    let ifindex = around.tunnel.filter(|_| !node.public_keys.is_empty());
-    // The process behind the device reads nothing of the Ethernet header.
-    let (template, checksum) =
-        vxlan::template([0; 6], [0; 6], vtep.octets(), node.address.octets());
-    PeerEntry {
-        ifindex: ifindex.unwrap_or(0),
-        address: u32::from_ne_bytes(node.address.octets()),
-        flags: peer::ENCRYPTED,
-        checksum,
-        template,
-    }
 }
 
 /// An error and its causes on one line.

@@ -81,9 +81,10 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 30] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 31] {
         [
             ("ENDPOINTS", self.endpoints),
+            ("FOREIGN_ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
             // An IPv4, an IPv6 and a MAC address each.
             ("OWNERS", self.endpoints.saturating_mul(3)),
@@ -131,6 +132,8 @@ impl Capacity {
 pub(crate) struct Maps {
     pub(crate) control: ArrayShadow<Control>,
     pub(crate) endpoints: ArrayShadow<EndpointEntry>,
+    /// By number: endpoints at nodes without an agent.
+    pub(crate) foreign_endpoints: HashShadow<u32, EndpointEntry>,
     pub(crate) locations: ArrayShadow<LocationEntry>,
     pub(crate) peers: ArrayShadow<PeerEntry>,
     pub(crate) encrypted_peers: ArrayShadow<PeerEntry>,
@@ -223,6 +226,7 @@ impl Maps {
                 "ENDPOINTS",
                 EndpointEntry::default(),
             )?,
+            foreign_endpoints: HashShadow::open(take("FOREIGN_ENDPOINTS")?, "FOREIGN_ENDPOINTS")?,
             locations: ArrayShadow::open(
                 take("LOCATIONS")?,
                 "LOCATIONS",

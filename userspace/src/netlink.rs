@@ -226,11 +226,11 @@ pub async fn ready_tunnel_device(handle: &Handle, name: &str) -> Result<u32, Net
 
 /// Makes sure that something holds the tunnel's UDP port: without a socket the kernel does not
 /// merge tunnelled packets on receipt. A device of ours from before, or any other one in external
-/// mode, does.
+/// mode, does. Returns its name.
 ///
 /// # Errors
 /// When the port is taken by something else, or netlink fails.
-pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<(), NetlinkError> {
+pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<String, NetlinkError> {
     let mut links = handle.link().get().execute();
     while let Some(link) = links.try_next().await.map_err(failed("list devices"))? {
         let Some((device_name, port, external)) = vxlan_port(&link) else {
@@ -238,7 +238,7 @@ pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<(), Netlink
         };
         if port == vxlan::PORT {
             return if external {
-                Ok(())
+                Ok(device_name)
             } else {
                 Err(NetlinkError::PortTaken {
                     device: device_name,
@@ -260,7 +260,8 @@ pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<(), Netlink
         .map_err(failed(format!(
             "make the tunnel device {name} on UDP port {}",
             vxlan::PORT
-        )))
+        )))?;
+    Ok(name.to_owned())
 }
 
 /// Makes sure that the bridge is there which gives its ports the tunnel device's headroom.

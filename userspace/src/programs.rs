@@ -29,7 +29,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v6";
+const LAYOUT: &str = "v7";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,8 @@ pub enum ProgramsError {
 enum Kind {
     Endpoint,
     Underlay,
+    /// Takes what comes from nodes without an agent.
+    Foreign,
     /// Like `Endpoint`, for packets that are asked about; attached to nothing.
     EndpointTrace,
     /// Like `Underlay`, likewise.
@@ -103,9 +105,10 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [
+    const ALL: [Kind; 5] = [
         Kind::Endpoint,
         Kind::Underlay,
+        Kind::Foreign,
         Kind::EndpointTrace,
         Kind::UnderlayTrace,
     ];
@@ -114,6 +117,7 @@ impl Kind {
         match self {
             Kind::Endpoint => "endpoint_ingress",
             Kind::Underlay => "underlay_ingress",
+            Kind::Foreign => "foreign_ingress",
             Kind::EndpointTrace => "endpoint_trace",
             Kind::UnderlayTrace => "underlay_trace",
         }
@@ -180,6 +184,18 @@ impl Programs {
     pub(crate) fn attach_tunnel(&mut self, device: &str) -> Result<(), ProgramsError> {
         let path = self.links.join("tunnel");
         self.attach(Kind::Underlay, device, &path)
+    }
+
+    /// Runs the program for packets of nodes without an agent on those of the device that takes them
+    /// out of their tunnel.
+    pub(crate) fn attach_foreign(&mut self, device: &str) -> Result<(), ProgramsError> {
+        let path = self.links.join("foreign");
+        self.attach(Kind::Foreign, device, &path)
+    }
+
+    /// Takes that program off.
+    pub(crate) fn detach_foreign(&mut self) -> Result<(), ProgramsError> {
+        hook::detach(&self.links.join("foreign"))
     }
 
     /// Takes the endpoint program off its device. The device may be gone already.
@@ -282,9 +298,10 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 53] = [
+const MAP_NAMES: [&str; 54] = [
     "CONTROL",
     "ENDPOINTS",
+    "FOREIGN_ENDPOINTS",
     "LOCATIONS",
     "PEERS",
     "ENCRYPTED_PEERS",

@@ -44,6 +44,10 @@ pub struct Node {
     pub public_keys: Vec<PublicKey>,
     /// UDP port of encrypted packets.
     pub tunnel_port: u16,
+    /// It has no agent: a plain VXLAN peer.
+    pub foreign: bool,
+    /// Packets to and from it are never encrypted.
+    pub plaintext: bool,
 }
 
 impl Node {
@@ -57,6 +61,8 @@ impl Node {
             region: String::new(),
             public_keys: Vec::new(),
             tunnel_port: 0,
+            foreign: false,
+            plaintext: false,
         }
     }
 }
@@ -269,6 +275,8 @@ impl Desired {
                     .collect::<Result<_, _>>()
                     .map_err(|_| bad("public_keys"))?,
                 tunnel_port: u16::try_from(node.tunnel_port).map_err(|_| bad("tunnel_port"))?,
+                foreign: node.foreign,
+                plaintext: node.foreign && node.plaintext,
             };
             self.nodes.insert(node.number, parsed);
         }

@@ -42,6 +42,10 @@ const UNREACHABLE: &[(DropReason, &str)] = &[
         DropReason::TranslationTaken,
         "takes two flows: see kernel_flows",
     ),
+    (
+        DropReason::NotTranslatable,
+        "takes a tunnel's other end: see kernel_foreign",
+    ),
 ];
 
 #[test]

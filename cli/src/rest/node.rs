@@ -1,18 +1,22 @@
 //! `sunwire node`.
 
-use sunwire_api::{Name, Node, TunnelStatus};
+use std::net::IpAddr;
+
+use sunwire_api::client::Guard;
+use sunwire_api::{Name, Node, NodeCreate, NodeKind, NodeLocation, TunnelStatus};
 
 use super::{Connection, GuardArgs};
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 
-/// Nodes: list, get, tunnels, delete. A node comes into being when its agent first connects.
+/// Nodes: list, get, tunnels, declare, delete. A node comes into being when its agent first connects.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sunwire node list
   sunwire node get aws1 -o json
   sunwire node tunnels aws1         # encrypted or not, since when, and what is wrong
+  sunwire node declare rack7 --location onprem:dc1 --address 198.18.0.21    # a plain VXLAN peer
   sunwire node delete aws1          # once its agent has stopped and no endpoint is there")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -34,6 +38,25 @@ enum Command {
     Tunnels {
         /// Name of the node.
         name: Name,
+    },
+    /// Declare a node that runs no agent: a plain VXLAN peer, such as another system's host.
+    ///
+    /// Endpoints can then be created there, without a device. What they send is decided about by the
+    /// policy of their network at the node where it arrives. The peer has to send to that node what
+    /// is for its endpoints: nothing of it is configured from here.
+    Declare {
+        /// Name of the node.
+        name: Name,
+        /// Where it is, like aws:us-east-1.
+        #[arg(long)]
+        location: NodeLocation,
+        /// Its IPv4 address on the underlay.
+        #[arg(long)]
+        address: IpAddr,
+        /// Never encrypt packets to and from it, whatever the cloud's setting says. Without it, what
+        /// the setting wants encrypted is not sent.
+        #[arg(long)]
+        plaintext: bool,
     },
     /// Forget a node whose agent has stopped and that has no endpoint.
     Delete {
@@ -58,6 +81,22 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             Command::Tunnels { name } => {
                 let node = client.node(&name)?;
                 output::show(format, &node.status.tunnels[..], tunnels)?;
+            }
+            Command::Declare {
+                name,
+                location,
+                address,
+                plaintext,
+            } => {
+                let body = NodeCreate {
+                    name,
+                    kind: NodeKind::Vxlan,
+                    location,
+                    underlay_address: address,
+                    plaintext,
+                };
+                let node = client.create_node(&body, Guard::None)?;
+                output::show(format, &node, |node| table(std::slice::from_ref(node)))?;
             }
             Command::Delete { name, guard } => {
                 let deleted = client.delete_node(&name, guard.guard())?;
@@ -116,7 +155,10 @@ fn table(nodes: &[Node]) -> Table {
             status.number.to_string(),
             node.spec.location.to_string(),
             node.spec.underlay_address.to_string(),
-            output::yes_no(status.connected),
+            match node.spec.kind {
+                NodeKind::Agent => output::yes_no(status.connected),
+                NodeKind::Vxlan => "no agent".to_owned(),
+            },
             status.acknowledged_revision.to_string(),
             output::option(&status.agent_version),
             status.dropped.packets.to_string(),

@@ -30,7 +30,7 @@ use failure::Failure;
 /// Every route.
 pub(crate) fn router(handle: Handle) -> Router {
     Router::new()
-        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes", get(nodes::list).post(nodes::create))
         .route("/v1/nodes/{name}", get(nodes::show).delete(nodes::delete))
         .route("/v1/networks", get(networks::list).post(networks::create))
         .route(

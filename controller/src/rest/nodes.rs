@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use sunwire_api::{Deleted, Name, Node, NodeSpec, Page, Problem, ProblemCode};
+use sunwire_api::{Deleted, Name, Node, NodeCreate, NodeSpec, Page, Problem, ProblemCode};
 
-use super::answer::{PageQuery, Tagged};
+use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
-use super::request::{NoBody, NodeName, Parameters, Write};
+use super::request::{self, NoBody, NodeName, Parameters, Write, WriteQuery};
 use crate::command::Command;
 use crate::handle::Handle;
 use crate::owner::Cluster;
@@ -26,6 +26,8 @@ pub(crate) fn view(cluster: &Cluster, name: &Name) -> Result<Node, Refusal> {
             underlay_address: record.underlay_address.into(),
             public_keys: record.public_keys.clone(),
             tunnel_port: record.tunnel_port,
+            kind: record.kind,
+            plaintext: record.plaintext,
         },
         status: cluster.sessions.status(name, record, &cluster.state),
         revision: record.revision,
@@ -46,6 +48,32 @@ pub(crate) async fn list(
         .read(move |cluster| query.page(cluster.state.nodes(), |name, _| view(cluster, name)))
         .await??;
     Ok(Json(page))
+}
+
+/// Declares a node without an agent: a plain VXLAN peer.
+#[utoipa::path(
+    post, path = "/v1/nodes", tag = "nodes",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+        WriteQuery,
+    ),
+    request_body = NodeCreate,
+    responses((status = 201, body = Node), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn create(
+    State(handle): State<Handle>,
+    write: Write<request::Json<NodeCreate>>,
+) -> Result<Written<Node>, Failure> {
+    let name = write.body.0.name.clone();
+    let proposal = write.propose(|body| Command::CreateNode(body.0));
+    let resource = handle
+        .propose(proposal, move |cluster, _| view(cluster, &name))
+        .await?;
+    Ok(Written {
+        resource,
+        created: true,
+        collection: "/v1/nodes",
+    })
 }
 
 /// Shows a node.

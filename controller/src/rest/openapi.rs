@@ -17,6 +17,7 @@ use super::{
     ),
     paths(
         nodes::list,
+        nodes::create,
         nodes::show,
         nodes::delete,
         networks::list,

@@ -41,7 +41,7 @@ impl State {
     #[must_use]
     pub fn encryption_view(&self) -> Encryption {
         let nodes = self.nodes.iter();
-        let without_key = nodes.filter(|(_, node)| node.public_keys.is_empty());
+        let without_key = nodes.filter(|(_, node)| !node.plaintext && node.public_keys.is_empty());
         Encryption {
             name: "encryption".parse().expect("a name"),
             spec: EncryptionSpec {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{DeviceName, EndpointCreate, Labels, MacAddress, Name, ProblemCode};
+use sunwire_api::{
+    DeviceName, EndpointCreate, Labels, MacAddress, Name, NetworkEncryption, ProblemCode,
+};
 
 use super::networks::GATEWAY_MAC;
 use super::nodes::next_number;
@@ -78,6 +80,26 @@ impl State {
             )
         })?;
         self.known_node(&create.node)?;
+        let is_foreign = self.is_foreign(&create.node);
+        if is_foreign && create.device.is_some() {
+            return Err(Refusal::new(
+                ProblemCode::NodeWithoutAgent,
+                format!(
+                    "node {} runs no agent that could use a device: leave `device` out",
+                    create.node
+                ),
+            ));
+        }
+        if is_foreign && network.encryption == NetworkEncryption::Required {
+            return Err(Refusal::new(
+                ProblemCode::NotEncryptable,
+                format!(
+                    "packets of network {} are encrypted on their way to any other node, and node \
+                     {} runs no agent that could: put the endpoint into another network",
+                    create.network, create.node
+                ),
+            ));
+        }
         check_labels(&create.labels)?;
         let number = next_number(self.last_endpoint_number, "endpoint")?;
         let device = match &create.device {
@@ -112,8 +134,15 @@ impl State {
             mac,
             labels: create.labels.clone(),
             node: create.node.clone(),
-            condition: Condition::Absent,
-            detail: String::new(),
+            // Nobody will say that it is there.
+            condition: match is_foreign {
+                true => Condition::Attached,
+                false => Condition::Absent,
+            },
+            detail: match is_foreign {
+                true => format!("behind node {}, which runs no agent", create.node),
+                false => String::new(),
+            },
             moving_to: None,
             previous: None,
             epoch: 1,

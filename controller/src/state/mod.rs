@@ -96,7 +96,8 @@ impl State {
             | Command::RollbackPolicy { .. }
             | Command::RevertPolicy { .. }
             | Command::StagePolicy { .. } => true,
-            Command::CreateEndpoint(_)
+            Command::CreateNode(_)
+            | Command::CreateEndpoint(_)
             | Command::UpdateEndpoint { .. }
             | Command::DeleteEndpoint { .. }
             | Command::DeleteNode { .. } => !self.policies.is_empty(),
@@ -182,6 +183,7 @@ impl State {
                 };
                 self.register_node(name, announced, examiner, &mut effects)
             }
+            Command::CreateNode(create) => self.create_node(create, force, examiner, &mut effects),
             Command::SetNodeKeys { name, public_keys } => {
                 self.set_node_keys(name, public_keys, &mut effects)
             }
@@ -351,6 +353,7 @@ impl State {
                 return self.check_encryption_precondition(proposal);
             }
             Command::RegisterNode { .. }
+            | Command::CreateNode(_)
             | Command::SetNodeKeys { .. }
             | Command::CreateNetwork(_)
             | Command::CreateEndpoint(_)

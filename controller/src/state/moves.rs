@@ -80,6 +80,18 @@ impl State {
                 format!("endpoint {name} is on node {node} already"),
             ));
         }
+        if let Some(other) = [node, &record.node]
+            .into_iter()
+            .find(|node| self.is_foreign(node))
+        {
+            return Err(Refusal::new(
+                ProblemCode::NodeWithoutAgent,
+                format!(
+                    "node {other} runs no agent that could let endpoint {name} go or take it over: \
+                     delete the endpoint and create it where it is"
+                ),
+            ));
+        }
         self.free_device(&record.device, node)?;
         let record = self.endpoint_mut(name);
         record.moving_to = Some(node.clone());

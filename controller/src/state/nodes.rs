@@ -1,9 +1,9 @@
 //! Nodes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Name, NodeLocation, ProblemCode, PublicKey};
+use sunwire_api::{Name, NodeCreate, NodeKind, NodeLocation, ProblemCode, PublicKey};
 
 use super::State;
 use super::policies::{Change, Reexamined};
@@ -26,6 +26,12 @@ pub struct NodeRecord {
     /// UDP port of encrypted packets.
     #[serde(default)]
     pub tunnel_port: u16,
+    /// What it is.
+    #[serde(default)]
+    pub kind: NodeKind,
+    /// Packets to and from it are never encrypted.
+    #[serde(default)]
+    pub plaintext: bool,
     /// Revision of its last change.
     pub revision: u64,
 }
@@ -55,27 +61,16 @@ impl State {
             public_keys,
             tunnel_port,
         } = announced;
-        let address_of_one = !(underlay_address.is_unspecified()
-            || underlay_address.is_multicast()
-            || underlay_address.is_broadcast());
-        if !address_of_one {
+        if self.is_foreign(name) {
             return Err(Refusal::new(
-                ProblemCode::AddressInvalid,
-                format!("{underlay_address} cannot be the underlay address of one node"),
-            ));
-        }
-        let mut others = self.nodes.iter().filter(|(other, _)| *other != name);
-        if let Some((other, _)) =
-            others.find(|(_, other)| other.underlay_address == underlay_address)
-        {
-            return Err(Refusal::new(
-                ProblemCode::UnderlayAddressTaken,
+                ProblemCode::NameTaken,
                 format!(
-                    "node {other} has the underlay address {underlay_address}: give {name} another \
-                     one, or delete node {other}"
+                    "{name} is declared as a node without an agent: give this one another name, or \
+                     delete that node first"
                 ),
             ));
         }
+        self.check_underlay_address(name, underlay_address)?;
         self.check_public_keys(name, &public_keys)?;
         let number = match self.nodes.get(name) {
             Some(known)
@@ -95,6 +90,8 @@ impl State {
             underlay_address,
             public_keys,
             tunnel_port,
+            kind: NodeKind::Agent,
+            plaintext: false,
             revision: effects.revision,
         };
         // A node comes into being whatever policies assert: it is there. One that is known already
@@ -109,6 +106,86 @@ impl State {
         effects.nodes.insert(name.clone());
         self.settle(policies, effects);
         Ok(())
+    }
+
+    pub(super) fn create_node(
+        &mut self,
+        create: &NodeCreate,
+        force: bool,
+        examiner: &mut Examiner<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let name = &create.name;
+        if create.kind != NodeKind::Vxlan {
+            return Err(Refusal::new(
+                ProblemCode::InvalidBody,
+                "a node with an agent comes into being when its agent connects: declare only nodes \
+                 of kind vxlan",
+            ));
+        }
+        if self.nodes.contains_key(name) {
+            return Err(Refusal::new(
+                ProblemCode::NameTaken,
+                format!("there is a node {name}: take another name"),
+            ));
+        }
+        let IpAddr::V4(underlay_address) = create.underlay_address else {
+            return Err(Refusal::new(
+                ProblemCode::AddressInvalid,
+                format!(
+                    "{} is no IPv4 address, and tunnels go over IPv4",
+                    create.underlay_address
+                ),
+            ));
+        };
+        self.check_underlay_address(name, underlay_address)?;
+        let number = next_number(self.last_node_number, "node")?;
+        let record = NodeRecord {
+            number,
+            location: create.location.clone(),
+            underlay_address,
+            public_keys: Vec::new(),
+            tunnel_port: 0,
+            kind: create.kind,
+            plaintext: create.plaintext,
+            revision: effects.revision,
+        };
+        let policies = self.reexamined(Change::Node(name, Some(&record)), force, examiner)?;
+
+        self.nodes.insert(name.clone(), record);
+        self.last_node_number = number;
+        effects.created = true;
+        effects.nodes.insert(name.clone());
+        self.settle(policies, effects);
+        Ok(())
+    }
+
+    /// Whether a node runs no agent.
+    pub(super) fn is_foreign(&self, name: &Name) -> bool {
+        let node = self.nodes.get(name);
+        node.is_some_and(|node| node.kind != NodeKind::Agent)
+    }
+
+    fn check_underlay_address(&self, name: &Name, address: Ipv4Addr) -> Result<(), Refusal> {
+        let address_of_one =
+            !(address.is_unspecified() || address.is_multicast() || address.is_broadcast());
+        if !address_of_one {
+            return Err(Refusal::new(
+                ProblemCode::AddressInvalid,
+                format!("{address} cannot be the underlay address of one node"),
+            ));
+        }
+        let mut others = self.nodes.iter().filter(|(other, _)| *other != name);
+        match others.find(|(_, other)| other.underlay_address == address) {
+            None => Ok(()),
+            Some((other, _)) => Err(Refusal::new(
+                ProblemCode::UnderlayAddressTaken,
+                format!(
+                    "node {other} has the underlay address {address}: give {name} another one, or \
+                     delete node {other}"
+                ),
+            )),
+        }
     }
 
     pub(super) fn set_node_keys(

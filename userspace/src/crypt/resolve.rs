@@ -22,14 +22,17 @@ pub fn between(mode: EncryptionMode, own_cloud: &str, other_cloud: &str) -> bool
 /// Whether everything between node `own` and `other` is encrypted.
 #[must_use]
 pub fn required(desired: &Desired, own: &Node, other: &Node) -> bool {
-    between(desired.encryption, &own.cloud, &other.cloud)
+    !other.plaintext && between(desired.encryption, &own.cloud, &other.cloud)
 }
 
 /// Whether some packets from node `own` to `other` are encrypted: all, or those of a network that
 /// asks for it.
 #[must_use]
 pub fn wanted(desired: &Desired, own: &Node, other: &Node) -> bool {
-    required(desired, own, other) || desired.networks.values().any(|network| network.encrypted)
+    // Networks that ask for it have no endpoints at nodes without an agent.
+    let of_network =
+        || !other.foreign && desired.networks.values().any(|network| network.encrypted);
+    required(desired, own, other) || of_network()
 }
 
 /// What the process that encrypts is to have on node `own`. `None`: there is nothing to encrypt.
@@ -41,7 +44,7 @@ pub fn configuration(desired: &Desired, own: u32, ring: &KeyRing) -> Option<Conf
     let node = desired.nodes.get(&own)?;
     let others = desired.nodes.iter().filter(|(number, _)| **number != own);
     let peers: Vec<Peer> = others
-        .filter(|(_, other)| wanted(desired, node, other))
+        .filter(|(_, other)| !other.foreign && wanted(desired, node, other))
         .map(|(_, other)| Peer {
             address: other.address,
             port: other.tunnel_port,
@@ -62,7 +65,12 @@ pub fn configuration(desired: &Desired, own: u32, ring: &KeyRing) -> Option<Conf
 /// What keeps the two nodes from encrypting, in words; `None` when both have a key.
 #[must_use]
 pub fn obstacle(own_known: &[PublicKey], other: &Node) -> Option<&'static str> {
-    if own_known.is_empty() {
+    if other.foreign {
+        Some(
+            "the other node has no agent and encrypts nothing; where that is no harm, declare it \
+             again with --plaintext",
+        )
+    } else if own_known.is_empty() {
         Some("this node's key is not known to the controller yet")
     } else if other.public_keys.is_empty() {
         Some("the other node has announced no key; its agent may be older than encryption")
@@ -86,6 +94,8 @@ mod tests {
             cloud: cloud.to_owned(),
             public_keys: keys,
             tunnel_port: 51820,
+            foreign: false,
+            plaintext: false,
         }
     }
 
@@ -133,6 +143,30 @@ mod tests {
             !required(&desired, own, other),
             "other networks are not concerned"
         );
+    }
+
+    #[test]
+    fn a_node_without_an_agent_is_encrypted_to_or_declared_plain() {
+        let ring = KeyRing::generate();
+        let mut desired = desired(EncryptionMode::BetweenClouds, &ring);
+        let own = desired.nodes[&1].clone();
+        let foreign = |plaintext| Node {
+            foreign: true,
+            plaintext,
+            ..node("azure", 4, vec![])
+        };
+        assert!(wanted(&desired, &own, &foreign(false)));
+        assert!(obstacle(&own.public_keys, &foreign(false)).is_some());
+        assert!(!wanted(&desired, &own, &foreign(true)));
+        desired.nodes.insert(4, foreign(false));
+        assert_eq!(addresses(&desired, &ring), [3], "nothing is set up for it");
+        desired.encryption = EncryptionMode::Off;
+        let network = Network {
+            encrypted: true,
+            ..Network::for_tests()
+        };
+        desired.networks.insert(7, network);
+        assert!(!wanted(&desired, &own, &foreign(false)));
     }
 
     #[test]

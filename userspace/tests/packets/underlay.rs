@@ -7,9 +7,9 @@ use sunwire_dataplane_common::drop_reason::DropReason;
 use super::{
     Case, Expect,
     world::{
-        ABROAD_10, AWAY_3, COMING_6, DB, DB_2, GOING_7, LEFT_5, MISSING_4, MOVED_9, MTU, NOBODY_99,
-        OTHER_ADDRESS, OTHER_MAC, SHOP, TWIN, TWIN_DB, UNREACHABLE_8, WEB_1, ether_type, from_node,
-        node_mac, v4, v6, vtep,
+        ABROAD_10, AWAY_3, COMING_6, DB, DB_2, FOREIGN_15, GOING_7, LEFT_5, MISSING_4, MOVED_9,
+        MTU, NOBODY_99, OTHER_ADDRESS, OTHER_MAC, SHOP, TWIN, TWIN_DB, UNREACHABLE_8, WEB_1,
+        ether_type, from_node, node_mac, v4, v6, vtep,
     },
 };
 use crate::fixture::{
@@ -90,6 +90,14 @@ fn delivered() -> Vec<Case> {
         UNDERLAY,
         from_node(3, TWIN).wrap(&inner),
         vec![(TWIN_DB, inner.clone())],
+    ));
+    // A node of ours that it was sent to has decided about it and passes it on.
+    let relayed = v4(FOREIGN_15, DB_2, UDP).bytes();
+    cases.push(Case::comes_out(
+        "what a peer without an agent has sent to another node of ours comes from there",
+        UNDERLAY,
+        from_node(2, SHOP).wrap(&relayed),
+        vec![(DB, relayed)],
     ));
     // A checksum in the outer header is legal and not looked at.
     let mut summed = from_node(2, SHOP).wrap(&inner);
@@ -424,6 +432,11 @@ fn passed() -> Vec<Case> {
             with(|frame| frame[12] = 0x88),
         ),
     ]
+    .into_iter()
+    .chain([(
+        "a tunnel of a peer without an agent is the kernel's to take off",
+        from_node(6, SHOP).wrap(&v4(FOREIGN_15, DB_2, UDP).bytes()),
+    )])
     .map(|(name, frame)| Case::new(name, UNDERLAY, frame, Expect::Pass))
-    .into()
+    .collect()
 }

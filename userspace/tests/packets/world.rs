@@ -64,6 +64,10 @@ pub(crate) const UNREACHABLE_8: Who = Who(8);
 pub(crate) const MOVED_9: Who = Who(9);
 /// At node 5, which is in another cloud and has announced no key.
 pub(crate) const ABROAD_10: Who = Who(10);
+/// At node 6, which has no agent.
+pub(crate) const FOREIGN_15: Who = Who(15);
+/// At node 6 too.
+pub(crate) const FOREIGN_16: Who = Who(16);
 /// An address that nobody owns.
 pub(crate) const NOBODY_99: Who = Who(99);
 /// The gateway.
@@ -161,7 +165,7 @@ pub(crate) fn start(test: &str) -> Option<TestNode> {
 /// Likewise, with the programs attached at `hook`.
 pub(crate) fn start_at(test: &str, hook: Option<Hook>) -> Option<TestNode> {
     let mut node = TestNode::new_at(test, DEVICES, Capacity::default(), hook)?;
-    for number in [2, 3] {
+    for number in [2, 3, 6] {
         node.resolve(vtep(number), node_mac(number));
     }
     node.apply(&desired()).expect("the cloud fits");
@@ -181,6 +185,11 @@ pub(crate) fn desired() -> Desired {
         ..node("node5", vtep(5))
     };
     desired.nodes.insert(5, abroad);
+    let foreign = Node {
+        foreign: true,
+        ..node("node6", vtep(6))
+    };
+    desired.nodes.insert(6, foreign);
     for (vni, name) in [(SHOP, "shop"), (TWIN, "twin"), (LAWLESS, "lawless")] {
         let network = network(name, MTU, GATEWAY.v4(), GATEWAY.v6(), GATEWAY_MAC);
         desired.networks.insert(vni, network);
@@ -207,6 +216,8 @@ pub(crate) fn desired() -> Desired {
         (8, at(SHOP, 8, UNREACHABLE_8, none, 4)),
         (9, moved(at(SHOP, 9, MOVED_9, none, 3), 2, false)),
         (10, at(SHOP, 10, ABROAD_10, none, 5)),
+        (15, at(SHOP, 15, FOREIGN_15, none, 6)),
+        (16, at(SHOP, 16, FOREIGN_16, none, 6)),
         (TWIN_WEB_11, at(TWIN, TWIN_WEB_11, WEB_1, 3, 1)),
         (12, at(TWIN, 12, DB_2, 4, 1)),
         (13, at(TWIN, 13, AWAY_3, none, 3)),

@@ -1,0 +1,144 @@
+//! How other nodes are reached, and the endpoints at those that have no agent.
+
+use std::net::Ipv4Addr;
+
+use sunwire_dataplane_common::{
+    entries::{EndpointEntry, PeerEntry, peer},
+    vxlan,
+};
+
+use super::{Dataplane, DataplaneError, Surroundings};
+use crate::{
+    crypt::resolve,
+    groups::relays,
+    shadow::ShadowError,
+    state::{Desired, Endpoint, Node, kernel_address},
+};
+
+impl Dataplane {
+    pub(super) fn write_peers(
+        &mut self,
+        desired: &Desired,
+        own: u32,
+        vtep: Ipv4Addr,
+        around: &Surroundings,
+    ) -> Result<(), ShadowError> {
+        for (number, node) in &desired.nodes {
+            if *number == own {
+                // Nothing is sent to this node, which is in its own region.
+                let flags = near(desired, own, own);
+                let own = PeerEntry {
+                    flags,
+                    ..PeerEntry::default()
+                };
+                self.maps.peers.set(*number, own)?;
+                continue;
+            }
+            let mut flags = near(desired, own, *number);
+            if node.foreign {
+                flags |= peer::FOREIGN;
+            }
+            let mark = |peer: PeerEntry| PeerEntry {
+                address: if node.foreign { 0 } else { peer.address },
+                flags: peer.flags | flags,
+                ..peer
+            };
+            let encrypted = mark(encrypted_entry(node, vtep, around));
+            // A node that does not know itself has no business with others; until it does, nothing
+            // goes out in the clear.
+            let is_required = desired
+                .nodes
+                .get(&own)
+                .is_none_or(|own| resolve::required(desired, own, node));
+            let peer = if is_required {
+                encrypted
+            } else {
+                mark(peer_entry(node.address, vtep, around).unwrap_or_default())
+            };
+            self.maps.encrypted_peers.set(*number, encrypted)?;
+            self.maps.peers.set(*number, peer)?;
+            self.maps
+                .peer_addresses
+                .set(kernel_address(node.address.into()), *number)?;
+        }
+        Ok(())
+    }
+
+    /// Endpoints at nodes without an agent: what they send is decided about here.
+    pub(super) fn write_foreign(&mut self, desired: &Desired) -> Result<(), DataplaneError> {
+        for (number, endpoint) in &desired.endpoints {
+            if !is_foreign(desired, endpoint) {
+                continue;
+            }
+            let Some(network) = desired.networks.get(&endpoint.vni) else {
+                continue;
+            };
+            let earlier = self.maps.foreign_endpoints.content().get(number).copied();
+            let mut entry = EndpointEntry {
+                network: endpoint.vni,
+                number: *number,
+                ipv4: endpoint.ipv4,
+                ipv6: endpoint.ipv6,
+                mac: endpoint.mac,
+                mtu: network.mtu,
+                node: endpoint.node,
+                ..earlier.unwrap_or_default()
+            };
+            self.flow.classify(&mut self.maps, &mut entry)?;
+            self.maps.foreign_endpoints.set(*number, entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an endpoint is at a node without an agent.
+pub(super) fn is_foreign(desired: &Desired, endpoint: &Endpoint) -> bool {
+    let node = desired.nodes.get(&endpoint.node);
+    node.is_some_and(|node| node.foreign)
+}
+
+/// The flag of a node of this one's region, or none.
+fn near(desired: &Desired, own: u32, number: u32) -> u32 {
+    match relays::is_near(desired, own, number) {
+        true => peer::NEAR,
+        false => 0,
+    }
+}
+
+fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Option<PeerEntry> {
+    let route = around.routes.get(&address)?;
+    let next_hop = around.neighbours.get(&(route.ifindex, route.next_hop))?;
+    let device = around
+        .devices
+        .values()
+        .find(|device| device.ifindex == route.ifindex)?;
+    let (template, checksum) = vxlan::template(
+        device.mac.to_bytes(),
+        next_hop.to_bytes(),
+        vtep.octets(),
+        address.octets(),
+    );
+    Some(PeerEntry {
+        ifindex: route.ifindex,
+        address: u32::from_ne_bytes(address.octets()),
+        flags: 0,
+        checksum,
+        template,
+    })
+}
+
+/// How a node is reached through the device that encrypts. Without the device or the node's key,
+/// not at all.
+fn encrypted_entry(node: &Node, vtep: Ipv4Addr, around: &Surroundings) -> PeerEntry {
+    let ifindex = around.tunnel.filter(|_| !node.public_keys.is_empty());
+    // The process behind the device reads nothing of the Ethernet header.
+    let (template, checksum) =
+        vxlan::template([0; 6], [0; 6], vtep.octets(), node.address.octets());
+    PeerEntry {
+        ifindex: ifindex.unwrap_or(0),
+        address: u32::from_ne_bytes(node.address.octets()),
+        flags: peer::ENCRYPTED,
+        checksum,
+        template,
+    }
+}
