@@ -199,6 +199,21 @@ impl TupleV6 {
             remote,
         }
     }
+
+    /// Makes this the key of an IPv6 packet, field by field: see [`TupleV6::new`].
+    #[inline(always)]
+    pub fn fill(&mut self, network: u32, headers: &Headers, direction: Direction) {
+        let (local, remote) = match direction {
+            Direction::Sent => (&headers.src, &headers.dst),
+            Direction::Received => (&headers.dst, &headers.src),
+        };
+        self.network_protocol = network << 8 | u32::from(headers.protocol);
+        self.ports = ports(headers, direction);
+        for index in 0..4 {
+            self.local.0[index] = local.0[index];
+            self.remote.0[index] = remote.0[index];
+        }
+    }
 }
 
 /// Whether packets with these headers are told apart into flows: ICMP only when it is an echo,

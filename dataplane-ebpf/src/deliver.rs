@@ -14,7 +14,7 @@ use crate::{
     Handled, flow,
     frame::{Skb, note},
     maps::{ENDPOINTS, LOCATIONS, OWNERS},
-    rewrite, translate, tunnel,
+    quoted, related, rewrite, translate, tunnel,
 };
 
 /// Number of the endpoint that a copy goes to: a packet with these headers, before it is rewritten.
@@ -98,10 +98,28 @@ pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Hand
 }
 
 /// Notes in the flow of the endpoint that gets a packet that it came, and gives it back the
-/// addresses that its receiver knows the other side by.
+/// addresses that its receiver knows the other side by; and, when it speaks of another packet,
+/// that one.
+#[inline(always)]
+pub(crate) fn receive(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    network: u32,
+    to: u32,
+    from: u32,
+) -> Result<(), DropReason> {
+    if related::is_error(&parsed.headers) {
+        return match quoted::restore(skb.raw(), network, to) {
+            0 => Ok(()),
+            _ => Err(DropReason::Malformed),
+        };
+    }
+    receive_flow(skb, parsed, network, to, from)
+}
+
 // A function of its own: it is called in two places, and has keys of two families on its stack.
 #[inline(never)]
-pub(crate) fn receive(
+fn receive_flow(
     skb: &mut Skb,
     parsed: &mut Parsed,
     network: u32,
@@ -136,7 +154,7 @@ pub(crate) fn receive(
     Ok(())
 }
 
-/// As [`receive`], for a flow that was found.
+/// As [`receive`], of a packet whose flow was found.
 #[inline(always)]
 pub(crate) fn receive_in(
     skb: &mut Skb,

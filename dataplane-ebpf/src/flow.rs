@@ -19,7 +19,7 @@ use sunwire_dataplane_common::{
 
 use crate::{
     counters,
-    maps::{FLOWS_V4, FLOWS_V6, OVERFLOW_V4, OVERFLOW_V6, OVERFLOWED, SCRATCH},
+    maps::{FLOW_KEY, FLOWS_V4, FLOWS_V6, OVERFLOW_V4, OVERFLOW_V6, OVERFLOWED, SCRATCH},
 };
 
 /// A flow that is there. The programs run to their end on one CPU, and each direction of a flow
@@ -46,11 +46,22 @@ pub(crate) fn find(network: u32, headers: &Headers, direction: Direction) -> Opt
     }
 }
 
-// A function of its own: the key is large.
+// A function of its own: most flows are of the other family.
 #[inline(never)]
 fn find_v6(network: u32, headers: &Headers, direction: Direction) -> Option<Entry> {
-    let key = TupleV6::new(network, headers, direction);
-    look_up(&FLOWS_V6, &OVERFLOW_V6, &key)
+    let key = key_v6(network, headers, direction)?;
+    look_up(&FLOWS_V6, &OVERFLOW_V6, key)
+}
+
+/// The key of an IPv6 packet, in memory of this CPU: the stack is short.
+#[inline(always)]
+fn key_v6(network: u32, headers: &Headers, direction: Direction) -> Option<&'static TupleV6> {
+    let key = FLOW_KEY.get_ptr_mut(0)?;
+    // SAFETY: a program runs to its end on one CPU before another one of ours starts there, and
+    // uses the key before it makes the next one.
+    let key = unsafe { &mut *key };
+    key.fill(network, headers, direction);
+    Some(key)
 }
 
 #[inline(always)]
@@ -90,8 +101,10 @@ pub(crate) fn remember(
             insert(&FLOWS_V4, &OVERFLOW_V4, &key, entry)
         }
         Family::V6 => {
-            let key = TupleV6::new(network, headers, direction);
-            insert(&FLOWS_V6, &OVERFLOW_V6, &key, entry)
+            let Some(key) = key_v6(network, headers, direction) else {
+                return false;
+            };
+            insert(&FLOWS_V6, &OVERFLOW_V6, key, entry)
         }
         Family::None => false,
     }
@@ -131,9 +144,10 @@ pub(crate) fn forget(network: u32, headers: &Headers, direction: Direction) {
             let _ = OVERFLOW_V4.remove(&key);
         }
         Family::V6 => {
-            let key = TupleV6::new(network, headers, direction);
-            let _ = FLOWS_V6.remove(&key);
-            let _ = OVERFLOW_V6.remove(&key);
+            if let Some(key) = key_v6(network, headers, direction) {
+                let _ = FLOWS_V6.remove(key);
+                let _ = OVERFLOW_V6.remove(key);
+            }
         }
         Family::None => {}
     }

@@ -436,12 +436,36 @@ impl Skb {
         (offset + ETHERNET_BYTES + transport) as u32 + ip
     }
 
+    /// Where the linear part begins and ends.
+    ///
+    /// In assembly: the kernel makes pointers of these 32-bit fields when they are loaded, and the
+    /// compiler may move a field that it has loaded from one register to another by its 32 bits, which
+    /// makes a number of a pointer.
+    #[inline(always)]
+    fn linear(&self) -> (usize, usize) {
+        let (data, end): (u64, u64);
+        // SAFETY: the context is valid, and has both fields.
+        unsafe {
+            asm!(
+                "{data} = *(u32 *)({context} + {data_at})",
+                "{end} = *(u32 *)({context} + {end_at})",
+                data = out(reg) data,
+                end = lateout(reg) end,
+                context = in(reg) self.raw,
+                data_at = const offset_of!(__sk_buff, data),
+                end_at = const offset_of!(__sk_buff, data_end),
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        (data as usize, end as usize)
+    }
+
     /// The `N` bytes at an offset, or `None` when the linear part ends before them.
     #[inline(always)]
     pub(crate) fn window<const N: usize>(&self, offset: usize) -> Option<PacketWindow<'_, N>> {
-        let context = self.context();
-        let start = context.data as usize + offset;
-        if start + N > context.data_end as usize {
+        let (data, end) = self.linear();
+        let start = data + offset;
+        if start + N > end {
             return None;
         }
         Some(PacketWindow {
@@ -459,9 +483,9 @@ impl Skb {
         &mut self,
         offset: usize,
     ) -> Result<PacketWindowMut<'_, N>, DropReason> {
-        let context = self.context();
-        let start = context.data as usize + offset;
-        if start + N > context.data_end as usize {
+        let (data, end) = self.linear();
+        let start = data + offset;
+        if start + N > end {
             return Err(DropReason::Malformed);
         }
         Ok(PacketWindowMut {

@@ -42,6 +42,7 @@ mod limit;
 mod maps;
 mod neighbour;
 mod punt;
+mod quoted;
 mod related;
 mod rewrite;
 mod segment_size;

@@ -106,6 +106,8 @@ pub(crate) static FLOW_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);
 #[map]
+pub(crate) static FLOW_KEY: PerCpuArray<TupleV6> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 pub(crate) static PACKET: PerCpuArray<Parsed> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static INNER: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);

@@ -20,9 +20,10 @@ const IPV4_SRC: usize = ETHERNET_BYTES + 12;
 const IPV4_DST: usize = ETHERNET_BYTES + 16;
 const IPV6_SRC: usize = ETHERNET_BYTES + 8;
 const IPV6_DST: usize = ETHERNET_BYTES + 24;
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
-const ICMPV6_CHECKSUM: usize = 2;
+pub(crate) const TCP_CHECKSUM: usize = 16;
+pub(crate) const UDP_CHECKSUM: usize = 6;
+/// Of ICMP and of ICMPv6.
+pub(crate) const ICMP_CHECKSUM: usize = 2;
 
 /// `bpf_l4_csum_replace`: the field is part of the pseudo header.
 const BPF_F_PSEUDO_HDR: u64 = 1 << 4;
@@ -101,13 +102,7 @@ pub(crate) fn restore_source(
         port(skb, parsed, 0, alias.original_port)?;
         parsed.headers.src_port = alias.original_port;
     }
-    match parsed.headers.family {
-        Family::V4 => address_v4(skb, parsed, IPV4_SRC, alias.original.0[0])?,
-        Family::V6 => address_v6(skb, parsed, IPV6_SRC, &alias.original)?,
-        Family::None => {}
-    }
-    parsed.headers.src = alias.original;
-    Ok(())
+    original_source(skb, parsed, alias)
 }
 
 /// Gives a packet that comes back for a translated flow the address and port of its receiver.
@@ -126,6 +121,49 @@ pub(crate) fn restore_destination(
         port(skb, parsed, 2, own_port)?;
         parsed.headers.dst_port = own_port;
     }
+    own_destination(skb, parsed, own)
+}
+
+/// Gives an ICMP error about a packet of a translated flow the address of its receiver, and, where it
+/// comes from the packet's destination, the address that its receiver knows that by.
+///
+/// # Errors
+/// As [`restore_source`].
+#[inline(never)]
+pub(crate) fn restore_ends(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    alias: &FlowEntry,
+    own: &EndpointEntry,
+    is_from_there: bool,
+) -> Result<(), DropReason> {
+    if is_from_there {
+        original_source(skb, parsed, alias)?;
+    }
+    own_destination(skb, parsed, own)
+}
+
+#[inline(always)]
+fn original_source(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    alias: &FlowEntry,
+) -> Result<(), DropReason> {
+    match parsed.headers.family {
+        Family::V4 => address_v4(skb, parsed, IPV4_SRC, alias.original.0[0])?,
+        Family::V6 => address_v6(skb, parsed, IPV6_SRC, &alias.original)?,
+        Family::None => {}
+    }
+    parsed.headers.src = alias.original;
+    Ok(())
+}
+
+#[inline(always)]
+fn own_destination(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    own: &EndpointEntry,
+) -> Result<(), DropReason> {
     let own = match parsed.headers.family {
         Family::V4 => &own.ipv4,
         _ => &own.ipv6,
@@ -220,7 +258,7 @@ fn transport_checksum(parsed: &Parsed) -> Option<(usize, u64)> {
         (PROTOCOL_TCP, _) => Some((transport + TCP_CHECKSUM, 0)),
         (PROTOCOL_UDP, _) => Some((transport + UDP_CHECKSUM, BPF_F_MARK_MANGLED_0)),
         // RFC 4443, 2.3; ICMP of IPv4 covers no addresses.
-        (PROTOCOL_ICMPV6, Family::V6) => Some((transport + ICMPV6_CHECKSUM, 0)),
+        (PROTOCOL_ICMPV6, Family::V6) => Some((transport + ICMP_CHECKSUM, 0)),
         _ => None,
     }
 }

@@ -18,7 +18,7 @@ use sunwire_dataplane_common::{
     tables::{Copied, OUT_OWNER, set},
 };
 
-use crate::{deliver, flow, frame, maps::VERDICTS, related};
+use crate::{deliver, flow, frame, maps::VERDICTS, quoted};
 
 /// The packets keep their source port.
 pub(crate) const KEPT: u32 = 0;
@@ -44,7 +44,7 @@ pub(crate) const IS_TRACED: u32 = 1 << 1;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn alias(network: u32, local: u32, slot: u32, flags: u32) -> u32 {
-    let (Some(sent), Some(alias)) = (related::inner(), flow::scratch()) else {
+    let (Some(sent), Some(alias)) = (quoted::inner(), flow::scratch()) else {
         return TAKEN;
     };
     let (Some(parsed), Some(verdict)) = (frame::parsed(), VERDICTS.get(slot)) else {

@@ -329,3 +329,57 @@ fn clients_are_balanced_as_the_evaluator_says_and_stay_while_their_server_is_dra
         }
     });
 }
+
+/// The ICMP error that an endpoint sends about a packet that it got: nobody listens at the port.
+fn error_about(passed: &[u8], (from, to): (u32, u32)) -> Frame {
+    let is_v4 = passed[12] == 0x08;
+    let (kind, code) = if is_v4 { (3, 3) } else { (1, 4) };
+    reversed(passed, Transport::Icmp(kind, code), (from, to))
+}
+
+#[test]
+fn an_error_about_a_rewritten_packet_quotes_it_as_it_was_sent() {
+    World::each("errors_quote", |world| {
+        for (policy, server) in [(DNAT, WEB), (SNAT, DB)] {
+            world.apply(policy);
+            for is_v4 in [true, false] {
+                let to = match server {
+                    WEB => address(VIP, is_v4),
+                    _ => world.address(DB, is_v4),
+                };
+                for transport in [
+                    Transport::Tcp(7000, 443),
+                    Transport::Udp(7000, 443),
+                    Transport::UdpUnsummed(7001, 443),
+                ] {
+                    if !is_v4 && matches!(transport, Transport::UdpUnsummed(..)) {
+                        continue;
+                    }
+                    // From two behind one address, so that one of them gets another port.
+                    for sender in [CLIENT, WEB2] {
+                        let asked = frame(world, sender, to, transport).bytes();
+                        let passed = world.pass(sender, &asked).unwrap();
+                        assert_ne!(passed[14..], asked[14..], "it is rewritten");
+                        let error = error_about(&passed, (server, sender));
+                        // All of the packet, its IP and transport headers, and the least (RFC 792).
+                        let header = if is_v4 { 20 } else { 40 };
+                        for quoted in [passed.len() - 14, header + 20, header + 8] {
+                            let sent = error.bytes_with(&passed[14..14 + quoted]);
+                            let expected = Frame {
+                                src: to,
+                                dst: world.address(sender, is_v4),
+                                ..error
+                            };
+                            let expected = expected.bytes_with(&asked[14..14 + quoted]);
+                            let came = world.pass(server, &sent).unwrap();
+                            assert_eq!(came, expected, "{transport:?}, {quoted} bytes");
+                        }
+                        // Too short to tell what it is about: related to nothing.
+                        let short = error.bytes_with(&passed[14..14 + header + 4]);
+                        assert_eq!(world.send(server, &short), Some(DropReason::Policy));
+                    }
+                }
+            }
+        }
+    });
+}

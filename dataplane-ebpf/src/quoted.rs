@@ -1,0 +1,274 @@
+//! The packet that an ICMP error (RFC 792, RFC 4443) quotes: read, and given back its addresses.
+//!
+//! ```text
+//! | Ethernet | IP | ICMP error, 8 bytes | IP of the packet it is about | its first 8 bytes or more |
+//! ```
+//!
+//! Who sent a packet that the policy rewrote does not know it as it went out. So an error about it
+//! quotes the packet as it was sent, once it is delivered (RFC 5508, 4.2).
+
+use aya_ebpf::bindings::__sk_buff;
+use sunwire_dataplane_common::{
+    address::Address,
+    bytes::Window,
+    drop_reason::DropReason,
+    entries::EndpointEntry,
+    flow::{Direction, FlowEntry, has_flow, kind},
+    headers::{
+        Family, Headers, ICMP_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+        PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
+    },
+    vxlan::fold_checksum,
+};
+
+use crate::{
+    deliver, flow,
+    frame::{self, Skb},
+    maps::{ENDPOINTS, INNER},
+    rewrite::{self, ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM},
+};
+
+/// Bytes of the transport header that are read: the ports, or what an echo has in their place.
+const TRANSPORT_BYTES: usize = 8;
+
+/// Memory of this CPU for the headers of the packet inside: the stack is short.
+#[inline(always)]
+pub(crate) fn inner() -> Option<&'static mut Headers> {
+    let inner = INNER.get_ptr_mut(0)?;
+    // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
+    Some(unsafe { &mut *inner })
+}
+
+/// Reads the headers of the packet that an ICMP error quotes into `inner`; returns where its transport
+/// header starts, or `None` when it cannot be read.
+#[inline(always)]
+pub(crate) fn read(skb: &Skb, parsed: &Parsed, inner: &mut Headers) -> Option<usize> {
+    let offset = parsed.transport_offset() + ICMP_BYTES;
+    let transport = match parsed.headers.family {
+        Family::V4 => inside_v4(skb, offset, inner),
+        Family::V6 => inside_v6(skb, offset, inner),
+        Family::None => None,
+    }?;
+    inside_transport(skb, transport, inner)?;
+    Some(transport)
+}
+
+/// Reads the IP header, and returns where the one after it starts.
+#[inline(always)]
+fn inside_v4(skb: &Skb, offset: usize, inner: &mut Headers) -> Option<usize> {
+    let ip = skb.window::<IPV4_BYTES>(offset)?;
+    let version = ip.byte::<0>();
+    let bytes = usize::from(version & 0x0f) * 4;
+    // A later fragment has no ports.
+    if version >> 4 != 4 || bytes < IPV4_BYTES || u16::from_be(ip.half::<6>()) & 0x1fff != 0 {
+        return None;
+    }
+    inner.family = Family::V4;
+    inner.protocol = ip.byte::<9>();
+    inner.src = Address([ip.word::<12>(), 0, 0, 0]);
+    inner.dst = Address([ip.word::<16>(), 0, 0, 0]);
+    Some(offset + bytes)
+}
+
+/// As [`inside_v4`].
+#[inline(always)]
+fn inside_v6(skb: &Skb, offset: usize, inner: &mut Headers) -> Option<usize> {
+    let ip = skb.window::<IPV6_BYTES>(offset)?;
+    if ip.byte::<0>() >> 4 != 6 {
+        return None;
+    }
+    inner.family = Family::V6;
+    inner.protocol = ip.byte::<6>();
+    inner.src.0[0] = ip.word::<8>();
+    inner.src.0[1] = ip.word::<12>();
+    inner.src.0[2] = ip.word::<16>();
+    inner.src.0[3] = ip.word::<20>();
+    inner.dst.0[0] = ip.word::<24>();
+    inner.dst.0[1] = ip.word::<28>();
+    inner.dst.0[2] = ip.word::<32>();
+    inner.dst.0[3] = ip.word::<36>();
+    Some(offset + IPV6_BYTES)
+}
+
+#[inline(always)]
+fn inside_transport(skb: &Skb, offset: usize, inner: &mut Headers) -> Option<()> {
+    inner.src_port = 0;
+    inner.dst_port = 0;
+    inner.icmp_type = 0;
+    inner.icmp_id = 0;
+    match inner.protocol {
+        PROTOCOL_TCP | PROTOCOL_UDP => {
+            let ports = skb.window::<TRANSPORT_BYTES>(offset)?;
+            inner.src_port = u16::from_be(ports.half::<0>());
+            inner.dst_port = u16::from_be(ports.half::<2>());
+        }
+        PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
+            let echo = skb.window::<TRANSPORT_BYTES>(offset)?;
+            inner.icmp_type = echo.byte::<0>();
+            inner.icmp_id = u16::from_be(echo.half::<4>());
+        }
+        _ => {}
+    }
+    Some(())
+}
+
+/// Has the ICMP error at hand, which is delivered to endpoint `local`, speak of the packet as that
+/// endpoint sent it, where the policy had it rewritten. Returns zero, or not when the packet ends
+/// before what is to be written.
+///
+/// A global function, which the verifier looks at once: see `classify::walk_tables`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn restore(context: *mut __sk_buff, network: u32, local: u32) -> u32 {
+    let mut skb = Skb::from_raw(context, false);
+    let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
+        return 0;
+    };
+    let transport = read_flow(&skb, parsed, inner);
+    if transport == 0 {
+        return 0;
+    }
+    let Some(alias) = flow::find(network, inner, Direction::Sent) else {
+        return 0;
+    };
+    let own = deliver::location(local, network).and_then(|here| ENDPOINTS.get(here.ifindex));
+    let Some(own) = own.filter(|_| alias.kind == kind::ALIAS && alias.local == local) else {
+        return 0;
+    };
+    let is_from_there = parsed.headers.src == inner.dst;
+    if restore_quote(&mut skb, transport, alias, own).is_err() {
+        return 1;
+    }
+    let ends = rewrite::restore_ends(&mut skb, parsed, alias, own, is_from_there);
+    u32::from(ends.is_err())
+}
+
+// Functions of their own, one after the other: the stack is short.
+
+/// Where the transport header of the quoted packet is, if that is one of a flow; else zero.
+#[inline(never)]
+fn read_flow(skb: &Skb, parsed: &Parsed, inner: &mut Headers) -> usize {
+    match read(skb, parsed, inner) {
+        Some(transport) if has_flow(inner) => transport,
+        _ => 0,
+    }
+}
+
+#[inline(never)]
+fn restore_quote(
+    skb: &mut Skb,
+    transport: usize,
+    alias: &FlowEntry,
+    own: &EndpointEntry,
+) -> Result<(), DropReason> {
+    let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
+        return Ok(());
+    };
+    Quote::new(parsed, inner, transport).restore(skb, inner, alias, own)
+}
+
+/// Where what changes in a quoted packet stands.
+struct Quote {
+    /// The IP header.
+    ip: usize,
+    /// The transport header.
+    transport: usize,
+    /// Checksum of the quoted transport header, or zero. It may be beyond what is quoted.
+    transport_sum: usize,
+}
+
+impl Quote {
+    #[inline(always)]
+    fn new(parsed: &Parsed, inner: &Headers, transport: usize) -> Self {
+        Quote {
+            ip: parsed.transport_offset() + ICMP_BYTES,
+            transport,
+            transport_sum: match inner.protocol {
+                PROTOCOL_TCP => transport + TCP_CHECKSUM,
+                PROTOCOL_UDP => transport + UDP_CHECKSUM,
+                PROTOCOL_ICMPV6 => transport + ICMP_CHECKSUM,
+                _ => 0,
+            },
+        }
+    }
+
+    #[inline(always)]
+    fn restore(
+        &self,
+        skb: &mut Skb,
+        inner: &Headers,
+        alias: &FlowEntry,
+        own: &EndpointEntry,
+    ) -> Result<(), DropReason> {
+        if matches!(inner.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+            self.replace(skb, self.transport, (alias.bucket as u16).to_be(), 0)?;
+            self.replace(skb, self.transport + 2, alias.original_port.to_be(), 0)?;
+        }
+        let (source, addresses, bytes, ip_sum) = match inner.family {
+            Family::V4 => (&own.ipv4, self.ip + 12, 4, self.ip + 10),
+            _ => (&own.ipv6, self.ip + 8, 16, 0),
+        };
+        for index in 0..8 {
+            if index * 2 >= bytes {
+                break;
+            }
+            let at = addresses + index * 2;
+            self.replace(skb, at, half(source, index), ip_sum)?;
+            let original = half(&alias.original, index);
+            self.replace(skb, at + bytes, original, ip_sum)?;
+        }
+        Ok(())
+    }
+
+    /// Writes two bytes of the quoted packet, in memory order; `ip_sum` is the checksum that covers
+    /// them beside the transport header's, or zero.
+    #[inline(always)]
+    fn replace(&self, skb: &mut Skb, at: usize, new: u16, ip_sum: usize) -> Result<(), DropReason> {
+        let old = self.write(skb, at, new)?;
+        self.correct(skb, ip_sum, old, new)?;
+        self.correct(skb, self.transport_sum, old, new)
+    }
+
+    /// Corrects a quoted checksum for two bytes that have changed (RFC 1624, equation 3).
+    #[inline(always)]
+    fn correct(&self, skb: &mut Skb, sum: usize, old: u16, new: u16) -> Result<(), DropReason> {
+        if sum == 0 || old == new {
+            return Ok(());
+        }
+        // Not quoted, or a datagram without.
+        let Some(checksum) = skb.window::<2>(sum).map(|window| window.half::<0>()) else {
+            return Ok(());
+        };
+        if checksum == 0 {
+            return Ok(());
+        }
+        let (old, new) = (u16::from_be(old), u16::from_be(new));
+        let folded = u32::from(!u16::from_be(checksum)) + u32::from(!old) + u32::from(new);
+        self.write(skb, sum, fold_checksum(folded).to_be())?;
+        Ok(())
+    }
+
+    /// Writes two bytes, and corrects the error's checksum; returns what they were.
+    #[inline(always)]
+    fn write(&self, skb: &mut Skb, at: usize, new: u16) -> Result<u16, DropReason> {
+        let old = skb
+            .window::<2>(at)
+            .ok_or(DropReason::Malformed)?
+            .half::<0>();
+        if old != new {
+            // The error's checksum covers all of the packet that it quotes.
+            let sum = self.ip - ICMP_BYTES + ICMP_CHECKSUM;
+            skb.correct_transport_checksum(sum, u32::from(old), u32::from(new), 2)?;
+            skb.window_mut::<2>(at)?.set_half::<0>(new);
+        }
+        Ok(old)
+    }
+}
+
+/// Two bytes of an address, in memory order.
+#[inline(always)]
+fn half(address: &Address, index: usize) -> u16 {
+    let word = address.0[(index / 2) & 3];
+    // The first two bytes in memory are the lower half of a word: the target is little-endian.
+    (word >> (16 * (index & 1))) as u16
+}
