@@ -224,15 +224,49 @@ impl Quote {
     /// them beside the transport header's, or zero.
     #[inline(always)]
     fn replace(&self, skb: &mut Skb, at: usize, new: u16, ip_sum: usize) -> Result<(), DropReason> {
-        let old = self.write(skb, at, new)?;
-        self.correct(skb, ip_sum, old, new)?;
-        self.correct(skb, self.transport_sum, old, new)
+        // The error's checksum covers all of the packet that it quotes.
+        let sums = Sums {
+            error: self.ip - ICMP_BYTES + ICMP_CHECKSUM,
+            ip: ip_sum,
+            transport: self.transport_sum,
+        };
+        match replace_quoted(skb.raw(), at as u32, u32::from(new), sums.pack()) {
+            0 => Ok(()),
+            _ => Err(DropReason::Malformed),
+        }
+    }
+}
+
+/// The checksums that cover two quoted bytes; zero where there is none.
+struct Sums {
+    error: usize,
+    ip: usize,
+    transport: usize,
+}
+
+/// Greater than every offset in an error, as far as it is read: so the verifier knows.
+const OFFSETS: usize = 512;
+
+impl Sums {
+    /// All in one number: a global function takes no more.
+    #[inline(always)]
+    const fn pack(&self) -> u64 {
+        (self.error as u64) << 32 | (self.ip as u64) << 16 | self.transport as u64
+    }
+
+    #[inline(always)]
+    const fn unpack(word: u64) -> Self {
+        Sums {
+            error: (word >> 32) as usize % OFFSETS,
+            ip: (word >> 16) as usize % OFFSETS,
+            transport: word as usize % OFFSETS,
+        }
     }
 
     /// Corrects a quoted checksum for two bytes that have changed (RFC 1624, equation 3).
     #[inline(always)]
     fn correct(&self, skb: &mut Skb, sum: usize, old: u16, new: u16) -> Result<(), DropReason> {
-        if sum == 0 || old == new {
+        if sum == 0 {
             return Ok(());
         }
         // Not quoted, or a datagram without.
@@ -256,13 +290,33 @@ impl Quote {
             .ok_or(DropReason::Malformed)?
             .half::<0>();
         if old != new {
-            // The error's checksum covers all of the packet that it quotes.
-            let sum = self.ip - ICMP_BYTES + ICMP_CHECKSUM;
-            skb.correct_transport_checksum(sum, u32::from(old), u32::from(new), 2)?;
+            let (from, to) = (u32::from(old), u32::from(new));
+            skb.correct_transport_checksum(self.error, from, to, 2)?;
             skb.window_mut::<2>(at)?.set_half::<0>(new);
         }
         Ok(old)
     }
+}
+
+/// Writes two bytes of a quoted packet and corrects what covers them. Returns zero, or not when the
+/// packet ends before them.
+///
+/// A global function, as [`restore`]: it is called for each two bytes of four addresses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn replace_quoted(context: *mut __sk_buff, at: u32, new: u32, sums: u64) -> u32 {
+    let mut skb = Skb::from_raw(context, false);
+    let (sums, new) = (Sums::unpack(sums), new as u16);
+    let replaced = sums
+        .write(&mut skb, at as usize % OFFSETS, new)
+        .and_then(|old| match old == new {
+            true => Ok(()),
+            false => {
+                sums.correct(&mut skb, sums.ip, old, new)?;
+                sums.correct(&mut skb, sums.transport, old, new)
+            }
+        });
+    u32::from(replaced.is_err())
 }
 
 /// Two bytes of an address, in memory order.
