@@ -23,7 +23,7 @@ use crate::{
     Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
     MoveRequest, Name, Network, NetworkCreate, Node, NodeCreate, Page, Policy, PolicyChecked,
     PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText, PolicyVerification,
-    Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest,
+    Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest, Tunnels,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -405,6 +405,11 @@ impl Client {
         self.get(&format!(
             "/v1/status?wait_revision={revision}&timeout_ms={timeout_ms}"
         ))
+    }
+
+    /// How the tunnels between all nodes are.
+    pub fn tunnels(&self) -> Answer<Tunnels> {
+        self.get("/v1/tunnels")
     }
 
     /// Counters of all nodes.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Name, Resource};
+use crate::{Name, Resource, TunnelProbes, TunnelTraffic};
 
 /// Whether tunnels are encrypted, for the whole cloud. There is one.
 pub type Encryption = Resource<EncryptionSpec, EncryptionStatus>;
@@ -68,6 +68,15 @@ pub struct TunnelStatus {
     pub decrypt_errors: u64,
     /// Packets that were to be encrypted and could not be sent.
     pub unsent_packets: u64,
+    /// Packets of workloads that went to it.
+    #[serde(default)]
+    pub transmitted: TunnelTraffic,
+    /// Packets of workloads that came from it.
+    #[serde(default)]
+    pub arrived: TunnelTraffic,
+    /// What became of probes; absent for a node that is not probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<TunnelProbes>,
     /// What is wrong, and what to do; absent when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

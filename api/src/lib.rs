@@ -36,6 +36,7 @@ mod question;
 mod resource;
 mod status;
 mod trace;
+mod tunnel;
 mod vni;
 
 pub use analysis::{
@@ -71,9 +72,10 @@ pub use public_key::{PublicKey, PublicKeyError};
 pub use question::{CaptureItem, CaptureQuery, CapturedPacket, FlowQuery, Question, Telling};
 pub use resource::{Deleted, Page, Resource};
 pub use status::{
-    CountTotals, Counters, DropTotals, LabelTotals, NodeCounters, NodeProgress, Status,
+    CountTotals, Counters, DropTotals, LabelTotals, NamedTotals, NodeCounters, NodeProgress, Status,
 };
 pub use trace::{
     Trace, TraceEntry, TraceHop, TraceOutcome, TraceRequest, TraceRewrite, from_hex, to_hex,
 };
+pub use tunnel::{Tunnel, TunnelLiveness, TunnelProbes, TunnelRtt, TunnelTraffic, Tunnels};
 pub use vni::{Vni, VniError};

@@ -44,6 +44,13 @@ pub struct Counters {
     pub counts: Vec<CountTotals>,
     /// Summed over nodes, by reason.
     pub drops: Vec<DropTotals>,
+    /// Summed over nodes: what workloads asked of their nodes, by kind.
+    #[serde(default)]
+    pub asked: Vec<NamedTotals>,
+    /// Summed over nodes: copies of packets for several endpoints, to `endpoints` of the same node and to
+    /// other `nodes`.
+    #[serde(default)]
+    pub copies: Vec<NamedTotals>,
     /// The same for each node that ever reported.
     pub nodes: Vec<NodeCounters>,
 }
@@ -60,6 +67,12 @@ pub struct NodeCounters {
     pub counts: Vec<CountTotals>,
     /// By reason.
     pub drops: Vec<DropTotals>,
+    /// What workloads asked of the node, by kind.
+    #[serde(default)]
+    pub asked: Vec<NamedTotals>,
+    /// Copies of packets for several endpoints, to `endpoints` of the node and to other `nodes`.
+    #[serde(default)]
+    pub copies: Vec<NamedTotals>,
 }
 
 /// Packets that a rule's label counted.
@@ -97,6 +110,16 @@ pub struct CountTotals {
 pub struct DropTotals {
     /// The reason, as the data plane names it.
     pub reason: String,
+    /// How many.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// Packets under a name of Sunwire's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NamedTotals {
+    /// The name.
+    pub name: String,
     /// How many.
     #[serde(flatten)]
     pub totals: Totals,

@@ -16,7 +16,7 @@ use sunwire_userspace::programs::Hook;
 
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
-use crate::shutdown;
+use crate::{shutdown, tunnels};
 
 /// Where the agent has its local socket unless told otherwise.
 const STATE_DIR: &str = "/run/sunwire/agent";
@@ -37,6 +37,7 @@ Examples:
   sunwire agent --node aws1 --location aws:us-east-1 --underlay eth0 \\
       --controller http://127.0.0.1:7511
   sunwire agent status
+  sunwire agent tunnels             # round trip, loss and rates, by node
   sunwire agent rotate-key
   sunwire agent release web1        # its device may then be moved to another node"
 )]
@@ -124,6 +125,8 @@ struct StateDir {
 enum Command {
     /// Show what the agent on this node has applied.
     Status(StateDir),
+    /// Show how the tunnels from this node to the others are, also without the controller.
+    Tunnels(StateDir),
     /// Replace the node's key by a new one.
     ///
     /// Both are in use until all other nodes have taken the new one up: no packet is lost.
@@ -152,6 +155,13 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             let answer = call(&state.state_dir, &Request::Status)?;
             show(format, &answer)
         }
+        (Some(Command::Tunnels(state)), _) => match call(&state.state_dir, &Request::Status)? {
+            Answer::Status { tunnels, .. } => {
+                output::show(format, &tunnels[..], tunnels::of_node)?;
+                Ok(Outcome::Done)
+            }
+            answer => show(format, &answer),
+        },
         (Some(Command::RotateKey(state)), _) => {
             let answer = call(&state.state_dir, &Request::RotateKey)?;
             show(format, &answer)
@@ -268,6 +278,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             hook,
             attached,
             flows,
+            tunnels: _,
         } => {
             output::show(format, answer, |_| {
                 let mut table = Table::new(&[

@@ -7,7 +7,7 @@
 //!         --> rest/, policy/         ask the controller; policies also without one
 //!         --> flows.rs, capture.rs   what becomes of packets
 //!         --> trace.rs               what would become of one
-//!         --> flows.rs               what becomes of packets
+//!         --> tunnels.rs             how tunnels are
 //!         --> connections.rs         what an agent remembers of flows
 //!         --> lab/                   labs, with controller and agents inside
 //!         --> output.rs              answers as tables or JSON
@@ -30,6 +30,7 @@ mod policy;
 mod rest;
 mod shutdown;
 mod trace;
+mod tunnels;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,7 @@ enum Command {
     Encryption(rest::encryption::Args),
     Status(rest::status::Args),
     Counters(rest::counters::Args),
+    Tunnels(tunnels::Args),
     Flows(flows::Args),
     Trace(trace::Args),
     Capture(capture::Args),
@@ -98,6 +100,7 @@ impl Command {
             Command::Encryption(args) => rest::encryption::run(args, format),
             Command::Status(args) => rest::status::run(args, format),
             Command::Counters(args) => rest::counters::run(args, format),
+            Command::Tunnels(args) => tunnels::run(args, format),
             Command::Flows(args) => flows::run(args, format),
             Command::Trace(args) => trace::run(args, format),
             Command::Capture(args) => capture::run(args, format),

@@ -29,9 +29,10 @@ impl Table {
     }
 
     /// Adds a row, with as many cells as there are heads.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(self.rows[0].len(), N);
-        self.rows.push(cells.into());
+    pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
+        let cells = cells.into();
+        debug_assert_eq!(self.rows[0].len(), cells.len());
+        self.rows.push(cells);
     }
 
     /// The table as text.

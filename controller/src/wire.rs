@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
 use sunwire_api::{
-    AuditTotals, EncryptionMode, Name, NetworkEncryption, NodeKind, Totals, TunnelState,
-    TunnelStatus, Vni,
+    AuditTotals, EncryptionMode, Name, NetworkEncryption, NodeKind, TunnelStatus, Vni,
 };
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
@@ -345,27 +344,7 @@ pub(crate) fn tunnels(state: &State, tunnels: &[agent::Tunnel]) -> Vec<TunnelSta
         .collect();
     let status = |tunnel: &agent::Tunnel| {
         let node = (*named.get(&tunnel.node)?).clone();
-        Some(TunnelStatus {
-            node,
-            state: match tunnel.state() {
-                agent::tunnel::State::Plaintext => TunnelState::Plaintext,
-                agent::tunnel::State::Encrypted => TunnelState::Encrypted,
-                agent::tunnel::State::Down | agent::tunnel::State::Unspecified => TunnelState::Down,
-            },
-            handshake_age_s: tunnel.handshake_age_s,
-            handshakes: tunnel.handshakes,
-            sent: Totals {
-                packets: tunnel.sent_packets,
-                bytes: tunnel.sent_bytes,
-            },
-            received: Totals {
-                packets: tunnel.received_packets,
-                bytes: tunnel.received_bytes,
-            },
-            decrypt_errors: tunnel.decrypt_errors,
-            unsent_packets: tunnel.unsent_packets,
-            detail: Some(tunnel.detail.clone()).filter(|detail| !detail.is_empty()),
-        })
+        Some(TunnelStatus::told(node, tunnel))
     };
     let mut tunnels: Vec<TunnelStatus> = tunnels.iter().filter_map(status).collect();
     tunnels.sort_by(|a, b| a.node.cmp(&b.node));

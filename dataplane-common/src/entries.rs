@@ -190,6 +190,17 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// Slots of `TUNNEL_COUNTERS`: by the number of the other node times [`ALL`](direction::ALL), and which
+/// way. Bytes are those of the inner frames.
+pub mod direction {
+    /// Sent to the node.
+    pub const SENT: u32 = 0;
+    /// Received from it.
+    pub const RECEIVED: u32 = 1;
+    /// How many there are.
+    pub const ALL: u32 = 2;
+}
+
 /// Key of `IDS`: what has a dense number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]

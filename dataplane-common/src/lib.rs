@@ -16,6 +16,7 @@
 //! - [`entries`]: keys and values of every other map.
 //! - [`group`]: sets of endpoints that one packet goes to.
 //! - [`punt`]: what workloads ask of the node itself.
+//! - [`probe`]: what nodes ask each other to learn how a tunnel is.
 //! - [`vxlan`]: the outer header of a tunnelled packet (RFC 7348).
 //! - [`event`]: what became of one packet, for whoever listens.
 //! - [`drop_reason`]: why a packet was not delivered.
@@ -48,6 +49,7 @@ pub mod fragment;
 pub mod group;
 pub mod headers;
 pub mod limit;
+pub mod probe;
 pub mod punt;
 pub mod tables;
 pub mod vxlan;

@@ -1,12 +1,18 @@
 //! Per-CPU counters by drop reason and by label.
 
 use aya_ebpf::maps::PerCpuArray;
-use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter, punt::Kind};
+use sunwire_dataplane_common::{
+    drop_reason::DropReason,
+    entries::{Counter, direction},
+    punt::Kind,
+    vxlan::OUTER_BYTES,
+};
 
 use crate::{
     frame::{Skb, note},
     maps::{
-        COPY_COUNTERS, DROP_COUNTERS, LABEL_COUNTERS, OVERFLOW_COUNTER, PUNT_COUNTERS, VERDICTS,
+        COPY_COUNTERS, DROP_COUNTERS, LABEL_COUNTERS, OVERFLOW_COUNTER, PUNT_COUNTERS,
+        TUNNEL_COUNTERS, VERDICTS,
     },
 };
 
@@ -48,6 +54,22 @@ pub(crate) fn asked(skb: &Skb, kind: Kind) {
 #[inline(always)]
 pub(crate) fn copied(skb: &Skb, slot: u32) {
     count(&COPY_COUNTERS, slot, skb);
+}
+
+/// Counts a packet that goes to another node or came from it; its outer headers are on.
+#[inline(always)]
+pub(crate) fn tunnelled(skb: &Skb, node: u32, direction: u32) {
+    if skb.is_traced() {
+        return;
+    }
+    let slot = node.wrapping_mul(direction::ALL).wrapping_add(direction);
+    if let Some(counter) = TUNNEL_COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: the value is this CPU's own, as in `count`.
+        unsafe {
+            (*counter).packets += skb.segments();
+            (*counter).bytes += u64::from(skb.len() - OUTER_BYTES as u32);
+        }
+    }
 }
 
 /// Counts a flow for which there was no room.

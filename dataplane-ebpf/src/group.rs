@@ -290,7 +290,9 @@ pub(crate) fn receive(
     address: u32,
     plain: bool,
 ) -> Result<Handled, DropReason> {
-    let Some(from) = underlay::sender(headers, header.vni, address, plain)? else {
+    let from = underlay::sender(headers, header.vni, address, plain)?;
+    underlay::count_received(skb, address);
+    let Some(from) = from else {
         return Ok(Handled::Pass);
     };
     let group = tagged(header.vni, header.tag & !RELAYED);

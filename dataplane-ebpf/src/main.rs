@@ -41,6 +41,7 @@ mod group;
 mod limit;
 mod maps;
 mod neighbour;
+mod probe;
 mod punt;
 mod quoted;
 mod related;
@@ -71,8 +72,8 @@ enum Handled {
     Consumed,
     /// Not ours: the kernel's own stack goes on with it.
     Pass,
-    /// It was dropped, and that was counted and told: the kernel carries out on this return code
-    /// what answers it.
+    /// What became of it is counted and told, as far as it is: the kernel carries this return code
+    /// out.
     Told(i32),
 }
 

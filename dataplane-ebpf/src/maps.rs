@@ -21,6 +21,7 @@ use sunwire_dataplane_common::{
     group::{GroupChunk, GroupKey, ListenerKey, TagKey, copies},
     headers::{Headers, Parsed},
     limit::LimitKey,
+    probe::ProbeSlot,
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
@@ -137,6 +138,12 @@ pub(crate) static EVENT_RECORDS: PerCpuArray<EventRecord> = PerCpuArray::with_ma
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub(crate) static CAPTURED: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+// Questions to other nodes that wait for an answer: see `probe`.
+#[map]
+pub(crate) static PROBES: Array<ProbeSlot> = Array::with_max_entries(2048, 0);
+// Packets to and from other nodes: see `counters`.
+#[map]
+pub(crate) static TUNNEL_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(512, 0);
 // What is asked of the node: see `punt`.
 #[map]
 pub(crate) static PUNTS: RingBuf = RingBuf::with_byte_size(4096, 0);

@@ -3,12 +3,13 @@
 use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
-    entries::{Control, LocationEntry, PeerEntry, location, peer},
+    entries::{Control, LocationEntry, PeerEntry, direction, location, peer},
     headers::Family,
     vxlan::{self, IPV4_OFFSET, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan, fold_checksum},
 };
 
 use crate::{
+    counters,
     frame::{PacketWindowMut, Skb, note},
     maps::{ENCRYPTED_PEERS, PEERS},
 };
@@ -80,6 +81,7 @@ pub(crate) fn encapsulate(
     write_until_udp(&mut outer, peer, length);
     let udp_bytes = (length - UDP_OFFSET as u32) as u16;
     write_from_udp(&mut outer, port, udp_bytes, header, &inner);
+    counters::tunnelled(skb, node, direction::SENT);
     Ok(skb.redirect(peer.ifindex))
 }
 
@@ -118,6 +120,7 @@ pub(crate) fn send_copy(
     };
     outer.set_word::<VXLAN_OFFSET>(vxlan::first_word(tag));
     if skb.send_copy(peer.ifindex) {
+        counters::tunnelled(skb, node, direction::SENT);
         Ok(())
     } else {
         Err(DropReason::NoRoute)
@@ -138,6 +141,18 @@ pub(crate) fn forward(
     let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
     write_until_udp(&mut outer, peer, length);
     outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
+    counters::tunnelled(skb, node, direction::SENT);
+    Ok(skb.redirect(peer.ifindex))
+}
+
+/// Sends a packet back to the node that it came from, as it is but for the outer addresses; `encrypted`
+/// if it came so.
+#[inline(always)]
+pub(crate) fn send_back(skb: &mut Skb, node: u32, encrypted: bool) -> Result<i32, DropReason> {
+    let peer = reachable(node, encrypted)?;
+    let length = skb.len();
+    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
+    write_until_udp(&mut outer, peer, length);
     Ok(skb.redirect(peer.ifindex))
 }
 

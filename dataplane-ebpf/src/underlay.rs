@@ -5,18 +5,19 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{AddressKey, LocationEntry, location, peer},
+    entries::{AddressKey, LocationEntry, direction, location, peer},
     flow::{Direction, has_flow},
     headers::{ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
+    probe as probes,
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
 };
 
 use crate::{
-    Handled, deliver, flow, fragment,
+    Handled, counters, deliver, flow, fragment,
     frame::{self, Skb, note},
     group,
     maps::{CONTROL, NETWORKS, PEER_ADDRESSES, PEERS},
-    tunnel,
+    probe, tunnel,
 };
 
 /// A packet that comes in on the underlay device.
@@ -53,6 +54,9 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
     skb.set_note::<{ note::NETWORK }>(header.vni);
+    if header.vni == probes::NETWORK {
+        return probe::receive(skb, source);
+    }
 
     if parse_inner(skb.raw()) == 0 {
         return Err(DropReason::Malformed);
@@ -66,7 +70,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if inner.headers.eth_dst.is_group() {
         return group::receive(skb, &inner.headers, header, source, plain);
     }
-    let known = known(&inner.headers, header, source, plain);
+    let known = known(skb, &inner.headers, header, source, plain);
     let (from, to) = match &known {
         Some(flow) => (flow.remote, flow.local),
         None => {
@@ -74,10 +78,12 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
             let (from, to) = (found as u32, (found >> 32) as u32);
             if to == 0 {
                 if from == UNDECIDED {
+                    count_received(skb, source);
                     return Ok(Handled::Pass);
                 }
                 return Err(unidentified(from));
             }
+            count_received(skb, source);
             (from, to)
         }
     };
@@ -152,7 +158,13 @@ fn send_on(
 /// The flow of a packet, if what an earlier one has shown of who sends to whom still holds: the
 /// source lives at the node that the packet comes from, and the destination here.
 #[inline(always)]
-fn known(inner: &Headers, header: Vxlan, address: u32, plain: bool) -> Option<flow::Entry> {
+fn known(
+    skb: &Skb,
+    inner: &Headers,
+    header: Vxlan,
+    address: u32,
+    plain: bool,
+) -> Option<flow::Entry> {
     if !has_flow(inner) || header.hops != 0 {
         return None;
     }
@@ -165,7 +177,20 @@ fn known(inner: &Headers, header: Vxlan, address: u32, plain: bool) -> Option<fl
         && from.mac == inner.eth_src
         && to.ifindex != 0
         && to.mac == inner.eth_dst;
-    holds.then_some(flow)
+    if !holds {
+        return None;
+    }
+    counters::tunnelled(skb, from.node, direction::RECEIVED);
+    Some(flow)
+}
+
+/// Counts a packet of a node by its address. A function of its own, for the key's sake.
+#[inline(never)]
+pub(crate) fn count_received(skb: &Skb, address: u32) {
+    // SAFETY: values are plain numbers, replaced whole.
+    if let Some(node) = unsafe { PEER_ADDRESSES.get(Address([address, 0, 0, 0])) } {
+        counters::tunnelled(skb, *node, direction::RECEIVED);
+    }
 }
 
 /// In place of a drop reason: nobody has decided about the packet yet. The device that holds the port

@@ -19,6 +19,7 @@ mod local;
 mod place;
 mod questions;
 mod surroundings;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,6 +56,7 @@ use crate::{
     maps::Capacity,
     metrics::{self, Board},
     netlink::{self, NetlinkError},
+    probes::Prober,
     programs::Hook,
     services::{Services, ServicesError},
     state::Desired,
@@ -118,6 +120,9 @@ pub enum AgentError {
     /// The kernel's rings of events cannot be read.
     #[error("cannot read what the programs tell of packets")]
     Events(#[source] io::Error),
+    /// Tunnels cannot be probed.
+    #[error("cannot probe tunnels: a packet socket and a thread are needed")]
+    Probes(#[source] io::Error),
     /// The local socket cannot be bound.
     #[error("cannot listen in {}", directory.display())]
     Socket {
@@ -211,6 +216,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     services.seed(listeners.known.told.clone());
     let rings = dataplane.take_events().expect("nobody has taken them");
     let hub = Hub::start(rings).map_err(AgentError::Events)?;
+    let probes = dataplane.take_probes().expect("nobody has taken them");
+    let prober = Prober::start(probes).map_err(AgentError::Probes)?;
     let connections = Connections::load(&config.bpf_directory, config.capacity)?;
     let sweeping = Sweeping::start(&connections).map_err(AgentError::Sweep)?;
     let (requests, asked) = mpsc::channel(QUEUE);
@@ -267,6 +274,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         listeners,
         is_in_place: false,
         board,
+        prober,
+        rates: Default::default(),
+        tunnels: Vec::new(),
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
@@ -320,6 +330,12 @@ struct Agent {
     is_in_place: bool,
     /// What is told of this node to who scrapes.
     board: Board,
+    /// Asks other nodes how tunnels are.
+    prober: Prober,
+    /// What goes through tunnels.
+    rates: tunnels::Rates,
+    /// How tunnels are, as they were last looked at.
+    tunnels: Vec<wire::Tunnel>,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -478,6 +494,7 @@ impl Agent {
         self.hub
             .rename(Names::new(&self.config.node, desired, labels));
         let in_place = self.take_place();
+        self.aim_probes();
         match outcome.and_then(|attachments| in_place.map(|()| attachments)) {
             Ok(attachments) => {
                 self.attachments = attachments;

@@ -11,7 +11,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Question, Telling};
+use sunwire_api::{Question, Telling, TunnelStatus};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -94,6 +94,9 @@ pub enum Answer {
         attached: Vec<String>,
         /// How many flows are remembered.
         flows: Usage,
+        /// How the tunnels to other nodes are.
+        #[serde(default)]
+        tunnels: Vec<TunnelStatus>,
     },
     /// To [`Request::RotateKey`]: it will be done.
     Accepted,

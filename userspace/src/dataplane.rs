@@ -8,6 +8,7 @@
 //! deleted after them.
 
 mod listening;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -38,6 +39,8 @@ use crate::{
         step::{self, Arrival, Step, StepError},
     },
 };
+
+pub use tunnels::Traffic;
 
 /// What the kernel has, beside our own maps.
 #[derive(Clone, Debug, Default)]

@@ -16,6 +16,7 @@
 //! - [`groups`]: packets for several endpoints: sets, and who listens to multicast.
 //! - [`services`]: what workloads ask of the node: addresses, names, routers.
 //! - [`audit`]: what staged policies would have done.
+//! - [`probes`]: how each tunnel is: round trip, loss, up or down.
 //! - `metrics`: what Prometheus is told.
 //! - [`telemetry`]: what became of packets, told to whoever asks.
 //!
@@ -50,6 +51,7 @@ mod metrics;
 pub mod netlink;
 pub mod object;
 pub mod pod;
+pub mod probes;
 pub mod programs;
 mod report;
 pub mod services;

@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf},
+    maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf},
 };
 use sunwire_dataplane_common::{
     address::Address,
@@ -10,9 +10,10 @@ use sunwire_dataplane_common::{
     capacity,
     entries::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
-        LocationEntry, NetworkEntry, PeerEntry, id_kind,
+        LocationEntry, NetworkEntry, PeerEntry, direction, id_kind,
     },
     group::{GroupChunk, GroupKey, ListenerKey, TagKey},
+    probe::{self, ProbeSlot},
     tables::{EdgeKey, MAX_VERDICTS, Next, RootEntry, RootKey, Verdict},
 };
 
@@ -81,7 +82,7 @@ impl Default for Capacity {
 
 impl Capacity {
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 31] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 33] {
         [
             ("ENDPOINTS", self.endpoints),
             ("FOREIGN_ENDPOINTS", self.endpoints),
@@ -91,6 +92,8 @@ impl Capacity {
             ("PEERS", self.nodes),
             ("ENCRYPTED_PEERS", self.nodes),
             ("PEER_ADDRESSES", self.nodes),
+            ("PROBES", self.nodes.saturating_mul(probe::SLOTS)),
+            ("TUNNEL_COUNTERS", self.nodes.saturating_mul(direction::ALL)),
             ("NETWORKS", self.networks),
             ("CLASSES_V4", self.classes),
             ("CLASSES_V6", self.classes),
@@ -165,6 +168,9 @@ pub(crate) struct Maps {
     /// Until somebody listens.
     pub(crate) punts: Option<RingBuf<MapData>>,
     pub(crate) punt_counters: PerCpuArray<MapData, Pod<Counter>>,
+    pub(crate) tunnel_counters: PerCpuArray<MapData, Pod<Counter>>,
+    /// Until somebody probes.
+    pub(crate) probes: Option<Array<MapData, Pod<ProbeSlot>>>,
 }
 
 impl Maps {
@@ -178,6 +184,11 @@ impl Maps {
             (counters("LABEL_COUNTERS")?, counters("DROP_COUNTERS")?);
         let punt_counters = counters("PUNT_COUNTERS")?;
         let copy_counters = counters("COPY_COUNTERS")?;
+        let tunnel_counters = counters("TUNNEL_COUNTERS")?;
+        let probes = Array::try_from(take("PROBES")?).map_err(|source| ShadowError::Layout {
+            map: "PROBES",
+            source,
+        })?;
         let punts = RingBuf::try_from(take("PUNTS")?).map_err(|source| ShadowError::Layout {
             map: "PUNTS",
             source,
@@ -216,6 +227,8 @@ impl Maps {
             audit_capacity,
             punts: Some(punts),
             punt_counters,
+            tunnel_counters,
+            probes: Some(probes),
             copy_counters,
             groups: HashShadow::open(take("GROUPS")?, "GROUPS")?,
             group_tags: HashShadow::open(take("GROUP_TAGS")?, "GROUP_TAGS")?,

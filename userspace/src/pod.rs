@@ -12,6 +12,7 @@ use sunwire_dataplane_common::{
     expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
     group::{GroupChunk, GroupKey, ListenerKey, TagKey},
+    probe::ProbeSlot,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
 };
 
@@ -56,6 +57,7 @@ pod!(
     NetworkEntry,
     Next,
     PeerEntry,
+    ProbeSlot,
     RootEntry,
     RootKey,
     StagedRoot,

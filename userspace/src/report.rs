@@ -1,7 +1,7 @@
 //! Counters as the controller hears them.
 
 use sunwire_api::agent as wire;
-use sunwire_dataplane_common::drop_reason::DropReason;
+use sunwire_dataplane_common::{drop_reason::DropReason, entries::Counter};
 
 use crate::{
     audit::{AuditTotal, StagedTotals},
@@ -49,7 +49,20 @@ pub(crate) fn counters(
         }),
         None => {}
     }
+    let named = |name: &str, total: Counter| wire::NamedCounter {
+        name: name.to_owned(),
+        packets: total.packets,
+        bytes: total.bytes,
+    };
+    let asked = totals.asked.iter();
     wire::Counters {
+        asked: asked
+            .map(|(kind, total)| named(kind.name(), *total))
+            .collect(),
+        copies: vec![
+            named("endpoints", totals.local_copies),
+            named("nodes", totals.tunnel_copies),
+        ],
         labels: labels.collect(),
         counts: counts.collect(),
         drops,

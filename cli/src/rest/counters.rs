@@ -1,12 +1,13 @@
 //! `sunwire counters`.
 
-use sunwire_api::{CountTotals, DropTotals, LabelTotals, Name, NodeCounters};
+use sunwire_api::{CountTotals, DropTotals, LabelTotals, Name, NamedTotals, NodeCounters};
 
 use super::Connection;
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 
-/// Show packets counted by the labels of rules and by `count`, and packets dropped by reason.
+/// Show packets counted by the labels of rules and by `count`, packets dropped by reason, what workloads
+/// asked of their nodes, and copies of packets for several.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Agents report once a second; the counts are totals since a node's maps were made.
@@ -27,7 +28,12 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
         let counters = client.counters()?;
         let Some(name) = &args.node else {
             output::show(format, &counters, |all| {
-                table(&all.labels, &all.counts, &all.drops)
+                table(
+                    &all.labels,
+                    &all.counts,
+                    &all.drops,
+                    [&all.asked, &all.copies],
+                )
             })?;
             return Ok(Outcome::Done);
         };
@@ -42,17 +48,29 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                     labels: Vec::new(),
                     counts: Vec::new(),
                     drops: Vec::new(),
+                    asked: Vec::new(),
+                    copies: Vec::new(),
                 }
             }
         };
         output::show(format, &of_node, |node| {
-            table(&node.labels, &node.counts, &node.drops)
+            table(
+                &node.labels,
+                &node.counts,
+                &node.drops,
+                [&node.asked, &node.copies],
+            )
         })?;
         Ok(Outcome::Done)
     })
 }
 
-fn table(labels: &[LabelTotals], counts: &[CountTotals], drops: &[DropTotals]) -> Table {
+fn table(
+    labels: &[LabelTotals],
+    counts: &[CountTotals],
+    drops: &[DropTotals],
+    named: [&[NamedTotals]; 2],
+) -> Table {
     let mut table = Table::new(&["KIND", "NETWORK", "NAME", "PACKETS", "BYTES"]);
     for label in labels {
         let network = label.network.as_ref();
@@ -82,6 +100,17 @@ fn table(labels: &[LabelTotals], counts: &[CountTotals], drops: &[DropTotals]) -
             reason.totals.packets.to_string(),
             reason.totals.bytes.to_string(),
         ]);
+    }
+    for (kind, named) in ["asked", "copied"].into_iter().zip(named) {
+        for named in named.iter().filter(|named| named.totals.packets > 0) {
+            table.row([
+                kind.to_owned(),
+                String::new(),
+                named.name.clone(),
+                named.totals.packets.to_string(),
+                named.totals.bytes.to_string(),
+            ]);
+        }
     }
     table
 }

@@ -6,21 +6,27 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use sunwire_api::metrics::{Exposition, MEDIA_TYPE};
-use sunwire_api::{Counters, LabelTotals, Status, Totals};
+use sunwire_api::{
+    Counters, LabelTotals, NamedTotals, NodeCounters, Status, Totals, Tunnel, TunnelLiveness,
+    Tunnels,
+};
 
 use super::failure::Failure;
-use super::status;
+use super::{nodes, status};
 use crate::handle::Handle;
 
 /// What there is to tell, as OpenMetrics text.
 pub(crate) async fn show(State(handle): State<Handle>) -> Result<Response, Failure> {
-    let read = handle.read(|cluster| (status::view(cluster), status::sum(cluster)));
-    let (status, counters) = read.await?;
-    let text = render(&status, &counters);
+    let read = handle.read(|cluster| {
+        let tunnels = nodes::all_tunnels(cluster);
+        (status::view(cluster), status::sum(cluster), tunnels)
+    });
+    let (status, counters, tunnels) = read.await?;
+    let text = render(&status, &counters, &tunnels);
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
 }
 
-fn render(status: &Status, counters: &Counters) -> String {
+fn render(status: &Status, counters: &Counters, tunnels: &Tunnels) -> String {
     let mut out = Exposition::default();
     out.gauges(
         "controller",
@@ -86,7 +92,79 @@ fn render(status: &Status, counters: &Counters) -> String {
             drops,
         );
     }
+    type Named = (
+        &'static str,
+        &'static str,
+        &'static str,
+        fn(&NodeCounters) -> &[NamedTotals],
+    );
+    let named: [Named; 2] = [
+        (
+            "node_punted_packets",
+            "Packets handed to a node to answer, as it last reported",
+            "kind",
+            |node| &node.asked,
+        ),
+        (
+            "node_copied_packets",
+            "Copies of packets for several, as the node last reported",
+            "to",
+            |node| &node.copies,
+        ),
+    ];
+    for (name, help, by, counters_of) in named {
+        let totals = counters.nodes.iter().flat_map(|node| {
+            counters_of(node).iter().map(move |named| {
+                let names = [node.node.to_string(), named.name.clone()];
+                (names, named.totals.packets)
+            })
+        });
+        out.totals(name, help, ["node", by], totals);
+    }
+    probes(&mut out, tunnels);
     out.text()
+}
+
+fn probes(out: &mut Exposition, tunnels: &Tunnels) {
+    // What a node said before it went away is no news.
+    let current = || tunnels.tunnels.iter().filter(|tunnel| tunnel.is_current);
+    let ends = |tunnel: &Tunnel| [tunnel.from.to_string(), tunnel.to.to_string()];
+    let probed = || current().filter_map(|tunnel| Some((tunnel, tunnel.status.probes?)));
+    out.gauges(
+        "node_tunnel_up",
+        "Whether a node's probes of another one are answered",
+        ["node", "to"],
+        probed()
+            .filter(|(_, probes)| probes.liveness != TunnelLiveness::Unknown)
+            .map(|(tunnel, probes)| {
+                let is_up = probes.liveness == TunnelLiveness::Up;
+                (ends(tunnel), f64::from(u8::from(is_up)))
+            }),
+    );
+    out.gauges(
+        "node_tunnel_rtt_seconds",
+        "Half of the last minute's round trips are not longer",
+        ["node", "to"],
+        probed().filter_map(|(tunnel, probes)| Some((ends(tunnel), probes.rtt?.median_s))),
+    );
+    out.totals(
+        "node_tunnel_probes",
+        "A node's probes of another one that were answered or given up",
+        ["node", "to"],
+        probed().map(|(tunnel, probes)| (ends(tunnel), probes.asked_total)),
+    );
+    out.totals(
+        "node_tunnel_probe_lost",
+        "A node's probes of another one without an answer in time",
+        ["node", "to"],
+        probed().map(|(tunnel, probes)| (ends(tunnel), probes.lost_total)),
+    );
+    out.totals(
+        "node_tunnel_transmit_bytes",
+        "Bytes of packets of workloads from a node to another one",
+        ["node", "to"],
+        current().map(|tunnel| (ends(tunnel), tunnel.status.transmitted.totals.bytes)),
+    );
 }
 
 fn network(label: &LabelTotals) -> String {
@@ -107,7 +185,7 @@ mod tests {
             nodes: Vec::new(),
             timed_out: false,
         };
-        let text = render(&status, &Counters::default());
+        let text = render(&status, &Counters::default(), &Tunnels::default());
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         for line in types {
             let (name, kind) = line.split_once(' ').expect("a name and a type");

@@ -86,6 +86,7 @@ pub(crate) fn router(handle: Handle) -> Router {
                 .put(policy_stage::put)
                 .delete(policy_stage::delete),
         )
+        .route("/v1/tunnels", get(nodes::tunnels))
         .route("/v1/encryption", get(encryption::show).put(encryption::put))
         .route("/v1/status", get(status::status))
         .route("/v1/counters", get(status::counters))

@@ -2,7 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use sunwire_api::{Deleted, Name, Node, NodeCreate, NodeSpec, Page, Problem, ProblemCode};
+use sunwire_api::{
+    Deleted, Name, Node, NodeCreate, NodeSpec, Page, Problem, ProblemCode, Tunnel, Tunnels,
+};
 
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
@@ -88,6 +90,34 @@ pub(crate) async fn show(
 ) -> Result<Tagged<Node>, Failure> {
     let node = handle.read(move |cluster| view(cluster, &name)).await??;
     Ok(Tagged(node))
+}
+
+/// Shows how tunnels between all nodes are.
+///
+/// Agents tell once a second; a tunnel is told of by each of its ends.
+#[utoipa::path(
+    get, path = "/v1/tunnels", tag = "nodes",
+    responses((status = 200, body = Tunnels), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn tunnels(State(handle): State<Handle>) -> Result<Json<Tunnels>, Failure> {
+    Ok(Json(handle.read(all_tunnels).await?))
+}
+
+pub(super) fn all_tunnels(cluster: &Cluster) -> Tunnels {
+    let nodes = cluster.state.nodes().iter();
+    let tunnels = nodes.flat_map(|(from, record)| {
+        let status = cluster.sessions.status(from, record, &cluster.state);
+        let is_current = status.connected;
+        status.tunnels.into_iter().map(move |status| Tunnel {
+            from: from.clone(),
+            to: status.node.clone(),
+            is_current,
+            status,
+        })
+    });
+    Tunnels {
+        tunnels: tunnels.collect(),
+    }
 }
 
 /// Forgets a node whose agent is gone and where no endpoint is.

@@ -19,6 +19,7 @@ use super::{
         nodes::list,
         nodes::create,
         nodes::show,
+        nodes::tunnels,
         nodes::delete,
         networks::list,
         networks::create,

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use sunwire_api::{
-    CountTotals, Counters, DropTotals, LabelTotals, Name, NodeCounters, NodeProgress, Problem,
-    Status, Totals, Vni, agent,
+    CountTotals, Counters, DropTotals, LabelTotals, Name, NamedTotals, NodeCounters, NodeProgress,
+    Problem, Status, Totals, Vni, agent,
 };
 use utoipa::IntoParams;
 
@@ -93,12 +93,16 @@ pub(super) fn sum(cluster: &Cluster) -> Counters {
             labels: own.labels(cluster),
             counts: own.counts(cluster),
             drops: own.drops(),
+            asked: named(&own.asked),
+            copies: named(&own.copies),
         });
     }
     Counters {
         labels: all.labels(cluster),
         counts: all.counts(cluster),
         drops: all.drops(),
+        asked: named(&all.asked),
+        copies: named(&all.copies),
         nodes,
     }
 }
@@ -109,6 +113,8 @@ struct Sums {
     labels: BTreeMap<(u32, String), Totals>,
     counts: BTreeMap<(u32, String), Totals>,
     drops: BTreeMap<String, Totals>,
+    asked: BTreeMap<String, Totals>,
+    copies: BTreeMap<String, Totals>,
 }
 
 impl Sums {
@@ -120,6 +126,17 @@ impl Sums {
             for counter in counters {
                 let key = (counter.vni, counter.label.clone());
                 *sums.entry(key).or_default() += Totals {
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                };
+            }
+        }
+        for (sums, counters) in [
+            (&mut self.asked, &counters.asked),
+            (&mut self.copies, &counters.copies),
+        ] {
+            for counter in counters {
+                *sums.entry(counter.name.clone()).or_default() += Totals {
                     packets: counter.packets,
                     bytes: counter.bytes,
                 };
@@ -166,6 +183,15 @@ impl Sums {
             })
             .collect()
     }
+}
+
+fn named(sums: &BTreeMap<String, Totals>) -> Vec<NamedTotals> {
+    let sums = sums.iter();
+    sums.map(|(name, totals)| NamedTotals {
+        name: name.clone(),
+        totals: *totals,
+    })
+    .collect()
 }
 
 /// The network with a VNI; `None` when it is gone.

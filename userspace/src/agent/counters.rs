@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sunwire_api::agent::agent_message;
 use sunwire_dataplane_common::drop_reason::DropReason;
 
-use super::{Agent, chain, own_number};
+use super::{Agent, chain};
 use crate::{dataplane::Attachment, metrics::Readings, report};
 
 impl Agent {
@@ -29,15 +29,9 @@ impl Agent {
                 return;
             }
         };
-        let tunnels = self.desired.as_ref().and_then(|desired| {
-            let own = own_number(desired, &self.config.node)?;
-            Some(self.keeper.tunnels(desired, own))
-        });
+        self.look_at_tunnels();
         let readings = Readings {
-            asked: totals.asked.clone(),
-            local_copies: totals.local_copies,
-            tunnel_copies: totals.tunnel_copies,
-            counters: report::counters(totals, staged, tunnels.unwrap_or_default()),
+            counters: report::counters(totals, staged, self.tunnels.clone()),
             ..self.readings()
         };
         let counters = self.stream.is_some().then(|| readings.counters.clone());

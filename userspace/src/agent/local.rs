@@ -24,6 +24,7 @@ impl Agent {
                 hook: self.dataplane.hook(),
                 attached: self.attached_names(),
                 flows: self.connections.usage(),
+                tunnels: self.named_tunnels(),
             }],
             Request::RotateKey => {
                 self.keeper.rotate();

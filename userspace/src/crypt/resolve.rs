@@ -160,7 +160,7 @@ mod tests {
         assert!(!wanted(&desired, &own, &foreign(true)));
         desired.nodes.insert(4, foreign(false));
         assert_eq!(addresses(&desired, &ring), [3], "nothing is set up for it");
-        desired.encryption = EncryptionMode::Off;
+        desired.encryption = EncryptionMode::Never;
         let network = Network {
             encrypted: true,
             ..Network::for_tests()

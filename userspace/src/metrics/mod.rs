@@ -17,7 +17,6 @@ use std::{
 
 use axum::{Router, http::header, response::IntoResponse, routing::get};
 use sunwire_api::{agent as wire, metrics::MEDIA_TYPE};
-use sunwire_dataplane_common::{entries::Counter, punt::Kind};
 use tokio::net::TcpListener;
 
 use crate::connections::sweep::Usage;
@@ -37,12 +36,6 @@ pub(crate) struct Readings {
     pub(crate) endpoints: BTreeMap<&'static str, u64>,
     /// What the controller is told.
     pub(crate) counters: wire::Counters,
-    /// What was asked of the node.
-    pub(crate) asked: Vec<(Kind, Counter)>,
-    /// Copies to endpoints of this node, of packets for several.
-    pub(crate) local_copies: Counter,
-    /// Copies to other nodes of such packets.
-    pub(crate) tunnel_copies: Counter,
     /// How many flows are remembered.
     pub(crate) flows: Usage,
     /// Names of networks by VNI.

@@ -93,22 +93,22 @@ fn packets(out: &mut Exposition, readings: &Readings) {
         ["reason"],
         drops().map(|drop| ([drop.reason.clone()], drop.bytes)),
     );
-    let asked = readings.asked.iter();
+    let named = |counters: &[wire::NamedCounter]| {
+        let counters = counters.iter();
+        let named = counters.map(|counter| ([counter.name.clone()], counter.packets));
+        named.collect::<Vec<_>>()
+    };
     out.totals(
         "punted_packets",
         "Packets handed to the node to answer",
         ["kind"],
-        asked.map(|(kind, total)| ([kind.name().to_owned()], total.packets)),
+        named(&counters.asked),
     );
-    let copies = [
-        ("endpoints", readings.local_copies.packets),
-        ("nodes", readings.tunnel_copies.packets),
-    ];
     out.totals(
         "copied_packets",
         "Copies of packets for several endpoints",
         ["to"],
-        copies.map(|(to, packets)| ([to.to_owned()], packets)),
+        named(&counters.copies),
     );
 }
 
@@ -149,7 +149,7 @@ fn tunnels(out: &mut Exposition, readings: &Readings) {
     use wire::tunnel::State;
 
     let tunnels = &readings.counters.tunnels;
-    let node = |tunnel: &wire::Tunnel| {
+    let node = &|tunnel: &wire::Tunnel| {
         let name = readings.nodes.get(&tunnel.node).cloned();
         name.unwrap_or_else(|| tunnel.node.to_string())
     };
@@ -207,6 +207,8 @@ fn tunnels(out: &mut Exposition, readings: &Readings) {
             |t| t.unsent_packets,
         ),
     ];
+    traffic(out, tunnels, node);
+    probes(out, tunnels, node);
     for (name, help, total) in totals {
         // Only the encrypted ones go by the process that counts.
         let encrypted = tunnels.iter().filter(|t| t.state() != State::Plaintext);
@@ -217,6 +219,98 @@ fn tunnels(out: &mut Exposition, readings: &Readings) {
             encrypted.map(|tunnel| ([node(tunnel)], total(tunnel))),
         );
     }
+}
+
+fn traffic(out: &mut Exposition, tunnels: &[wire::Tunnel], node: impl Fn(&wire::Tunnel) -> String) {
+    type Way = fn(&wire::Tunnel) -> Option<wire::TunnelTraffic>;
+    let ways: [(&str, &str, Way); 2] = [
+        ("transmit", "that went to another node", |t| t.transmitted),
+        ("receive", "that came from another node", |t| t.arrived),
+    ];
+    type Part = (&'static str, &'static str, fn(wire::TunnelTraffic) -> u64);
+    let parts: [Part; 2] = [
+        ("packets", "Packets of workloads", |traffic| traffic.packets),
+        ("bytes", "Bytes of packets of workloads", |traffic| {
+            traffic.bytes
+        }),
+    ];
+    for (name, which, way) in ways {
+        for (unit, what, part) in parts {
+            let counted = tunnels.iter().filter_map(|tunnel| {
+                let traffic = way(tunnel)?;
+                Some(([node(tunnel)], part(traffic)))
+            });
+            out.totals(
+                &format!("tunnel_{name}_{unit}"),
+                &format!("{what} {which}, without the tunnel's headers"),
+                ["node"],
+                counted,
+            );
+        }
+    }
+}
+
+fn probes(out: &mut Exposition, tunnels: &[wire::Tunnel], node: impl Fn(&wire::Tunnel) -> String) {
+    use wire::tunnel_probes::Liveness;
+    let probed = || {
+        let probed = tunnels.iter();
+        probed.filter_map(|tunnel| Some((node(tunnel), tunnel.probes.as_ref()?)))
+    };
+    out.gauges(
+        "tunnel_up",
+        "Whether probes of the tunnel are answered",
+        ["node"],
+        probed()
+            .filter(|(_, probes)| probes.liveness() != Liveness::Unknown)
+            .map(|(node, probes)| {
+                let is_up = probes.liveness() == Liveness::Up;
+                ([node], f64::from(u8::from(is_up)))
+            }),
+    );
+    type Trip = fn(&wire::tunnel_probes::RoundTrips) -> f64;
+    let trips: [(&str, &str, Trip); 3] = [
+        (
+            "tunnel_rtt_seconds",
+            "Half of the last minute's round trips are not longer",
+            |t| t.median_s,
+        ),
+        (
+            "tunnel_rtt_min_seconds",
+            "Shortest round trip of the last minute",
+            |t| t.min_s,
+        ),
+        (
+            "tunnel_rtt_max_seconds",
+            "Longest round trip of the last minute",
+            |t| t.max_s,
+        ),
+    ];
+    for (name, help, trip) in trips {
+        let answered = probed().filter_map(|(node, probes)| {
+            let trips = probes.round_trips.as_ref()?;
+            Some(([node], trip(trips)))
+        });
+        out.gauges(name, help, ["node"], answered);
+    }
+    let ages = probed().filter_map(|(node, probes)| Some(([node], probes.answer_age_s?)));
+    out.gauges(
+        "tunnel_answer_age_seconds",
+        "Since a probe was last answered",
+        ["node"],
+        ages,
+    );
+    out.totals(
+        "tunnel_probes",
+        "Probes that were answered or given up since the agent started",
+        ["node"],
+        probed().map(|(node, probes)| ([node], probes.asked_total)),
+    );
+    out.totals(
+        "tunnel_probe_lost",
+        "Probes without an answer in time",
+        ["node"],
+        probed().map(|(node, probes)| ([node], probes.lost_total)),
+    );
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use sunwire_dataplane_common::drop_reason::DropReason;
+use sunwire_dataplane_common::{drop_reason::DropReason, probe};
 
 use super::{
     Case, Expect,
     world::{
         ABROAD_10, AWAY_3, COMING_6, DB, DB_2, FOREIGN_15, GOING_7, LEFT_5, MISSING_4, MOVED_9,
         MTU, NOBODY_99, OTHER_ADDRESS, OTHER_MAC, SHOP, TWIN, TWIN_DB, UNREACHABLE_8, WEB_1,
-        ether_type, from_node, node_mac, v4, v6, vtep,
+        ether_type, from_node, node_mac, to_node, v4, v6, vtep,
     },
 };
 use crate::fixture::{
@@ -22,7 +22,7 @@ const UDP: Transport = Transport::Udp(5000, 6000);
 const TCP: Transport = Transport::Tcp(5000, 6000);
 
 pub(super) fn cases() -> Vec<Case> {
-    [delivered(), refused(), moved(), passed()]
+    [delivered(), refused(), moved(), passed(), probed()]
         .into_iter()
         .flatten()
         .collect()
@@ -119,6 +119,48 @@ fn delivered() -> Vec<Case> {
         vec![(DB, inner)],
     ));
     cases
+}
+
+fn probed() -> Vec<Case> {
+    let question = probe::question(5, 0x0102_0304_0506_0708);
+    let mut answer = question;
+    answer[18..22].copy_from_slice(&probe::kind::ANSWER.to_be_bytes());
+    let from_2 = from_node(2, probe::NETWORK);
+    let stranger = Tunnel {
+        src: Ipv4Addr::new(192, 0, 2, 99),
+        ..from_2
+    };
+    let changed = |at: usize, value: u8| {
+        let mut question = question;
+        question[at] = value;
+        from_2.wrap(&question)
+    };
+    let short = from_2.wrap(&question[..30]);
+    let unknown = DropReason::UnknownNetwork;
+    let drops = |name, frame, reason| Case::drops(name, UNDERLAY, frame, reason);
+    vec![
+        Case::comes_out(
+            "a probe goes back to the node that it came from, and changes in its kind alone",
+            UNDERLAY,
+            from_2.wrap(&question),
+            vec![(UNDERLAY, to_node(2, probe::NETWORK, &answer))],
+        ),
+        Case::new(
+            "an answer that nobody waits for ends here",
+            UNDERLAY,
+            from_2.wrap(&answer),
+            Expect::Consumed,
+        ),
+        drops(
+            "a stranger's probe is not answered",
+            stranger.wrap(&question),
+            DropReason::UnknownPeer,
+        ),
+        drops("network 0 has nothing but probes", changed(13, 0), unknown),
+        drops("a probe begins as probes do", changed(14, 0), unknown),
+        drops("a probe of another kind is none", changed(21, 3), unknown),
+        drops("a probe is not short", short, unknown),
+    ]
 }
 
 fn refused() -> Vec<Case> {
