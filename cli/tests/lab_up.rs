@@ -115,6 +115,10 @@ fn lab_up_makes_a_working_network_out_of_one_file_and_leaves_nothing_behind() {
     );
     let code = sunwire(&["lab", "exec", &id, "web1", "--", "sh", "-c", "exit 42"]).code;
     assert_eq!(code, 42);
+    let missing = sunwire(&["lab", "exec", &id, "web1", "--", "no-such-program"]);
+    assert_eq!(missing.code, 2, "{}", missing.err);
+    let hint = "cannot run no-such-program on web1: it is not installed on this machine";
+    assert!(missing.err.contains(hint), "{}", missing.err);
     expect_answer(&id, "10.20.0.10");
     expect_answer(&id, "fd00:20::10");
     let links = sunwire(&[

@@ -1,6 +1,7 @@
 //! Labs of other processes.
 
 use std::ffi::OsString;
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -134,7 +135,13 @@ pub(super) fn exec(id: &str, name: &str, command: &[OsString]) -> anyhow::Result
     // The kernel ends all other threads, and the one that entered the namespace goes on as the
     // process: only returns when the program cannot be started.
     let error = client::namespace(id, name)?.run(|| command.exec())?;
-    Err(error).with_context(|| format!("cannot run {} on {name}", program.display()))
+    let hint = match error.kind() {
+        // A namespace of a lab has the file system of its host.
+        io::ErrorKind::NotFound => ": it is not installed on this machine, or is not in PATH",
+        io::ErrorKind::PermissionDenied => ": the file may not be executed",
+        _ => "",
+    };
+    Err(error).with_context(|| format!("cannot run {} on {name}{hint}", program.display()))
 }
 
 /// Pings from inside of a lab; nobody answering is a negative outcome.
