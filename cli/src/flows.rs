@@ -218,6 +218,9 @@ pub(crate) fn line(flow: &Flow) -> String {
     if let Some(node) = &flow.next_node {
         let _ = write!(text, ", to node {node}");
     }
+    if let Some(rtt_s) = flow.tunnel_rtt_s {
+        let _ = write!(text, " ({})", crate::tunnels::milliseconds(rtt_s));
+    }
     if let Some(destination) = &flow.destination
         && flow.to.endpoint.as_ref() != Some(destination)
     {

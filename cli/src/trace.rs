@@ -205,7 +205,12 @@ fn describe(text: &mut String, number: usize, hop: &TraceHop) {
             let destination = flow.destination.as_deref().unwrap_or("?");
             match (&flow.next_node, &hop.device) {
                 (Some(node), _) => {
-                    let _ = writeln!(text, "     for {destination}, through the tunnel to {node}");
+                    let _ = write!(text, "     for {destination}, through the tunnel to {node}");
+                    if let Some(rtt_s) = flow.tunnel_rtt_s {
+                        let rtt = crate::tunnels::milliseconds(rtt_s);
+                        let _ = write!(text, ", {rtt} there and back");
+                    }
+                    text.push('\n');
                 }
                 (None, Some(device)) => {
                     let _ = writeln!(text, "     delivered to {destination}, device {device}");

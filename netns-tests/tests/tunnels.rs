@@ -7,8 +7,8 @@ mod common;
 use common::can_run;
 use nix::sys::signal::Signal;
 use sunwire_api::{
-    EncryptionMode, EncryptionSpec, TunnelLiveness, TunnelProbes, TunnelState, TunnelStatus,
-    client::Guard,
+    EncryptionMode, EncryptionSpec, TraceRequest, TunnelLiveness, TunnelProbes, TunnelState,
+    TunnelStatus, client::Guard,
 };
 use sunwire_dataplane_common::probe;
 use sunwire_lab::{
@@ -146,6 +146,16 @@ fn lab_probes_tell_the_round_trip_and_the_loss_that_the_links_have() {
         let probes = wait(&cloud, ends, "answers", |probes| probes.asked >= 5);
         assert_eq!(probes.liveness, TunnelLiveness::Up);
         assert_round_trip(&cloud, &probes);
+    }
+    // A trace says how long the tunnel takes that it goes through, at both ends.
+    let request = TraceRequest::new("client1".parse().unwrap(), "web1");
+    let traced = cloud.rest(|client| client.trace(&request)).unwrap();
+    let [first, second] = &traced.hops[..] else {
+        panic!("{traced:#?}");
+    };
+    for hop in [first, second] {
+        let rtt_s = hop.flow.tunnel_rtt_s.unwrap();
+        assert!(rtt_s >= (THERE_MS + BACK_MS) / 1e3, "{rtt_s}");
     }
     // An answer needs no agent.
     let before = probes(&cloud, "near", "far").unwrap();

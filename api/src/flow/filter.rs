@@ -488,6 +488,7 @@ mod tests {
             destination: None,
             next_node: Some("gcp1".to_owned()),
             previous_node: None,
+            tunnel_rtt_s: None,
             bytes: 74,
             packets: 1,
         }

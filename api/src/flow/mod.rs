@@ -63,6 +63,10 @@ pub struct Flow {
     /// Node that it came from through a tunnel; absent when it came from an endpoint here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_node: Option<String>,
+    /// Round trip of the tunnel that it goes or came through, in seconds: half of the last minute's probes
+    /// took no longer. Absent when it goes through none, or no probe was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_rtt_s: Option<f64>,
     /// Bytes from the Ethernet header on, as it came in.
     pub bytes: u32,
     /// Packets that it is on a wire: a super-packet is several.

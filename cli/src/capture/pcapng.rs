@@ -161,6 +161,7 @@ mod tests {
             destination: None,
             next_node: None,
             previous_node: None,
+            tunnel_rtt_s: None,
             bytes: frame.len() as u32,
             packets: 1,
         };

@@ -81,6 +81,10 @@ impl Agent {
                 _ => None,
             },
         };
-        trace::hops(&mut self.dataplane, &around, entry)
+        let mut hops = trace::hops(&mut self.dataplane, &around, entry)?;
+        for hop in &mut hops {
+            self.hub.tell_round_trip(&mut hop.flow);
+        }
+        Ok(hops)
     }
 }

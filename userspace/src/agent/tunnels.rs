@@ -74,6 +74,12 @@ impl Agent {
             }
             tunnel.probes = probed.get(&tunnel.node).map(probes);
         }
+        let rtts = tunnels.iter().filter_map(|tunnel| {
+            let trips = tunnel.probes.as_ref()?.round_trips.as_ref()?;
+            let name = desired.nodes.get(&tunnel.node)?.name.clone();
+            Some((name, trips.median_s))
+        });
+        self.hub.measured(rtts.collect());
         self.tunnels = tunnels;
     }
 

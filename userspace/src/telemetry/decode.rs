@@ -80,6 +80,7 @@ pub fn flow(event: &Event, frame: &[u8], names: &Names) -> Flow {
         destination: names.endpoint(event.destination),
         next_node: names.node(event.node),
         previous_node,
+        tunnel_rtt_s: None,
         bytes: event.length,
         packets: event.segments,
     };

@@ -50,6 +50,8 @@ pub struct Hub {
 struct State {
     history: VecDeque<Arc<Flow>>,
     names: Arc<Names>,
+    /// Round trips of tunnels in seconds, by the name of the other node.
+    rtts: Arc<BTreeMap<String, f64>>,
     switch: Option<EventSwitch>,
     last_listener: u64,
     /// What listeners want sampled.
@@ -88,6 +90,7 @@ impl Hub {
             state: Mutex::new(State {
                 history: VecDeque::with_capacity(HISTORY),
                 names: Arc::default(),
+                rtts: Arc::default(),
                 switch: Some(maps.settings),
                 last_listener: 0,
                 samples: BTreeMap::new(),
@@ -130,6 +133,18 @@ impl Hub {
         self.lock().names = Arc::new(names);
     }
 
+    /// From now on tunnels take so long there and back, in seconds by the name of the other node.
+    pub fn measured(&self, rtts: BTreeMap<String, f64>) {
+        self.lock().rtts = Arc::new(rtts);
+    }
+
+    /// Says how long the tunnel takes that a packet goes or came through.
+    pub fn tell_round_trip(&self, flow: &mut Flow) {
+        let rtts = Arc::clone(&self.lock().rtts);
+        let node = flow.next_node.as_ref().or(flow.previous_node.as_ref());
+        flow.tunnel_rtt_s = node.and_then(|node| rtts.get(node)).copied();
+    }
+
     /// The names that things have.
     #[must_use]
     pub fn names(&self) -> Arc<Names> {
@@ -158,7 +173,9 @@ impl Hub {
     }
 
     fn publish(&self, names: &Names, event: &Event, frame: &[u8]) {
-        let flow = Arc::new(decode::flow(event, frame, names));
+        let mut flow = decode::flow(event, frame, names);
+        self.tell_round_trip(&mut flow);
+        let flow = Arc::new(flow);
         self.told.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         if state.history.len() == HISTORY {
@@ -171,7 +188,8 @@ impl Hub {
     }
 
     fn publish_captured(&self, names: &Names, event: &Event, frame: &[u8]) {
-        let flow = decode::flow(event, frame, names);
+        let mut flow = decode::flow(event, frame, names);
+        self.tell_round_trip(&mut flow);
         let tunnel = frame.len() - decode::inner(event, frame).len();
         let captured = CapturedPacket {
             flow,
