@@ -21,9 +21,9 @@ use ureq::http::{Method, Request};
 use crate::{
     ApplyRequest, CaptureItem, CaptureQuery, Counters, Deleted, Encryption, EncryptionSpec,
     Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
-    MoveRequest, Name, Network, NetworkCreate, Node, NodeCreate, Page, Policy, PolicyChecked,
-    PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText, PolicyVerification,
-    Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest, Tunnels,
+    MoveRequest, Name, Network, NetworkCreate, NetworkPeer, Node, NodeCreate, Page, Policy,
+    PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText,
+    PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest, Tunnels,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -185,6 +185,20 @@ impl Client {
     /// Creates a network.
     pub fn create_network(&self, body: &NetworkCreate, guard: Guard<'_>) -> Answer<Network> {
         self.write(Method::POST, "/v1/networks", guard, Some(body))
+    }
+
+    /// Has packets routed between a network and another one.
+    pub fn peer_networks(&self, name: &Name, peer: &Name, guard: Guard<'_>) -> Answer<Network> {
+        let body = NetworkPeer { peer: peer.clone() };
+        let path = format!("/v1/networks/{name}/peer");
+        self.write(Method::POST, &path, guard, Some(&body))
+    }
+
+    /// Ends that.
+    pub fn unpeer_networks(&self, name: &Name, peer: &Name, guard: Guard<'_>) -> Answer<Network> {
+        let body = NetworkPeer { peer: peer.clone() };
+        let path = format!("/v1/networks/{name}/unpeer");
+        self.write(Method::POST, &path, guard, Some(&body))
     }
 
     /// Deletes a network.

@@ -48,6 +48,17 @@ pub struct NetworkSpec {
     /// Whether broadcast and multicast go once to each other region.
     #[serde(default)]
     pub relay: bool,
+    /// Networks that packets are routed to and from, as far as both policies let them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Name>,
+}
+
+/// Body of the requests that have packets routed between a network and another one, or no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkPeer {
+    /// Name of the other network.
+    pub peer: Name,
 }
 
 /// What follows from a network's spec.

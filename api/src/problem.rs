@@ -225,6 +225,8 @@ problem_codes! {
     NodeConnected = "node-connected", 409, "The node is connected";
     /// The network has endpoints or a policy.
     NetworkInUse = "network-in-use", 409, "The network is in use";
+    /// The networks are not peered.
+    NotPeered = "not-peered", 409, "The networks are not peered";
     /// The endpoint is on that node already.
     AlreadyThere = "already-there", 409, "The endpoint is there already";
     /// The endpoint moves already.
@@ -257,7 +259,9 @@ problem_codes! {
     UnknownNode = "unknown-node", 422, "The body names an unknown node";
     /// The body names a network that does not exist.
     UnknownNetwork = "unknown-network", 422, "The body names an unknown network";
-    /// Two subnets of one network overlap.
+    /// The two networks cannot be peered.
+    PeeringInvalid = "peering-invalid", 422, "The networks cannot be peered";
+    /// Two subnets of one network, or of networks that packets are routed between, overlap.
     SubnetOverlap = "subnet-overlap", 422, "Subnets overlap";
     /// A subnet cannot be a network's.
     SubnetInvalid = "subnet-invalid", 422, "A subnet is wrong";

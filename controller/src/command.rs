@@ -55,6 +55,20 @@ pub enum Command {
         /// Name of the network.
         name: Name,
     },
+    /// Has packets routed between two networks.
+    PeerNetworks {
+        /// Name of one network.
+        name: Name,
+        /// Name of the other one.
+        peer: Name,
+    },
+    /// Ends that.
+    UnpeerNetworks {
+        /// Name of one network.
+        name: Name,
+        /// Name of the other one.
+        peer: Name,
+    },
     /// Creates an endpoint.
     CreateEndpoint(EndpointCreate),
     /// Sets labels, and takes away those that are `None`.

@@ -32,7 +32,7 @@ pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
         networks: state
             .networks()
             .iter()
-            .map(|(name, record)| network(name, record))
+            .map(|(name, record)| network(state, name, record))
             .collect(),
         endpoints: state
             .endpoints()
@@ -83,7 +83,7 @@ pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessag
         networks: effects
             .networks
             .iter()
-            .map(|name| network(name, &state.networks()[name]))
+            .map(|name| network(state, name, &state.networks()[name]))
             .collect(),
         endpoints: effects
             .endpoints
@@ -133,7 +133,7 @@ fn node(name: &Name, record: &NodeRecord) -> agent::Node {
     }
 }
 
-fn network(name: &Name, record: &NetworkRecord) -> agent::Network {
+fn network(state: &State, name: &Name, record: &NetworkRecord) -> agent::Network {
     let (gateway_v4, gateway_v6) = by_family(record.gateways());
     agent::Network {
         vni: record.vni.get(),
@@ -146,6 +146,11 @@ fn network(name: &Name, record: &NetworkRecord) -> agent::Network {
         prefix_v6: prefix(record, IpAddr::is_ipv6),
         encrypted: record.encryption == NetworkEncryption::Required,
         relayed: record.relay,
+        peers: record
+            .peers
+            .iter()
+            .map(|peer| state.networks()[peer].vni.get())
+            .collect(),
     }
 }
 

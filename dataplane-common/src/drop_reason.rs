@@ -107,6 +107,9 @@ drop_reasons! {
     /// The policy translates what comes from a node without an agent, where nobody would turn replies
     /// back.
     NotTranslatable = 34, "not_translatable";
+    /// A packet on its way to another network had been on its way for too long: its time to live, or
+    /// hop limit, was used up.
+    Expired = 35, "expired";
 }
 
 #[cfg(test)]

@@ -254,6 +254,13 @@ fn ask(
     true
 }
 
+/// The memory in which the keys of addresses are made.
+#[inline(always)]
+pub(crate) fn keys() -> Option<(&'static mut Key<ClassKeyV4>, &'static mut Key<ClassKeyV6>)> {
+    let question = question()?;
+    Some((&mut question.class_v4, &mut question.class_v6))
+}
+
 /// Memory of this CPU for the question that is being asked.
 #[inline(always)]
 fn question() -> Option<&'static mut Question> {

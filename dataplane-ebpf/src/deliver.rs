@@ -14,7 +14,7 @@ use crate::{
     Handled, flow,
     frame::{Skb, note},
     maps::{ENDPOINTS, LOCATIONS, OWNERS},
-    quoted, related, rewrite, translate, tunnel,
+    quoted, related, rewrite, routes, translate, tunnel,
 };
 
 /// Number of the endpoint that a copy goes to: a packet with these headers, before it is rewritten.
@@ -44,12 +44,12 @@ fn owner_of_destination(copied: &Copied, headers: &Headers, network: u32) -> u32
     if copied.set & set::ETH_DST != 0 && key.family == 0 {
         key = AddressKey::mac(network, copied.eth_dst);
     }
-    owner(&key).unwrap_or(0)
+    routes::owner(&mut key)
 }
 
 /// Where a packet is on its way to, and from whom.
 pub(crate) struct Way {
-    /// VXLAN network identifier.
+    /// VXLAN network identifier of the sender's network.
     pub(crate) network: u32,
     /// Number of the endpoint that sent it.
     pub(crate) from: u32,
@@ -69,12 +69,15 @@ pub(crate) struct Way {
 #[inline(always)]
 pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Handled, DropReason> {
     skb.set_note::<{ note::DESTINATION }>(way.to);
-    let location = location(way.to, way.network).ok_or(DropReason::NoOwner)?;
+    let location = routes::location(way.to).ok_or(DropReason::NoOwner)?;
+    if location.network != way.network {
+        routes::cross(skb, parsed, way.network, location)?;
+    }
     if !way.keeps_mac {
         skb.window_mut::<6>(0)?.set_mac::<0>(location.mac);
     }
     if location.ifindex != 0 {
-        receive(skb, parsed, way.network, way.to, way.from)?;
+        receive(skb, parsed, location.network, way.to, way.from)?;
         return Ok(Handled::Redirect(to_device(
             skb,
             parsed.headers.family,
@@ -90,7 +93,7 @@ pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Hand
         return Err(DropReason::NotAttached);
     };
     let header = Vxlan {
-        vni: way.network,
+        vni: location.network,
         hops: 0,
         tag: 0,
     };

@@ -23,10 +23,10 @@ use crate::{
     decision::{self, DROPPED},
     deliver::{self, Way},
     event, flow, fragment,
-    frame::{self, Skb},
+    frame::{self, Skb, note},
     group, limit,
     maps::{CONTROL, ENDPOINTS, FOREIGN_ENDPOINTS, VERDICTS},
-    neighbour, punt, rewrite, segment_size, too_big, tunnel,
+    neighbour, punt, rewrite, routes, segment_size, too_big, tunnel,
 };
 
 /// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
@@ -86,12 +86,20 @@ pub(crate) fn enter(
     match check(skb, parsed, endpoint)? {
         Step::Decide => {
             prepare(&parsed.headers);
-            decide(skb, parsed, endpoint, control.node, generation)
+            match decide(skb, parsed, endpoint, control.node, generation) {
+                Err(reason @ (DropReason::Expired | DropReason::TooBig)) => {
+                    // For the network that it was on its way to.
+                    let destination = skb.note::<{ note::DESTINATION }>();
+                    let mtu = routes::location(destination).map_or(0, |location| location.mtu);
+                    too_big::answer(skb, parsed, endpoint, reason, mtu)
+                }
+                outcome => outcome,
+            }
         }
         Step::Served(handled) => Ok(handled),
         Step::Arp => neighbour::arp(skb, endpoint),
         Step::Solicitation => neighbour::solicitation(skb, &parsed.headers, endpoint),
-        Step::TooBig => too_big::answer(skb, parsed, endpoint),
+        Step::TooBig => too_big::answer(skb, parsed, endpoint, DropReason::TooBig, endpoint.mtu),
     }
 }
 
@@ -180,7 +188,7 @@ fn check(skb: &mut Skb, parsed: &mut Parsed, endpoint: &EndpointEntry) -> Result
     if parsed.fragment != Fragment::Whole {
         fragment::find_ports(skb, parsed, endpoint.network)?;
     }
-    if !fits(skb, parsed, endpoint)? {
+    if !fits(skb, parsed, endpoint.mtu)? {
         // Nobody is told of what he sent to many (RFC 1122, 3.2.2).
         if parsed.headers.eth_dst.is_group() {
             return Err(DropReason::TooBig);
@@ -200,16 +208,16 @@ fn is_own_link_local(headers: &Headers, endpoint: &EndpointEntry) -> bool {
     headers.src == link_local(endpoint.mac)
 }
 
-/// Whether a packet, or each segment of a super-packet, is within the network's MTU.
+/// Whether a packet, or each segment of a super-packet, is within a network's MTU.
 #[inline(always)]
-fn fits(skb: &mut Skb, parsed: &Parsed, endpoint: &EndpointEntry) -> Result<bool, DropReason> {
+pub(crate) fn fits(skb: &mut Skb, parsed: &Parsed, mtu: u32) -> Result<bool, DropReason> {
     let bytes = match skb.gso_size() {
         0 => skb.len() - ETHERNET_BYTES as u32,
         segment => {
             parsed.transport - ETHERNET_BYTES as u32 + transport_bytes(skb, parsed)? + segment
         }
     };
-    Ok(bytes <= endpoint.mtu)
+    Ok(bytes <= mtu)
 }
 
 /// Length of the transport header that every segment of a super-packet repeats.
@@ -264,6 +272,13 @@ fn decide(
             return Ok(Handled::Consumed);
         }
         way.keeps_mac = copied.set & set::ETH_DST != 0;
+        if let Some(location) = routes::location(way.to)
+            && location.network != way.network
+        {
+            // While it still is what its sender can be told about.
+            skb.set_note::<{ note::DESTINATION }>(way.to);
+            routes::check_size(skb, parsed, location)?;
+        }
         rewrite::apply(skb, parsed, copied, way.source_port)?;
         // The owner of the address would get alone what is addressed to many.
         if parsed.headers.eth_dst.is_group() && copied.out == OUT_OWNER {

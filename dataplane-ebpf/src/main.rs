@@ -46,6 +46,7 @@ mod punt;
 mod quoted;
 mod related;
 mod rewrite;
+mod routes;
 mod segment_size;
 mod sweep;
 mod too_big;

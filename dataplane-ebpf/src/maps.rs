@@ -53,6 +53,13 @@ pub(crate) static CLASSES_V4: LpmTrie<ClassKeyV4, [u32; 2]> =
 #[map]
 pub(crate) static CLASSES_V6: LpmTrie<ClassKeyV6, [u32; 2]> =
     LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
+// Subnets of a network's peers, with the VNIs of those: see `routes`.
+#[map]
+pub(crate) static ROUTES_V4: LpmTrie<ClassKeyV4, u32> =
+    LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ROUTES_V6: LpmTrie<ClassKeyV6, u32> =
+    LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static ROOTS: HashMap<RootKey, RootEntry> = HashMap::with_max_entries(512, 0);
 // Not preallocated: room for the largest policy costs nothing until there is one.

@@ -180,6 +180,53 @@ fn own_destination(
     Ok(())
 }
 
+/// Time to live and protocol of IPv4, next header and hop limit of IPv6.
+const IPV4_TTL: usize = ETHERNET_BYTES + 8;
+const IPV6_HOPS: usize = ETHERNET_BYTES + 6;
+
+/// How many routers a packet may still pass, this one included.
+///
+/// # Errors
+/// [`DropReason::NotRewritable`] for a packet that nobody routes.
+#[inline(always)]
+pub(crate) fn hops_left(skb: &Skb, parsed: &Parsed) -> Result<u8, DropReason> {
+    // Through the helper: next to another look at the packet the compiler would compare the end of
+    // the packet as a number, which the verifier does not understand.
+    let [hops] = match parsed.headers.family {
+        Family::V4 => skb.load::<1>(IPV4_TTL),
+        Family::V6 => skb.load::<1>(IPV6_HOPS + 1),
+        Family::None => return Err(DropReason::NotRewritable),
+    }
+    .ok_or(DropReason::Malformed)?;
+    Ok(hops)
+}
+
+/// Notes that a router has been passed, of a packet that may pass one.
+///
+/// # Errors
+/// [`DropReason::Malformed`] when the packet ends before.
+#[inline(always)]
+pub(crate) fn count_hop(skb: &mut Skb, parsed: &Parsed) -> Result<(), DropReason> {
+    let offset = match parsed.headers.family {
+        Family::V4 => IPV4_TTL,
+        _ => IPV6_HOPS,
+    };
+    let old = skb.window::<2>(offset).ok_or(DropReason::Malformed)?;
+    let old = u16::from_be(old.half::<0>());
+    match parsed.headers.family {
+        Family::V4 => {
+            let new = old.wrapping_sub(1 << 8);
+            skb.window_mut::<2>(offset)?.set_half::<0>(new.to_be());
+            correct_ipv4_checksum(skb, old, new)
+        }
+        _ => {
+            let new = old.wrapping_sub(1);
+            skb.window_mut::<2>(offset)?.set_half::<0>(new.to_be());
+            Ok(())
+        }
+    }
+}
+
 #[inline(always)]
 fn v4_or(parsed: &Parsed, old: Address, word: u32) -> Address {
     match parsed.headers.family {

@@ -1,5 +1,6 @@
-//! What a workload is told of a packet that its network does not carry: the largest size that it
-//! does (RFC 1191, RFC 8201). It comes from the gateway, and never from silence.
+//! What a workload is told of a packet that its network, or the one that it crosses to, does not carry:
+//! the largest size that it does (RFC 1191, RFC 8201); and of one that was on its way for too long
+//! (RFC 792, RFC 4443). It comes from the gateway, and never from silence.
 //!
 //! ```text
 //!  the packet:   | Ethernet | IP header | 20 bytes of transport | rest |
@@ -31,36 +32,52 @@ const QUOTED_V6: usize = IPV6_BYTES + QUOTED;
 const NEEDED: [u8; 2] = [3, 4];
 /// Packet too big.
 const TOO_BIG: [u8; 2] = [2, 0];
+/// Time to live exceeded in transit, and hop limit exceeded in transit.
+const TIME_V4: [u8; 2] = [11, 0];
+const TIME_V6: [u8; 2] = [3, 0];
 
-/// Counts a packet that is too big, and tells its sender.
+/// Counts a packet that is too big for `mtu`, or expired, and tells its sender.
 ///
 /// # Errors
-/// [`DropReason::TooBig`] where nobody can be told: the network has no gateway, or the packet is
+/// The reason, where nobody can be told: the network has no gateway, or the packet is
 /// itself such a message, about which none is sent (RFC 1122, 3.2.2).
 #[inline(never)]
 pub(crate) fn answer(
     skb: &mut Skb,
     parsed: &Parsed,
     endpoint: &EndpointEntry,
+    reason: DropReason,
+    mtu: u32,
 ) -> Result<Handled, DropReason> {
     let headers = &parsed.headers;
-    if is_error(headers) || parsed.has_options() || skb.is_traced() {
-        return Err(DropReason::TooBig);
+    if is_error(headers) || parsed.has_options() || headers.eth_dst.is_group() || skb.is_traced() {
+        return Err(reason);
     }
     // SAFETY: a network is replaced whole and freed only after a grace period.
-    let network = unsafe { NETWORKS.get(endpoint.network) }.ok_or(DropReason::TooBig)?;
+    let network = unsafe { NETWORKS.get(endpoint.network) }.ok_or(reason)?;
+    let is_expired = reason as u32 == DropReason::Expired as u32;
     match headers.family {
         Family::V4 if network.gateway_v4 != Address::ZERO => {
-            tell(skb);
+            tell(skb, reason);
+            let (kind, word) = if is_expired {
+                (TIME_V4, 0)
+            } else {
+                (NEEDED, mtu & 0xffff)
+            };
             grow(skb, QUOTED_V4, IPV4_BYTES)?;
-            v4(skb, headers, network.gateway_v4, endpoint.mtu)?;
+            v4(skb, headers, network.gateway_v4, kind, word)?;
         }
         Family::V6 if network.gateway_v6 != Address::ZERO => {
-            tell(skb);
+            tell(skb, reason);
+            let (kind, word) = if is_expired {
+                (TIME_V6, 0)
+            } else {
+                (TOO_BIG, mtu)
+            };
             grow(skb, QUOTED_V6, IPV6_BYTES)?;
-            v6(skb, headers, network.gateway_v6, endpoint.mtu)?;
+            v6(skb, headers, network.gateway_v6, kind, word)?;
         }
-        _ => return Err(DropReason::TooBig),
+        _ => return Err(reason),
     }
     skb.store(0, &endpoint.mac.to_bytes())?;
     skb.store(6, &network.gateway_mac.to_bytes())?;
@@ -69,10 +86,10 @@ pub(crate) fn answer(
 
 /// Counts and tells the drop while the packet is what it was.
 #[inline(always)]
-fn tell(skb: &mut Skb) {
-    let outcome = Err(DropReason::TooBig);
+fn tell(skb: &mut Skb, reason: DropReason) {
+    let outcome = Err(reason);
     event::end(skb, &outcome, program::ENDPOINT);
-    counters::dropped(skb, DropReason::TooBig);
+    counters::dropped(skb, reason);
 }
 
 /// An ICMP error: below 128 in ICMPv6; in ICMP the types that RFC 1122 names.
@@ -94,7 +111,13 @@ fn grow(skb: &mut Skb, quoted: usize, ip: usize) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn v4(skb: &mut Skb, headers: &Headers, gateway: Address, mtu: u32) -> Result<(), DropReason> {
+fn v4(
+    skb: &mut Skb,
+    headers: &Headers,
+    gateway: Address,
+    kind: [u8; 2],
+    word: u32,
+) -> Result<(), DropReason> {
     let total = (IPV4_BYTES + ICMP_BYTES + QUOTED_V4) as u32;
     let (source, destination) = (gateway.0[0], headers.src.0[0]);
     let mut ip: [u32; 5] = [
@@ -112,17 +135,20 @@ fn v4(skb: &mut Skb, headers: &Headers, gateway: Address, mtu: u32) -> Result<()
     let quoted: [u32; QUOTED_V4 / 4] = skb
         .load_words(at + ICMP_BYTES)
         .ok_or(DropReason::Malformed)?;
-    let mut icmp: [u32; 2] = [
-        u32::from_ne_bytes([NEEDED[0], NEEDED[1], 0, 0]),
-        (mtu & 0xffff).to_be(),
-    ];
+    let mut icmp: [u32; 2] = [u32::from_ne_bytes([kind[0], kind[1], 0, 0]), word.to_be()];
     let checksum = fold_checksum(fold(sum(&icmp) + sum(&quoted)));
     icmp[0] |= u32::from(checksum.to_be()) << 16;
     skb.store_words(at, &icmp)
 }
 
 #[inline(always)]
-fn v6(skb: &mut Skb, headers: &Headers, gateway: Address, mtu: u32) -> Result<(), DropReason> {
+fn v6(
+    skb: &mut Skb,
+    headers: &Headers,
+    gateway: Address,
+    kind: [u8; 2],
+    word: u32,
+) -> Result<(), DropReason> {
     let length = (ICMP_BYTES + QUOTED_V6) as u32;
     let head: [u32; 2] = [
         0x6000_0000_u32.to_be(),
@@ -136,10 +162,7 @@ fn v6(skb: &mut Skb, headers: &Headers, gateway: Address, mtu: u32) -> Result<()
     let quoted: [u32; QUOTED_V6 / 4] = skb
         .load_words(at + ICMP_BYTES)
         .ok_or(DropReason::Malformed)?;
-    let mut icmp: [u32; 2] = [
-        u32::from_ne_bytes([TOO_BIG[0], TOO_BIG[1], 0, 0]),
-        mtu.to_be(),
-    ];
+    let mut icmp: [u32; 2] = [u32::from_ne_bytes([kind[0], kind[1], 0, 0]), word.to_be()];
     // The pseudo header of RFC 8200, 8.1.
     let pseudo =
         sum(&gateway.0) + sum(&headers.src.0) + u64::from(length) + u64::from(PROTOCOL_ICMPV6);

@@ -18,7 +18,7 @@ use sunwire_dataplane_common::{
     tables::{Copied, OUT_OWNER, set},
 };
 
-use crate::{deliver, flow, frame, maps::VERDICTS, quoted};
+use crate::{deliver, flow, frame, maps::VERDICTS, quoted, routes};
 
 /// The packets keep their source port.
 pub(crate) const KEPT: u32 = 0;
@@ -139,8 +139,8 @@ pub(crate) extern "C" fn is_taken(network: u32, from: u32, remote: u32) -> u32 {
         return 0;
     };
     let headers = &parsed.headers;
-    let key = deliver::by_address(headers.family, headers.src, network);
-    if key.is_none_or(|key| deliver::owner(&key).is_some())
+    if headers.family == Family::None
+        || routes::sender(headers, network) != 0
         || deliver::location(remote, network).is_none()
     {
         return 0;

@@ -17,7 +17,7 @@ use crate::{
     frame::{self, Skb, note},
     group,
     maps::{CONTROL, NETWORKS, PEER_ADDRESSES, PEERS},
-    probe, tunnel,
+    probe, routes, tunnel,
 };
 
 /// A packet that comes in on the underlay device.
@@ -247,14 +247,18 @@ fn look_up(inner: &Headers, vni: u32, hops: u8, peer: u32) -> Result<(u32, u32),
     // where a policy sends a packet to another endpoint than the owner of its address.
     let to = deliver::owner(&AddressKey::mac(vni, inner.eth_dst)).ok_or(DropReason::NotHere)?;
     let location = deliver::location(to, vni).ok_or(DropReason::NotHere)?;
-    let from = source(inner, vni);
+    let from = match source(inner, vni) {
+        Some(from) => from,
+        // It has crossed: the gateway is who sends it, and its address is a peer's endpoint's.
+        None => routes::sender(inner, vni),
+    };
     // The inner source lives at the peer (or is moving to or from it), or the peer forwards for a
     // destination that lived there.
-    let lives_there = from
-        .and_then(|from| deliver::location(from, vni))
-        .is_some_and(|source| lives_at(source, peer) || is_foreign(source));
+    let lives_there = routes::location(from).is_some_and(|source| {
+        lives_at(source, peer) || source.network == vni && is_foreign(source)
+    });
     if lives_there || (hops > 0 && lives_at(location, peer)) {
-        Ok((from.unwrap_or(0), to))
+        Ok((from, to))
     } else {
         Err(DropReason::SourceNotThere)
     }

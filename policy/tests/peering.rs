@@ -38,8 +38,14 @@ fn peered(there: Option<&str>) -> Environment {
 /// Port 80 over TCP from `web1` in `shop` to `bench1` in `lab`.
 fn to_lab() -> Packet {
     Packet {
-        src: "10.20.0.1".parse::<std::net::IpAddr>().unwrap().into(),
-        dst: "10.30.0.9".parse::<std::net::IpAddr>().unwrap().into(),
+        src: "10.20.0.1"
+            .parse::<std::net::IpAddr>()
+            .expect("an address")
+            .into(),
+        dst: "10.30.0.9"
+            .parse::<std::net::IpAddr>()
+            .expect("an address")
+            .into(),
         port: 1,
         node: 1,
         eth_type: 0x0800,
@@ -68,16 +74,16 @@ fn from_lab() -> Packet {
 fn verdict(own: &str, environment: &Environment, packet: &Packet) -> (bool, String) {
     let compiled =
         compile_text(own, environment).unwrap_or_else(|d| panic!("{}", render_all(&d, own)));
-    let (policy, _) = resolve_text(own, environment).unwrap();
-    let outcome = evaluate(&policy, packet).unwrap();
+    let (policy, _) = resolve_text(own, environment).expect("what compiles is evaluated");
+    let outcome = evaluate(&policy, packet).expect("what compiles is evaluated");
     let label = policy.label(outcome.label(), outcome.copies.is_empty());
     let sent = outcome
         .copies
         .keys()
         .any(|copy| copy.place(packet) == Place::Owner);
     if packet.port != 9 {
-        let tables = Installed::new(&compiled.tables).unwrap();
-        let found = tables.verdict(packet).unwrap();
+        let tables = Installed::new(&compiled.tables).expect("what compiles is evaluated");
+        let found = tables.verdict(packet).expect("what compiles is evaluated");
         assert_eq!(found.label, label);
         assert_eq!(!found.emit(packet).is_empty(), sent);
     }

@@ -31,6 +31,7 @@ use crate::{
     maps::{Capacity, Maps},
     netlink::{Device, DeviceKind, Route},
     programs::{Hook, Programs, ProgramsError},
+    routes,
     services::Punts,
     shadow::ShadowError,
     state::{Desired, Endpoint, kernel_address},
@@ -213,6 +214,7 @@ impl Dataplane {
         }
         self.detach_gone(desired, own, around)?;
         self.write_locations(desired, own)?;
+        routes::write(&mut self.maps, desired)?;
         // A policy that cannot be installed must not keep devices from being attached: the error
         // is kept until the rest is done.
         let relays = Relays::new(desired, own, &around.at_work);

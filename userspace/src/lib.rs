@@ -54,6 +54,7 @@ pub mod pod;
 pub mod probes;
 pub mod programs;
 mod report;
+mod routes;
 pub mod services;
 pub mod shadow;
 pub mod state;

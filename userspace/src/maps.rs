@@ -81,6 +81,11 @@ impl Default for Capacity {
 }
 
 impl Capacity {
+    /// Subnets of peers: each network may have a few.
+    fn routes(&self) -> u32 {
+        self.networks.saturating_mul(16)
+    }
+
     /// Entries by map name, for the loader.
     pub(crate) fn by_map(&self) -> [(&'static str, u32); 33] {
         [
@@ -97,6 +102,8 @@ impl Capacity {
             ("NETWORKS", self.networks),
             ("CLASSES_V4", self.classes),
             ("CLASSES_V6", self.classes),
+            ("ROUTES_V4", self.routes()),
+            ("ROUTES_V6", self.routes()),
             ("STAGED_V4", self.classes),
             ("STAGED_V6", self.classes),
             // Two generations.
@@ -147,6 +154,8 @@ pub(crate) struct Maps {
     pub(crate) classes_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
     pub(crate) staged_v4: LpmShadow<ClassKeyV4, [u32; 2]>,
     pub(crate) staged_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
+    pub(crate) routes_v4: LpmShadow<ClassKeyV4, u32>,
+    pub(crate) routes_v6: LpmShadow<ClassKeyV6, u32>,
     pub(crate) roots: HashShadow<RootKey, RootEntry>,
     pub(crate) staged_roots: HashShadow<RootKey, StagedRoot>,
     pub(crate) edges: HashShadow<EdgeKey, Next>,
@@ -258,6 +267,8 @@ impl Maps {
             classes_v6: LpmShadow::open(take("CLASSES_V6")?, "CLASSES_V6")?,
             staged_v4: LpmShadow::open(take("STAGED_V4")?, "STAGED_V4")?,
             staged_v6: LpmShadow::open(take("STAGED_V6")?, "STAGED_V6")?,
+            routes_v4: LpmShadow::open(take("ROUTES_V4")?, "ROUTES_V4")?,
+            routes_v6: LpmShadow::open(take("ROUTES_V6")?, "ROUTES_V6")?,
             roots: HashShadow::open(take("ROOTS")?, "ROOTS")?,
             staged_roots: HashShadow::open(take("STAGED_ROOTS")?, "STAGED_ROOTS")?,
             edges: HashShadow::open(take("EDGES")?, "EDGES")?,

@@ -312,6 +312,8 @@ const MAP_NAMES: [&str; 56] = [
     "TUNNEL_COUNTERS",
     "CLASSES_V4",
     "CLASSES_V6",
+    "ROUTES_V4",
+    "ROUTES_V6",
     "STAGED_V4",
     "STAGED_V6",
     "ROOTS",

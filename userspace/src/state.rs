@@ -88,6 +88,8 @@ pub struct Network {
     pub encrypted: bool,
     /// What is for several goes once to each other region, where a node sends it on.
     pub relayed: bool,
+    /// VNIs of the networks that packets are routed to and from.
+    pub peers: Vec<u32>,
 }
 
 #[cfg(test)]
@@ -103,6 +105,7 @@ impl Network {
             prefix_v6: 0,
             encrypted: false,
             relayed: false,
+            peers: Vec::new(),
         }
     }
 }
@@ -298,6 +301,7 @@ impl Desired {
                 prefix_v6: parse::prefix(network.prefix_v6, 128).ok_or(bad("prefix_v6"))?,
                 encrypted: network.encrypted,
                 relayed: network.relayed,
+                peers: network.peers,
             };
             self.networks.insert(vni.ok_or(bad("vni"))?, parsed);
         }

@@ -38,6 +38,7 @@ const UNREACHABLE: &[(DropReason, &str)] = &[
     (DropReason::PuntMalformed, "the agent counts it"),
     (DropReason::TooManyGroups, "the agent counts it"),
     (DropReason::Revoked, "takes two policies: see kernel_flows"),
+    (DropReason::Expired, "takes two networks: see kernel_routes"),
     (
         DropReason::TranslationTaken,
         "takes two flows: see kernel_flows",

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::bail;
-use sunwire_api::Cidr;
 use sunwire_api::client::Client;
+use sunwire_api::{Cidr, Name, Policy};
 use sunwire_lab::topology::CONTROLLER;
 use sunwire_policy::environment::{Endpoint, Environment, Network, Node};
 
@@ -65,7 +66,23 @@ impl Surroundings {
 }
 
 fn of_controller(client: &Client) -> anyhow::Result<Environment> {
-    let networks = client.networks()?.into_iter().map(|network| Network {
+    let networks = client.networks()?;
+    // Texts of policies matter where packets cross from one network to another.
+    let policies = match networks.iter().all(|network| network.spec.peers.is_empty()) {
+        true => Vec::new(),
+        false => client.policies()?,
+    };
+    let text = |name: &Name| {
+        let governs = |policy: &&Policy| policy.status.network == *name;
+        let policy = policies.iter().find(governs)?;
+        Some(Arc::from(policy.spec.text.as_str()))
+    };
+    let networks = networks.into_iter().map(|network| Network {
+        peers: network.spec.peers.iter().map(Name::to_string).collect(),
+        policy: match network.spec.peers.is_empty() {
+            true => None,
+            false => text(&network.name),
+        },
         name: network.name.to_string(),
         vni: network.spec.vni.get(),
         subnets: network
@@ -74,7 +91,6 @@ fn of_controller(client: &Client) -> anyhow::Result<Environment> {
             .iter()
             .map(|subnet| (subnet.address(), subnet.prefix()))
             .collect(),
-        ..Network::default()
     });
     let endpoints = client.endpoints()?.into_iter().map(|endpoint| Endpoint {
         name: endpoint.name.to_string(),

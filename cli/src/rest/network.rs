@@ -4,16 +4,17 @@ use sunwire_api::client::Guard;
 use sunwire_api::{Cidr, Name, Network, NetworkCreate, Vni};
 
 use super::encryption::OfNetwork;
-use super::{Connection, GuardArgs};
+use super::{Connection, ForceArgs, GuardArgs};
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 
-/// Virtual networks: list, get, create, delete.
+/// Virtual networks: list, get, create, peer, unpeer, delete.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sunwire network create shop --subnet 10.20.0.0/16 --subnet fd00:20::/64
   sunwire network list -o json
+  sunwire network peer shop lab
   sunwire network delete shop")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -54,6 +55,30 @@ enum Command {
         /// and not to each node there.
         #[arg(long)]
         relay: bool,
+    },
+    /// Have packets routed between two networks, as far as both their policies let them.
+    ///
+    /// Their subnets must be apart, and apart from those of networks that either is peered with.
+    Peer {
+        /// Name of one network.
+        name: Name,
+        /// Name of the other one.
+        peer: Name,
+        #[command(flatten)]
+        force: ForceArgs,
+        #[command(flatten)]
+        guard: GuardArgs,
+    },
+    /// Have no packets routed between two networks any more.
+    Unpeer {
+        /// Name of one network.
+        name: Name,
+        /// Name of the other one.
+        peer: Name,
+        #[command(flatten)]
+        force: ForceArgs,
+        #[command(flatten)]
+        guard: GuardArgs,
     },
     /// Delete a network that has neither endpoints nor a policy.
     Delete {
@@ -97,6 +122,26 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 let network = client.create_network(&body, Guard::None)?;
                 output::show(format, &network, one)?;
             }
+            Command::Peer {
+                name,
+                peer,
+                force,
+                guard,
+            } => {
+                let client = force.client(client);
+                let network = client.peer_networks(&name, &peer, guard.guard())?;
+                output::show(format, &network, one)?;
+            }
+            Command::Unpeer {
+                name,
+                peer,
+                force,
+                guard,
+            } => {
+                let client = force.client(client);
+                let network = client.unpeer_networks(&name, &peer, guard.guard())?;
+                output::show(format, &network, one)?;
+            }
             Command::Delete { name, guard } => {
                 let deleted = client.delete_network(&name, guard.guard())?;
                 output::tell(format, &deleted, |_| format!("deleted network {name}"))?;
@@ -119,6 +164,7 @@ fn table(networks: &[Network]) -> Table {
         "GATEWAYS",
         "ENDPOINTS",
         "POLICY",
+        "PEERS",
         "REVISION",
     ]);
     for network in networks {
@@ -131,6 +177,7 @@ fn table(networks: &[Network]) -> Table {
             output::list(&status.gateways),
             status.endpoints.to_string(),
             output::option(&status.policy),
+            output::list(&spec.peers),
             network.revision.to_string(),
         ]);
     }

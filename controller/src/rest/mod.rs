@@ -37,6 +37,8 @@ pub(crate) fn router(handle: Handle) -> Router {
             "/v1/networks/{name}",
             get(networks::show).delete(networks::delete),
         )
+        .route("/v1/networks/{name}/peer", post(networks::peer))
+        .route("/v1/networks/{name}/unpeer", post(networks::unpeer))
         .route(
             "/v1/endpoints",
             get(endpoints::list).post(endpoints::create),

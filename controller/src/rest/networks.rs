@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use sunwire_api::{Deleted, Name, Network, NetworkCreate, Page, Problem};
+use sunwire_api::{Deleted, Name, Network, NetworkCreate, NetworkPeer, Page, Problem};
 
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
@@ -90,4 +90,64 @@ pub(crate) async fn delete(
         .propose(proposal, |_, effects| Ok(effects.revision))
         .await?;
     Ok(Json(Deleted { revision }))
+}
+
+/// Has packets routed between a network and another one, as far as both policies let them.
+#[utoipa::path(
+    post, path = "/v1/networks/{name}/peer", tag = "networks",
+    params(
+        ("name" = Name, Path, description = "Name of the network"),
+        ("force" = Option<bool>, Query, description = "Although an assertion will not hold"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the network, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    request_body = NetworkPeer,
+    responses((status = 200, body = Network), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn peer(
+    State(handle): State<Handle>,
+    NetworkName(name): NetworkName,
+    write: Write<request::Json<NetworkPeer>>,
+) -> Result<Tagged<Network>, Failure> {
+    let shown = name.clone();
+    let proposal = write.propose(|body| Command::PeerNetworks {
+        name,
+        peer: body.0.peer,
+    });
+    let network = handle
+        .propose(proposal, move |cluster, _| {
+            cluster.state.network_view(&shown)
+        })
+        .await?;
+    Ok(Tagged(network))
+}
+
+/// Has no packets routed between a network and another one any more.
+#[utoipa::path(
+    post, path = "/v1/networks/{name}/unpeer", tag = "networks",
+    params(
+        ("name" = Name, Path, description = "Name of the network"),
+        ("force" = Option<bool>, Query, description = "Although an assertion will not hold"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the network, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    request_body = NetworkPeer,
+    responses((status = 200, body = Network), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn unpeer(
+    State(handle): State<Handle>,
+    NetworkName(name): NetworkName,
+    write: Write<request::Json<NetworkPeer>>,
+) -> Result<Tagged<Network>, Failure> {
+    let shown = name.clone();
+    let proposal = write.propose(|body| Command::UnpeerNetworks {
+        name,
+        peer: body.0.peer,
+    });
+    let network = handle
+        .propose(proposal, move |cluster, _| {
+            cluster.state.network_view(&shown)
+        })
+        .await?;
+    Ok(Tagged(network))
 }

@@ -25,6 +25,8 @@ use super::{
         networks::create,
         networks::show,
         networks::delete,
+        networks::peer,
+        networks::unpeer,
         endpoints::list,
         endpoints::create,
         endpoints::show,

@@ -13,6 +13,7 @@ mod idempotency;
 mod moves;
 mod networks;
 mod nodes;
+mod peering;
 mod policies;
 mod source;
 mod views;
@@ -104,6 +105,16 @@ impl State {
             Command::RegisterNode { name, .. } => {
                 !self.policies.is_empty() && !self.nodes.contains_key(name)
             }
+            Command::PeerNetworks { .. } | Command::UnpeerNetworks { .. } => {
+                !self.policies.is_empty()
+            }
+            Command::DeletePolicy { name } => self.policies.get(name).is_some_and(|policy| {
+                let mut networks = policy.networks();
+                networks.any(|network| {
+                    let record = self.networks.get(network);
+                    record.is_some_and(|record| !record.peers.is_empty())
+                })
+            }),
             Command::CreateNetwork(_)
             | Command::DeleteNetwork { .. }
             | Command::BeginMove { .. }
@@ -113,8 +124,7 @@ impl State {
             | Command::ConfirmPolicy { .. }
             | Command::UnstagePolicy { .. }
             | Command::SetNodeKeys { .. }
-            | Command::SetEncryption { .. }
-            | Command::DeletePolicy { .. } => false,
+            | Command::SetEncryption { .. } => false,
         }
     }
 
@@ -191,6 +201,12 @@ impl State {
             Command::DeleteNode { name } => self.delete_node(name, force, examiner, &mut effects),
             Command::CreateNetwork(create) => self.create_network(create, &mut effects),
             Command::DeleteNetwork { name } => self.delete_network(name, &mut effects),
+            Command::PeerNetworks { name, peer } => {
+                self.peer_networks(name, peer, force, examiner, &mut effects)
+            }
+            Command::UnpeerNetworks { name, peer } => {
+                self.unpeer_networks(name, peer, force, examiner, &mut effects)
+            }
             Command::CreateEndpoint(create) => {
                 self.create_endpoint(create, force, examiner, &mut effects)
             }
@@ -250,7 +266,9 @@ impl State {
                 self.stage_policy(name, text, examiner, &mut effects)
             }
             Command::UnstagePolicy { name } => self.unstage_policy(name, &mut effects),
-            Command::DeletePolicy { name } => self.delete_policy(name, &mut effects),
+            Command::DeletePolicy { name } => {
+                self.delete_policy(name, force, examiner, &mut effects)
+            }
         }?;
         self.revision = revision;
         if let Some(key) = &proposal.key {
@@ -335,7 +353,11 @@ impl State {
     fn check_precondition(&self, proposal: &Proposal) -> Result<(), Refusal> {
         let (name, existing) = match &proposal.command {
             Command::DeleteNode { name } => (name, self.nodes.get(name).map(|n| n.revision)),
-            Command::DeleteNetwork { name } => (name, self.networks.get(name).map(|n| n.revision)),
+            Command::DeleteNetwork { name }
+            | Command::PeerNetworks { name, .. }
+            | Command::UnpeerNetworks { name, .. } => {
+                (name, self.networks.get(name).map(|n| n.revision))
+            }
             Command::UpdateEndpoint { name, .. }
             | Command::DeleteEndpoint { name }
             | Command::BeginMove { endpoint: name, .. }

@@ -39,6 +39,9 @@ pub struct NetworkRecord {
     /// Whether what is for several goes once to each other region.
     #[serde(default)]
     pub relay: bool,
+    /// Networks that packets are routed to and from; each has this one in turn.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub peers: BTreeSet<Name>,
     /// Revision of its last change.
     pub revision: u64,
 }
@@ -89,6 +92,7 @@ impl State {
             mtu,
             encryption: create.encryption,
             relay: create.relay,
+            peers: BTreeSet::new(),
             revision: effects.revision,
         };
         self.networks.insert(name.clone(), record);
@@ -102,7 +106,14 @@ impl State {
         name: &Name,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        let vni = self.network(name)?.vni;
+        let network = self.network(name)?;
+        let vni = network.vni;
+        if let Some(peer) = network.peers.first() {
+            return Err(Refusal::new(
+                ProblemCode::NetworkInUse,
+                format!("network {name} is peered with network {peer}: end that first"),
+            ));
+        }
         let mut endpoints = self.endpoints.iter();
         if let Some((endpoint, _)) = endpoints.find(|(_, record)| record.network == *name) {
             return Err(Refusal::new(

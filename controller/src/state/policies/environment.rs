@@ -1,11 +1,11 @@
 //! What names in a policy's text can mean: the state as the compiler sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sunwire_api::Name;
 use sunwire_policy::environment::{self, Environment};
 
-use crate::state::{EndpointRecord, NodeRecord, State};
+use crate::state::{EndpointRecord, NodeRecord, Source, State};
 
 /// A change whose meaning for policies is asked before it is made.
 pub(in crate::state) enum Change<'a> {
@@ -13,6 +13,29 @@ pub(in crate::state) enum Change<'a> {
     Endpoint(&'a Name, Option<&'a EndpointRecord>),
     /// The node is so, or gone.
     Node(&'a Name, Option<&'a NodeRecord>),
+    /// The two networks are peered, or no more.
+    Peering(&'a Name, &'a Name, bool),
+    /// The policy has this text, for this network if that can be told, or is gone.
+    Text(&'a Name, Option<(Option<Name>, &'a Source)>),
+}
+
+impl Change<'_> {
+    /// The peers of a network after the change.
+    fn peers(&self, network: &Name, peers: &BTreeSet<Name>) -> BTreeSet<Name> {
+        let mut peers = peers.clone();
+        if let Change::Peering(one, other, peered) = self {
+            for (one, other) in [(one, other), (other, one)] {
+                if *one != network {
+                    continue;
+                }
+                match peered {
+                    true => peers.insert((*other).clone()),
+                    false => peers.remove(*other),
+                };
+            }
+        }
+        peers
+    }
 }
 
 impl State {
@@ -26,14 +49,23 @@ impl State {
     pub(super) fn environment_after(&self, change: Option<&Change<'_>>) -> Environment {
         let networks = self.networks.iter().map(|(name, network)| {
             let subnets = network.subnets.iter();
+            let peers = match change {
+                Some(change) => change.peers(name, &network.peers),
+                None => network.peers.clone(),
+            };
+            // Texts matter to peers alone: without any, a change of one is none of the environment.
+            let text = match peers.is_empty() {
+                true => None,
+                false => self.text_after(name, change),
+            };
             environment::Network {
                 name: name.to_string(),
                 vni: network.vni.get(),
                 subnets: subnets
                     .map(|subnet| (subnet.address(), subnet.prefix()))
                     .collect(),
-                peers: Vec::new(),
-                policy: None,
+                peers: peers.iter().map(Name::to_string).collect(),
+                policy: text.map(|text| text.as_str().into()),
             }
         });
         let changed_endpoint = match change {
@@ -65,6 +97,25 @@ impl State {
                 })
                 .collect(),
         }
+    }
+}
+
+impl State {
+    /// The text that governs a network after a change.
+    fn text_after<'a>(&'a self, network: &Name, change: Option<&Change<'a>>) -> Option<&'a Source> {
+        let changed = match change {
+            Some(Change::Text(name, text)) => Some((*name, text.as_ref())),
+            _ => None,
+        };
+        if let Some((_, Some((Some(governed), text)))) = &changed
+            && governed == network
+        {
+            return Some(text);
+        }
+        let others = self.policies.iter();
+        let mut others = others.filter(|(name, _)| changed.as_ref().is_none_or(|(c, _)| c != name));
+        let found = others.find(|(_, policy)| policy.network == *network);
+        found.map(|(_, policy)| policy.text())
     }
 }
 

@@ -1,6 +1,7 @@
-//! What a change of endpoints or nodes means for policies: examined before it is made.
+//! What a change of endpoints, nodes, peerings or of another policy means for policies: examined
+//! before it is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sunwire_api::{Diagnostic, Name, ProblemCode, Violation};
 use sunwire_policy::environment::Environment;
@@ -37,26 +38,33 @@ impl State {
         force: bool,
         examiner: &mut Examiner<'_>,
     ) -> Result<Reexamined, Refusal> {
+        // The text that changes is examined by who changes it.
+        let changing = match &change {
+            Change::Text(name, _) => Some(*name),
+            _ => None,
+        };
         if let Examiner::Recorded(outcome) = examiner {
+            let others = outcome.policies.iter();
+            let others = others.filter(|(name, _)| changing != Some(*name));
             let staged = outcome.staged.iter();
+            let staged = staged.filter(|name| changing != Some(*name));
             return Ok(Reexamined {
-                policies: outcome.policies.clone(),
+                policies: others
+                    .map(|(name, found)| (name.clone(), found.clone()))
+                    .collect(),
                 staged: staged.map(|name| (name.clone(), None)).collect(),
                 ..Reexamined::default()
             });
         }
-        let network = match &change {
-            Change::Endpoint(name, record) => {
-                let before = self.endpoints.get(*name);
-                record.or(before).map(|endpoint| &endpoint.network)
-            }
-            Change::Node(..) => None,
-        };
+        let networks = self.touched(&change);
         let concerned: Vec<_> = self
             .policies
             .iter()
-            .filter(|(_, policy)| {
-                network.is_none_or(|network| policy.networks().any(|one| one == network))
+            .filter(|(name, policy)| {
+                changing != Some(*name)
+                    && networks
+                        .as_ref()
+                        .is_none_or(|networks| policy.networks().any(|one| networks.contains(one)))
             })
             .collect();
         if concerned.is_empty() {
@@ -65,7 +73,7 @@ impl State {
         let environment = self.environment_after(Some(&change));
         let mut all = Reexamined::default();
         // A node is no more than a name in a text: claims hold as before.
-        let claims = matches!(change, Change::Endpoint(..));
+        let claims = !matches!(change, Change::Node(..));
         let mut new_failing = Failing::default();
         for (name, policy) in concerned {
             let examined = if claims {
@@ -94,6 +102,29 @@ impl State {
             ));
         }
         Ok(all)
+    }
+
+    /// The networks whose policies a change may concern; all when `None`.
+    fn touched(&self, change: &Change<'_>) -> Option<BTreeSet<Name>> {
+        match change {
+            Change::Endpoint(name, record) => {
+                let before = self.endpoints.get(*name);
+                let network = record.or(before).map(|endpoint| endpoint.network.clone());
+                // A peer's policy may name it, and is part of those of the peer's peers.
+                Some(self.around(network.into_iter().collect(), 2))
+            }
+            Change::Node(..) => None,
+            Change::Peering(one, other, _) => {
+                let both = [*one, *other].into_iter().cloned().collect();
+                Some(self.around(both, 1))
+            }
+            Change::Text(name, text) => {
+                let before = self.policies.get(*name);
+                let before = before.into_iter().flat_map(PolicyRecord::networks).cloned();
+                let now = text.iter().filter_map(|(network, _)| network.clone());
+                Some(self.around(before.chain(now).collect(), 1))
+            }
+        }
     }
 
     /// Takes down what was found of a text in force; returns what it claimed until now in truth.

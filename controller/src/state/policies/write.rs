@@ -3,7 +3,9 @@
 use sunwire_api::{Diagnostic, Name, ProblemCode};
 
 use super::record::forget_oldest;
-use super::{Findings, PolicyRecord, Program, TextRevision, UnconfirmedText, invalid, violated};
+use super::{
+    Change, Findings, PolicyRecord, Program, TextRevision, UnconfirmedText, invalid, violated,
+};
 use crate::command::{Found, Note};
 use crate::compile::{Compiled, network_of};
 use crate::effects::{Effects, ProgramBefore};
@@ -153,7 +155,9 @@ impl State {
         };
         match &record.unconfirmed {
             None => Err(Refusal::Unchanged),
-            Some(UnconfirmedText { fallback: None, .. }) => self.delete_policy(name, effects),
+            Some(UnconfirmedText { fallback: None, .. }) => {
+                self.delete_policy(name, true, examiner, effects)
+            }
             Some(UnconfirmedText {
                 fallback: Some(fallback),
                 ..
@@ -176,12 +180,16 @@ impl State {
     pub(in crate::state) fn delete_policy(
         &mut self,
         name: &Name,
+        force: bool,
+        examiner: &mut Examiner<'_>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let network = self.policy(name)?.network.clone();
+        let peers = self.reexamined(Change::Text(name, None), force, examiner)?;
         self.remove_staged(name, effects);
         self.policies.remove(name);
         self.withdraw(name, &network, effects);
+        self.settle(peers, effects);
         Ok(())
     }
 
@@ -216,6 +224,9 @@ impl State {
             };
             return Err(violated("the policy does not do what it claims", failing));
         }
+        let text = taken.text.clone();
+        let change = Change::Text(name, Some((Some(network.clone()), &text)));
+        let peers = self.reexamined(change, taken.how.force, examiner)?;
 
         let present = self.policies.get(name);
         let unconfirmed = taken
@@ -269,6 +280,7 @@ impl State {
             }
         }
         effects.outcome.policies.insert(name.clone(), found);
+        self.settle(peers, effects);
         Ok(())
     }
 
@@ -293,7 +305,10 @@ impl State {
             tables_changed: true,
             violations,
         };
-        match examiner.examine(name, &taken.text, &self.environment())? {
+        let governed = network_of(taken.text.as_str());
+        let change = Change::Text(name, Some((governed, &taken.text)));
+        let environment = self.environment_after(Some(&change));
+        match examiner.examine(name, &taken.text, &environment)? {
             Ok(Examined { compiled, failing }) => Ok(Judged {
                 found: found(compiled.network.clone(), failing.violations),
                 drawn: failing.diagnostics,

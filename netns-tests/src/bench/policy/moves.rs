@@ -127,6 +127,7 @@ fn cloud() -> Desired {
     let network = Network {
         encrypted: false,
         relayed: false,
+        peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: 1_300,
         gateway_v4: Address::v4([10, 255, 255, 254]),

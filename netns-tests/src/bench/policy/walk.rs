@@ -188,6 +188,7 @@ fn cloud(rules: &Rules) -> Desired {
     let network = Network {
         encrypted: false,
         relayed: false,
+        peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: MTU,
         gateway_v4: Address::v4([10, 255, 255, 254]),

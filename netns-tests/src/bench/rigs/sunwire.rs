@@ -239,6 +239,7 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
     let network = Network {
         encrypted: false,
         relayed: false,
+        peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: case.inner_mtu(),
         gateway_v4: Address::v4([10, 20, 255, 254]),

@@ -59,6 +59,7 @@ pub(super) fn desired() -> Desired {
         let network = Network {
             encrypted: false,
             relayed: false,
+            peers: Vec::new(),
             name: name.to_owned(),
             mtu: 1300,
             gateway_v4: address("10.20.0.1"),
