@@ -15,12 +15,14 @@ use sunwire_controller::log::{Log, RedbLog, replay};
 use sunwire_controller::state::State;
 
 /// Texts of which some compile, some do so only with certain endpoints, and one never does.
-const TEXTS: [&str; 6] = [
+const TEXTS: [&str; 8] = [
     "network n1\npolicy main = forward\n",
     "network n1\nset web = labels(tier = \"web\")\npolicy main = if dst in web then forward else drop \"no\"\n",
     "network n1\npolicy main = if dst = e1 then forward else drop \"no\"\n",
     "network n2\npolicy main = if src = e2 then drop \"no\" else forward\n",
     "network n1\npolicy main = if\n",
+    "network n1 { peer n2 }\npolicy main = if dst in n2 then forward else drop \"no\"\n",
+    "network n2\npolicy main = if src = e1 then forward else drop\nassert isolated(e2, n1)\n",
     "network n1\nset web = labels(tier = \"web\")\nset db = labels(tier = \"db\")\n\
      policy main = if dst in web then forward else drop \"no\"\nassert isolated(web, db)\n",
 ];
@@ -44,7 +46,12 @@ fn command() -> impl Strategy<Value = Command> {
             tunnel_port: 51820,
         },
     );
-    let subnets = select(vec!["10.0.0.0/29", "10.0.0.0/16", "127.0.0.0/8"]);
+    let subnets = select(vec![
+        "10.0.0.0/29",
+        "10.0.0.0/16",
+        "10.1.0.0/24",
+        "127.0.0.0/8",
+    ]);
     let create_network =
         (network(), subnets, proptest::option::of(1u32..4)).prop_map(|(name, subnet, vni)| {
             Command::CreateNetwork(NetworkCreate {
@@ -122,7 +129,10 @@ fn command() -> impl Strategy<Value = Command> {
         text_revision,
         note: Note::default(),
     });
+    let peers = || (network(), network());
     prop_oneof![
+        4 => peers().prop_map(|(name, peer)| Command::PeerNetworks { name, peer }),
+        1 => peers().prop_map(|(name, peer)| Command::UnpeerNetworks { name, peer }),
         3 => register,
         1 => node().prop_map(|name| Command::DeleteNode { name }),
         3 => create_network,
@@ -643,4 +653,144 @@ fn the_generator_reaches_moves_programs_and_refusals() {
     assert!(staged >= 10 && on_trial >= 10 && reverted >= 3);
     println!("{moved} moved, {programs} programs, {unchanged} unchanged, {broken} broken");
     assert!(moved >= 10 && programs >= 10 && unchanged >= 10 && broken >= 10);
+}
+
+/// A state with networks `n1` (10.0.0.0/16), `n2` (10.1.0.0/16) and `n3` (10.0.0.0/8).
+fn with_networks() -> State {
+    let mut state = State::default();
+    for (name, subnet) in [
+        ("n1", "10.0.0.0/16"),
+        ("n2", "10.1.0.0/16"),
+        ("n3", "10.0.0.0/8"),
+    ] {
+        let create = Command::CreateNetwork(NetworkCreate {
+            name: name.parse().unwrap(),
+            vni: None,
+            subnets: vec![subnet.parse().unwrap()],
+            mtu: None,
+            encryption: Default::default(),
+            relay: false,
+        });
+        state.apply(&Proposal::internal(create)).unwrap();
+    }
+    state
+}
+
+fn peer(state: &mut State, name: &str, peer: &str, peered: bool) -> Result<(), String> {
+    let (name, peer) = (name.parse().unwrap(), peer.parse().unwrap());
+    let command = match peered {
+        true => Command::PeerNetworks { name, peer },
+        false => Command::UnpeerNetworks { name, peer },
+    };
+    let done = state.apply(&Proposal::internal(command));
+    done.map(drop).map_err(|refusal| format!("{refusal:?}"))
+}
+
+fn put(state: &mut State, policy: &str, text: &str) -> Result<(), String> {
+    let command = put_policy(policy.parse().unwrap(), text, None);
+    let done = state.apply(&Proposal::internal(command));
+    done.map(drop).map_err(|refusal| format!("{refusal:?}"))
+}
+
+#[test]
+fn what_cannot_be_peered_is_refused_with_the_reason() {
+    let mut state = with_networks();
+    let refused = peer(&mut state, "n1", "n3", true).unwrap_err();
+    assert!(
+        refused.contains("10.0.0.0/16") && refused.contains("10.0.0.0/8"),
+        "{refused}"
+    );
+    assert!(
+        peer(&mut state, "n1", "n9", true)
+            .unwrap_err()
+            .contains("no network n9")
+    );
+    assert!(
+        peer(&mut state, "n1", "n1", true)
+            .unwrap_err()
+            .contains("no peer of its own")
+    );
+    assert!(
+        peer(&mut state, "n1", "n2", false)
+            .unwrap_err()
+            .contains("not peered")
+    );
+    peer(&mut state, "n1", "n2", true).unwrap();
+    // It would overlap another peer's.
+    let create = Command::CreateNetwork(NetworkCreate {
+        name: "n4".parse().unwrap(),
+        vni: None,
+        subnets: vec!["10.1.7.0/24".parse().unwrap()],
+        mtu: None,
+        encryption: Default::default(),
+        relay: false,
+    });
+    state.apply(&Proposal::internal(create)).unwrap();
+    let refused = peer(&mut state, "n1", "n4", true).unwrap_err();
+    assert!(
+        refused.contains("10.1.7.0/24") && refused.contains("10.1.0.0/16"),
+        "{refused}"
+    );
+    let delete = Command::DeleteNetwork {
+        name: "n2".parse().unwrap(),
+    };
+    let refused = state.apply(&Proposal::internal(delete)).unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("peered with network n1"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_policy_and_its_peers_change_together() {
+    let mut state = with_networks();
+    put(&mut state, "p1", "network n1 policy main = forward").unwrap();
+    put(&mut state, "p2", "network n2 policy main = forward").unwrap();
+    let tables = |state: &State| {
+        let of = |name: &str| {
+            state.programs()[&name.parse::<Name>().unwrap()]
+                .tables
+                .clone()
+        };
+        [of("n1"), of("n2")]
+    };
+    let apart = tables(&state);
+    peer(&mut state, "n1", "n2", true).unwrap();
+    let closed = "network n2 policy main = if src in n1 then drop \"closed\" else forward";
+    let command = put_policy("p2".parse().unwrap(), closed, None);
+    let effects = state.apply(&Proposal::internal(command)).unwrap();
+    // Agents hear of both at once.
+    assert_eq!(effects.programs.len(), 2);
+    let peered = tables(&state);
+    let labels = peered[0].leaves.values().map(|leaf| leaf.label.clone());
+    let labels: Vec<String> = labels.collect();
+    assert!(labels.contains(&"n2: closed".to_owned()), "{labels:?}");
+    // What is stored makes the same again.
+    let text = serde_json::to_string(&state).unwrap();
+    let again: State = serde_json::from_str(&text).unwrap();
+    assert_eq!(tables(&again.restore()), peered);
+    // The text counts on the peering.
+    assert!(
+        peer(&mut state, "n1", "n2", false)
+            .unwrap_err()
+            .contains("would not compile")
+    );
+    put(&mut state, "p2", "network n2 policy main = forward").unwrap();
+    peer(&mut state, "n1", "n2", false).unwrap();
+    assert_eq!(tables(&state), apart);
+    // Without a policy there, nothing crosses to it.
+    peer(&mut state, "n1", "n2", true).unwrap();
+    let delete = Command::DeletePolicy {
+        name: "p2".parse().unwrap(),
+    };
+    let effects = state.apply(&Proposal::internal(delete)).unwrap();
+    assert_eq!(effects.programs.len(), 2);
+    let n1: Name = "n1".parse().unwrap();
+    let labels: Vec<&str> = state.programs()[&n1]
+        .tables
+        .leaves
+        .values()
+        .map(|leaf| leaf.label.as_str())
+        .collect();
+    assert!(labels.contains(&"n2: no policy in force"), "{labels:?}");
 }
