@@ -23,7 +23,8 @@ use crate::{
     Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
     MoveRequest, Name, Network, NetworkCreate, NetworkPeer, Node, NodeCreate, Page, Policy,
     PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText,
-    PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest, Tunnels,
+    PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest,
+    Tunnels,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.

@@ -71,7 +71,7 @@ pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Hand
     skb.set_note::<{ note::DESTINATION }>(way.to);
     let location = routes::location(way.to).ok_or(DropReason::NoOwner)?;
     if location.network != way.network {
-        routes::cross(skb, parsed, way.network, location)?;
+        routes::cross(skb, parsed, way)?;
     }
     if !way.keeps_mac {
         skb.window_mut::<6>(0)?.set_mac::<0>(location.mac);

@@ -65,7 +65,10 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         return Err(DropReason::NotAttached);
     }
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
-    enter(skb, endpoint, control, |_| {})
+    match enter(skb, endpoint, control, |_| {}) {
+        Err(reason @ (DropReason::Expired | DropReason::TooBig)) => tell(skb, reason),
+        outcome => outcome,
+    }
 }
 
 /// A packet of an endpoint; `prepare` is called before policy is asked.
@@ -86,15 +89,7 @@ pub(crate) fn enter(
     match check(skb, parsed, endpoint)? {
         Step::Decide => {
             prepare(&parsed.headers);
-            match decide(skb, parsed, endpoint, control.node, generation) {
-                Err(reason @ (DropReason::Expired | DropReason::TooBig)) => {
-                    // For the network that it was on its way to.
-                    let destination = skb.note::<{ note::DESTINATION }>();
-                    let mtu = routes::location(destination).map_or(0, |location| location.mtu);
-                    too_big::answer(skb, parsed, endpoint, reason, mtu)
-                }
-                outcome => outcome,
-            }
+            decide(skb, parsed, endpoint, control.node, generation)
         }
         Step::Served(handled) => Ok(handled),
         Step::Arp => neighbour::arp(skb, endpoint),
@@ -120,6 +115,24 @@ pub(crate) fn sender(ifindex: u32, number: u32) -> Option<&'static EndpointEntry
 fn generation_of(control: &Control) -> u32 {
     // SAFETY: a reference is valid; the agent writes the word whole.
     unsafe { ptr::read_volatile(&raw const control.generation) }
+}
+
+/// Tells the sender of a packet that does not cross to another network, which the packet's note says.
+///
+/// # Errors
+/// The reason, where nobody is to be told, or has been in vain.
+// A function of its own that looks everything up again: the stack is short.
+#[inline(never)]
+fn tell(skb: &mut Skb, reason: DropReason) -> Result<Handled, DropReason> {
+    let ifindex = skb.ifindex();
+    let endpoint = ENDPOINTS.get(ifindex).ok_or(reason)?;
+    let parsed = frame::parsed().ok_or(reason)?;
+    match routes::location(skb.note::<{ note::DESTINATION }>()) {
+        Some(location) if location.network != endpoint.network => {
+            too_big::answer(skb, parsed, endpoint, reason, location.mtu)
+        }
+        _ => Err(reason),
+    }
 }
 
 /// How a packet that passed the checks goes on.
@@ -272,12 +285,9 @@ fn decide(
             return Ok(Handled::Consumed);
         }
         way.keeps_mac = copied.set & set::ETH_DST != 0;
-        if let Some(location) = routes::location(way.to)
-            && location.network != way.network
-        {
+        if way.to != 0 {
             // While it still is what its sender can be told about.
-            skb.set_note::<{ note::DESTINATION }>(way.to);
-            routes::check_size(skb, parsed, location)?;
+            routes::check_way(skb, parsed, &way)?;
         }
         rewrite::apply(skb, parsed, copied, way.source_port)?;
         // The owner of the address would get alone what is addressed to many.

@@ -18,8 +18,10 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
-    classify, deliver, endpoint,
-    frame::Skb,
+    classify,
+    deliver::{self, Way},
+    endpoint,
+    frame::{Skb, note},
     maps::{LOCATIONS, NETWORKS, ROUTES_V4, ROUTES_V6},
     rewrite,
 };
@@ -101,16 +103,23 @@ pub(crate) fn check(
     check_size(skb, parsed, location)
 }
 
-/// As [`check`], where a verdict is about to write another destination.
+/// As [`check`], where a verdict is about to write another destination; packets that do not cross pass.
 ///
 /// # Errors
 /// As [`check`].
 #[inline(never)]
-pub(crate) fn check_size(
-    skb: &mut Skb,
-    parsed: &Parsed,
-    location: &LocationEntry,
-) -> Result<(), DropReason> {
+pub(crate) fn check_way(skb: &mut Skb, parsed: &Parsed, way: &Way) -> Result<(), DropReason> {
+    match location(way.to) {
+        Some(location) if location.network != way.network => {
+            skb.set_note::<{ note::DESTINATION }>(way.to);
+            check_size(skb, parsed, location)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn check_size(skb: &mut Skb, parsed: &Parsed, location: &LocationEntry) -> Result<(), DropReason> {
     if rewrite::hops_left(skb, parsed)? <= 1 {
         return Err(DropReason::Expired);
     }
@@ -125,13 +134,9 @@ pub(crate) fn check_size(
 /// # Errors
 /// As [`check`].
 #[inline(never)]
-pub(crate) fn cross(
-    skb: &mut Skb,
-    parsed: &Parsed,
-    network: u32,
-    location: &LocationEntry,
-) -> Result<(), DropReason> {
-    check(skb, parsed, network, location)?;
+pub(crate) fn cross(skb: &mut Skb, parsed: &Parsed, way: &Way) -> Result<(), DropReason> {
+    let location = location(way.to).ok_or(DropReason::NoOwner)?;
+    check(skb, parsed, way.network, location)?;
     // SAFETY: a network is replaced whole and freed only after a grace period.
     let entry = unsafe { NETWORKS.get(location.network) }.ok_or(DropReason::UnknownNetwork)?;
     rewrite::count_hop(skb, parsed)?;

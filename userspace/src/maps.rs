@@ -87,7 +87,7 @@ impl Capacity {
     }
 
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 33] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 35] {
         [
             ("ENDPOINTS", self.endpoints),
             ("FOREIGN_ENDPOINTS", self.endpoints),

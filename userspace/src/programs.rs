@@ -29,7 +29,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v9";
+const LAYOUT: &str = "v10";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -298,7 +298,7 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
 }
 
 /// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 56] = [
+const MAP_NAMES: [&str; 58] = [
     "CONTROL",
     "ENDPOINTS",
     "FOREIGN_ENDPOINTS",
