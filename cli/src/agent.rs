@@ -9,7 +9,7 @@ use sunwire_api::{DeviceName, Name, NodeLocation};
 use sunwire_userspace::agent::{self, Config};
 use sunwire_userspace::connections::sweep::Usage;
 use sunwire_userspace::control::{self, Answer, Request};
-use sunwire_userspace::crypt::keeper::Settings;
+use sunwire_userspace::crypt::keeper::{Choice, Settings};
 use sunwire_userspace::crypt::supervisor::PORT;
 use sunwire_userspace::maps::Capacity;
 use sunwire_userspace::programs::Hook;
@@ -87,14 +87,36 @@ struct RunArgs {
     /// address can read them.
     #[arg(long, value_name = "ADDR:PORT|none", default_value = METRICS, value_parser = metrics)]
     metrics: Metrics,
-    /// UDP port on which encrypted packets are received.
+    /// UDP port on which encrypted packets are received; the next one is used as well, by every
+    /// second key.
     #[arg(long, value_name = "PORT", default_value_t = PORT,
-          value_parser = clap::value_parser!(u16).range(1..))]
+          value_parser = clap::value_parser!(u16).range(1..65_535))]
     tunnel_port: u16,
     /// Age at which the node's key is replaced by a new one.
     #[arg(long, value_name = "DAYS", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..))]
     key_lifetime_days: u32,
+    /// Whose WireGuard encrypts: a process's (user), the kernel's, or the kernel's where it has one
+    /// (auto).
+    #[arg(long, value_enum, value_name = "WHOSE", default_value_t = Wireguard::User)]
+    wireguard: Wireguard,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Wireguard {
+    Auto,
+    Kernel,
+    User,
+}
+
+impl From<Wireguard> for Choice {
+    fn from(wireguard: Wireguard) -> Self {
+        match wireguard {
+            Wireguard::Auto => Choice::Auto,
+            Wireguard::Kernel => Choice::Kernel,
+            Wireguard::User => Choice::User,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -229,6 +251,7 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         encryption: Settings {
             port: args.tunnel_port,
             key_lifetime: Duration::from_secs(u64::from(args.key_lifetime_days) * 86_400),
+            wireguard: args.wireguard.into(),
         },
     };
     shutdown::until_signal(async |shutdown| {
@@ -276,6 +299,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
             revision,
             generation,
             hook,
+            wireguard,
             attached,
             flows,
             tunnels: _,
@@ -287,6 +311,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
                     "REVISION",
                     "GENERATION",
                     "HOOK",
+                    "WIREGUARD",
                     "ATTACHED",
                     "FLOWS",
                 ]);
@@ -296,6 +321,7 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {
                     revision.to_string(),
                     generation.to_string(),
                     hook.to_string(),
+                    wireguard.map_or(String::from("-"), |backend| backend.to_string()),
                     attached.join(","),
                     in_use(flows),
                 ]);

@@ -137,6 +137,8 @@ pub struct PeerEntry {
 pub mod peer {
     /// What goes to this node and comes from it is encrypted.
     pub const ENCRYPTED: u32 = 1 << 0;
+    /// It is the kernel that encrypts, behind a device whose packets have no Ethernet header.
+    pub const KERNEL: u32 = 1 << 2;
     /// The node is in the region of this one.
     pub const NEAR: u32 = 1 << 4;
     /// The node has no agent: nobody has decided yet about what comes from it.

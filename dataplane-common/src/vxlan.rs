@@ -36,6 +36,27 @@ pub const UDP_OFFSET: usize = 34;
 /// Offset of the VXLAN header.
 pub const VXLAN_OFFSET: usize = 42;
 
+/// First of the addresses that keys have within encrypted tunnels: class E (RFC 1112, 4), which no
+/// host has and every kernel refuses to route.
+const KEY_ADDRESSES: u32 = 0xf000_0000;
+
+/// The address within encrypted tunnels of a node's key in `slot`, 0 or 1.
+///
+/// WireGuard finds a packet's key by its destination and proves its source by it, so that two keys
+/// that a node has for a while need two addresses.
+#[must_use]
+pub const fn key_address(node: u32, slot: u8) -> [u8; 4] {
+    let number = (node << 1 | (slot as u32 & 1)) & !KEY_ADDRESSES;
+    (KEY_ADDRESSES | number).to_be_bytes()
+}
+
+/// The node that has an address within encrypted tunnels, which is in memory order.
+#[must_use]
+#[inline(always)]
+pub const fn node_of(key_address: u32) -> u32 {
+    (u32::from_be(key_address) & !KEY_ADDRESSES) >> 1
+}
+
 /// A VXLAN header that passed the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vxlan {

@@ -6,7 +6,7 @@
 //!           -> rewrite -> owner -> location -> local: redirect_peer | remote: encap, redirect
 //!                      -> group -> a clone to each member here and to each node that has some
 //!
-//! underlay_ingress, on the underlay device
+//! underlay_ingress, on the underlay device; tunnel_ingress, on the kernel's WireGuard
 //!     outer checks -> source lives there -> location -> local: decap, redirect_peer
 //!                                                    -> moved: forward to its new node
 //!                                      -> group -> decap, a clone to each member here
@@ -61,7 +61,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::{RawTracePointContext, TcContext},
 };
-use sunwire_dataplane_common::{drop_reason::DropReason, event::program};
+use sunwire_dataplane_common::{drop_reason::DropReason, event::program, headers::ETHERNET_BYTES};
 
 use crate::frame::Skb;
 
@@ -100,6 +100,17 @@ fn foreign_ingress(ctx: TcContext) -> i32 {
     // It has said who sends; queues would take it for a class.
     skb.set_priority(0);
     action
+}
+
+/// On a device of the kernel's WireGuard, whose packets begin with their IP header.
+#[classifier]
+fn tunnel_ingress(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    // From here on everything is where it is on the underlay.
+    let outcome = skb.push(ETHERNET_BYTES as u32);
+    event::begin(&mut skb);
+    let outcome = outcome.and_then(|()| underlay::decrypted(&mut skb));
+    finish(&mut skb, outcome, program::UNDERLAY)
 }
 
 // The programs that trace are attached to nothing: the agent runs them on packets that somebody

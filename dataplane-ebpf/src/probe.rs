@@ -23,13 +23,13 @@ use crate::{
 
 const PAYLOAD: usize = OUTER_BYTES + probe::PAYLOAD;
 
-/// A packet for network 0 that came by a tunnel from `address`.
+/// A packet for network 0 that came by a tunnel from `address`; `by_kernel`: that of its WireGuard.
 #[inline(always)]
-pub(crate) fn receive(skb: &mut Skb, address: u32) -> Result<Handled, DropReason> {
+pub(crate) fn receive(skb: &mut Skb, address: u32, by_kernel: bool) -> Result<Handled, DropReason> {
     Ok(Handled::Told(handle_probe(
         skb.raw(),
         address,
-        skb.is_traced() as u32,
+        skb.is_traced() as u32 | (by_kernel as u32) << 1,
     )))
 }
 
@@ -37,9 +37,9 @@ pub(crate) fn receive(skb: &mut Skb, address: u32) -> Result<Handled, DropReason
 /// a packet a second and node comes by here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn handle_probe(context: *mut __sk_buff, address: u32, traced: u32) -> i32 {
-    let mut skb = Skb::from_raw(context, traced != 0);
-    let outcome = look(&mut skb, address);
+extern "C" fn handle_probe(context: *mut __sk_buff, address: u32, how: u32) -> i32 {
+    let mut skb = Skb::from_raw(context, how & 1 != 0);
+    let outcome = look(&mut skb, address, how & 2 != 0);
     match outcome {
         Ok(action) => action,
         Err(reason) => {
@@ -51,9 +51,9 @@ extern "C" fn handle_probe(context: *mut __sk_buff, address: u32, traced: u32) -
 }
 
 #[inline(always)]
-fn look(skb: &mut Skb, address: u32) -> Result<i32, DropReason> {
+fn look(skb: &mut Skb, address: u32, by_kernel: bool) -> Result<i32, DropReason> {
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
-    let plain = !tunnel::was_encrypted(skb, control);
+    let plain = !by_kernel && !tunnel::was_encrypted(skb, control);
     // SAFETY: values are plain numbers, replaced whole.
     let node = unsafe { PEER_ADDRESSES.get(Address([address, 0, 0, 0])) };
     let node = *node.ok_or(DropReason::UnknownPeer)?;

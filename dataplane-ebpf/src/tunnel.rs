@@ -66,12 +66,14 @@ pub(crate) fn encapsulate(
     skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node, is_encrypted(location))?;
     let inner = Ethernet::read(skb, 0)?;
-    if peer.flags & peer::ENCRYPTED != 0 {
+    if peer.flags & (peer::ENCRYPTED | peer::KERNEL) == peer::ENCRYPTED {
         // A super-packet that is marked as one within a tunnel would be split on its way into a
         // device that knows nothing of tunnels. The one that encrypts takes it whole, as one whose
         // Ethernet header is just longer.
         skb.push(OUTER_BYTES as u32)?;
     } else {
+        // A device without Ethernet headers gets the packet from the outer IP header on: the kernel
+        // takes off what is before it, and it is this that tells it where that is.
         skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
     }
     skb.flag(note::OUTER);

@@ -16,13 +16,26 @@ use crate::{
     Handled, counters, deliver, flow, fragment,
     frame::{self, Skb, note},
     group,
-    maps::{CONTROL, NETWORKS, PEER_ADDRESSES, PEERS},
+    maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEER_ADDRESSES, PEERS},
     probe, routes, tunnel,
 };
 
-/// A packet that comes in on the underlay device.
+/// A packet that the kernel's WireGuard has decrypted, with an Ethernet header that says nothing.
+#[inline(always)]
+pub(crate) fn decrypted(skb: &mut Skb) -> Result<Handled, DropReason> {
+    receive::<true>(skb)
+}
+
+/// A packet that comes in on the underlay device, or from the process that encrypts.
 #[inline(always)]
 pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
+    receive::<false>(skb)
+}
+
+/// `BY_KERNEL`: the kernel's WireGuard has decrypted it. The source is then the address of a node's
+/// key ([`vxlan::node_of`]), which the kernel has proved, and so is the destination.
+#[inline(always)]
+fn receive<const BY_KERNEL: bool>(skb: &mut Skb) -> Result<Handled, DropReason> {
     if skb.protocol() != ETHER_IPV4 {
         return Ok(Handled::Pass);
     }
@@ -31,11 +44,11 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         return Ok(Handled::Pass);
     };
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
-    let source = ip.word::<12>();
+    let mut source = ip.word::<12>();
     // A tunnelled packet of ours never has IPv4 options; one that has is the stack's to refuse.
     if ip.byte::<0>() != 0x45
         || ip.byte::<9>() != PROTOCOL_UDP
-        || ip.word::<16>() != control.vtep.0[0]
+        || (!BY_KERNEL && ip.word::<16>() != control.vtep.0[0])
     {
         return Ok(Handled::Pass);
     }
@@ -50,12 +63,16 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if u16::from_be(udp.half::<2>()) != vxlan::PORT {
         return Ok(Handled::Pass);
     }
+    if BY_KERNEL {
+        let node = ENCRYPTED_PEERS.get(vxlan::node_of(source));
+        source = node.ok_or(DropReason::UnknownPeer)?.address;
+    }
     skb.ensure_headers(OUTER_BYTES);
     let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
     skb.set_note::<{ note::NETWORK }>(header.vni);
     if header.vni == probes::NETWORK {
-        return probe::receive(skb, source);
+        return probe::receive(skb, source, BY_KERNEL);
     }
 
     if parse_inner(skb.raw()) == 0 {
@@ -66,7 +83,7 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         // Without its first part it belongs to no flow, and is still delivered to whom it is for.
         let _ = fragment::find_ports(skb, inner, header.vni);
     }
-    let plain = !tunnel::was_encrypted(skb, control);
+    let plain = !BY_KERNEL && !tunnel::was_encrypted(skb, control);
     if inner.headers.eth_dst.is_group() {
         return group::receive(skb, &inner.headers, header, source, plain);
     }
@@ -109,7 +126,8 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
     if header.hops >= MAX_HOPS {
         return Err(DropReason::HopLimit);
     }
-    send_on(skb, location, node, plain).map(Handled::Redirect)
+    let by_process = !plain && !BY_KERNEL;
+    send_on(skb, location, node, by_process).map(Handled::Redirect)
 }
 
 /// Reads the inner headers into the memory of this CPU for them; tells whether they are well-formed.
@@ -130,13 +148,14 @@ extern "C" fn parse_inner(context: *mut __sk_buff) -> u32 {
 }
 
 /// Sends a packet on to a node that its destination has moved to. Its headers were checked.
+/// `by_process`: it came from the process that encrypts.
 // A function of its own: what it needs of the stack the way of most packets has when it is over.
 #[inline(never)]
 fn send_on(
     skb: &mut Skb,
     location: &LocationEntry,
     node: u32,
-    plain: bool,
+    by_process: bool,
 ) -> Result<i32, DropReason> {
     let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
@@ -144,8 +163,8 @@ fn send_on(
         hops: header.hops + 1,
         ..header
     };
-    if skb.gso_size() != 0 && !plain {
-        // What came out of an encrypted tunnel whole is not marked as being within one: it is
+    if skb.gso_size() != 0 && by_process {
+        // What came whole out of the process that encrypts is not marked as being within one: it is
         // wrapped anew, for the way that it goes on.
         let inner = frame::parsed().ok_or(DropReason::BadTables)?;
         let port = tunnel::source_port(skb);

@@ -60,6 +60,18 @@ pub fn expect_no_ping(
     }
 }
 
+/// How long to wait on this machine for what takes `timeout` at most on the usual one: the variable
+/// `SUNWIRE_PATIENCE_FACTOR` says how many times slower it is.
+#[must_use]
+pub fn patient(timeout: Duration) -> Duration {
+    let factor = std::env::var("SUNWIRE_PATIENCE_FACTOR").ok();
+    timeout
+        * factor
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(1)
+            .max(1)
+}
+
 /// Looks until `condition` holds, every 20 ms; `what` names it in the error.
 ///
 /// # Errors
@@ -82,6 +94,7 @@ pub fn eventually_ok<T, E: Into<Box<dyn Error>>>(
     timeout: Duration,
     mut attempt: impl FnMut() -> Result<T, E>,
 ) -> Result<T, LabError> {
+    let timeout = patient(timeout);
     let deadline = Instant::now() + timeout;
     loop {
         let failure = match attempt() {

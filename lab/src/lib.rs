@@ -98,7 +98,7 @@ pub mod topology;
 pub mod traffic;
 mod workload;
 
-pub use assertions::{eventually, eventually_ok, expect_no_ping, expect_ping};
+pub use assertions::{eventually, eventually_ok, expect_no_ping, expect_ping, patient};
 pub use control::client;
 pub use control::{Request, Response};
 pub use emulator::{

@@ -4,6 +4,7 @@
 //! made from inside the controller's namespace, because only there its addresses exist.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     os::unix::process::CommandExt as _,
     path::PathBuf,
@@ -22,7 +23,7 @@ use sunwire_api::{
     client::{Client, ClientError, Guard},
 };
 use sunwire_lab::{
-    Lab, NodeHandle, Topology, UNDERLAY_DEVICE, Workload, eventually_ok, monotonic_ns,
+    Lab, NodeHandle, Topology, UNDERLAY_DEVICE, Workload, eventually_ok, monotonic_ns, patient,
 };
 use sunwire_userspace::{
     connections::mover,
@@ -50,6 +51,8 @@ pub struct Cloud {
     agent_arguments: Vec<String>,
     /// Nodes that run no agent.
     without_agent: Vec<String>,
+    /// What one agent is started with beside that, by its node.
+    own_arguments: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Default)]
@@ -110,7 +113,7 @@ impl Cloud {
     /// # Errors
     /// As [`up`](Self::up).
     pub fn up_with(topology: Topology, agent_arguments: &[&str]) -> Result<Self> {
-        Cloud::up_beside(topology, agent_arguments, &[])
+        Cloud::begin(topology, agent_arguments, &[], BTreeMap::new())
     }
 
     /// As [`up_with`](Self::up_with), without an agent on some nodes.
@@ -121,6 +124,30 @@ impl Cloud {
         topology: Topology,
         agent_arguments: &[&str],
         without_agent: &[&str],
+    ) -> Result<Self> {
+        Cloud::begin(topology, agent_arguments, without_agent, BTreeMap::new())
+    }
+
+    /// As [`up`](Self::up), with further arguments for the agents of some nodes.
+    ///
+    /// # Errors
+    /// As [`up`](Self::up).
+    pub fn up_with_each<const N: usize>(
+        topology: Topology,
+        each: &[(&str, [&str; N])],
+    ) -> Result<Self> {
+        let own_arguments = each.iter().map(|(node, arguments)| {
+            let arguments = arguments.map(str::to_owned);
+            ((*node).to_owned(), arguments.to_vec())
+        });
+        Cloud::begin(topology, &[], &[], own_arguments.collect())
+    }
+
+    fn begin(
+        topology: Topology,
+        agent_arguments: &[&str],
+        without_agent: &[&str],
+        own_arguments: BTreeMap<String, Vec<String>>,
     ) -> Result<Self> {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let lab = Lab::up(topology)?;
@@ -139,6 +166,7 @@ impl Cloud {
             binary: binary()?,
             agent_arguments: owned(agent_arguments),
             without_agent: owned(without_agent),
+            own_arguments,
         };
         cloud.start_controller()?;
         for name in cloud.node_names() {
@@ -212,7 +240,8 @@ impl Cloud {
             .arg(&handle.bpf_dir)
             .arg("--state-dir")
             .arg(&handle.state_dir)
-            .args(&self.agent_arguments);
+            .args(&self.agent_arguments)
+            .args(self.own_arguments.get(node).into_iter().flatten());
         command.process_group(0);
         let child = handle.spawn_logged("agent", command)?;
         self.processes.agents.push((node.to_owned(), child));
@@ -332,7 +361,7 @@ impl Cloud {
     /// # Errors
     /// When one has not in time, or could not.
     pub fn wait_applied(&self, revision: u64) -> Result<()> {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + patient(PATIENCE);
         loop {
             let status = self.rest(|client| client.wait_revision(revision, LONG_POLL))?;
             for node in &status.nodes {
@@ -436,7 +465,11 @@ impl Cloud {
     /// When it is not in time; the error has what the agent says.
     pub fn wait_attached(&self, name: &Name) -> Result<Endpoint> {
         let state = EndpointState::Attached;
-        let endpoint = self.rest(|client| client.wait_endpoint(name, state, LONG_POLL))?;
+        let deadline = std::time::Instant::now() + patient(LONG_POLL);
+        let mut endpoint = self.rest(|client| client.wait_endpoint(name, state, LONG_POLL))?;
+        while endpoint.status.state != state && std::time::Instant::now() < deadline {
+            endpoint = self.rest(|client| client.wait_endpoint(name, state, LONG_POLL))?;
+        }
         if endpoint.status.state != state {
             bail!(
                 "endpoint {name} is {}: {}",

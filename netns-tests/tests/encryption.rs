@@ -459,13 +459,23 @@ fn without_the_right_key_nothing_is_sent_and_the_status_says_why() {
     let directory = |node| cloud.lab().node(node).unwrap().state_dir.clone();
     let (near, far) = (directory("near"), directory("far"));
     let address = cloud.lab().node("near").unwrap().underlay_address;
+    let number = |node: &str| {
+        let name: Name = node.parse().unwrap();
+        let node = cloud.rest(|client| client.node(&name)).unwrap();
+        node.status.number
+    };
     let peer = protocol::Peer {
+        node: number("near"),
         address,
         port: PORT,
         keys: keys(&cloud, "near"),
     };
+    let own = number("far");
+    let own_address = cloud.lab().node("far").unwrap().underlay_address;
     cloud.stop_agent("far", Signal::SIGKILL);
     let stranger = protocol::Configuration {
+        node: own,
+        address: own_address,
         private_keys: vec![PrivateKey::generate()],
         peers: vec![peer],
     };

@@ -270,6 +270,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tunnel: None,
         port_device,
         foreign: None,
+        kernel_tunnels: BTreeMap::new(),
         connections,
         listeners,
         is_in_place: false,
@@ -322,6 +323,8 @@ struct Agent {
     /// Whether the program for packets of nodes without an agent is attached; `None` while it may be
     /// as an earlier agent left it.
     foreign: Option<bool>,
+    /// ifindexes of the kernel's WireGuard devices by slot, once our program is attached to them.
+    kernel_tunnels: BTreeMap<usize, u32>,
     /// What is remembered of flows.
     connections: Arc<Connections>,
     /// Who listens to multicast.
@@ -494,6 +497,9 @@ impl Agent {
         self.hub
             .rename(Names::new(&self.config.node, desired, labels));
         let in_place = self.take_place();
+        if let Err(error) = self.keeper.set_up(&self.handle).await {
+            tracing::error!(error = %chain(&error), "what has to be encrypted is not sent");
+        }
         self.aim_probes();
         match outcome.and_then(|attachments| in_place.map(|()| attachments)) {
             Ok(attachments) => {

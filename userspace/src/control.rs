@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     connections::{Connections, listing::ListedConnection, parcel::Parcel, sweep::Usage},
+    crypt::keeper::Backend,
     dataplane::chain,
     programs::Hook,
     telemetry::hub::{Hub, HubError},
@@ -90,6 +91,9 @@ pub enum Answer {
         generation: u32,
         /// Where in the kernel programs are attached.
         hook: Hook,
+        /// Whose WireGuard encrypts; nobody's before anything had to be.
+        #[serde(default)]
+        wireguard: Option<Backend>,
         /// Names of the endpoints attached here.
         attached: Vec<String>,
         /// How many flows are remembered.

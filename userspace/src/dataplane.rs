@@ -26,6 +26,7 @@ mod peers;
 use crate::{
     audit::{self, StagedTotals},
     counters::{Totals, label_text},
+    crypt::kernel,
     flow_map::{FlowMap, InstallError},
     groups::{relays::Relays, sets::SetsError},
     maps::{Capacity, Maps},
@@ -54,6 +55,9 @@ pub struct Surroundings {
     pub neighbours: BTreeMap<(u32, Ipv4Addr), Mac>,
     /// ifindex of the device behind which packets are encrypted, when it is ready.
     pub tunnel: Option<u32>,
+    /// How packets are sent by the kernel's WireGuard, where that is what encrypts, by number of
+    /// the node.
+    pub ways: BTreeMap<u32, kernel::Way>,
     /// Nodes that are at work: only these are asked to send on what is for several.
     pub at_work: BTreeSet<u32>,
 }
@@ -174,6 +178,24 @@ impl Dataplane {
         Ok(self.programs.detach_foreign()?)
     }
 
+    /// Runs the program for packets without an Ethernet header on a device of the kernel's WireGuard.
+    ///
+    /// # Errors
+    /// When the device cannot be attached to.
+    pub fn attach_kernel_tunnel(&mut self, slot: usize) -> Result<(), DataplaneError> {
+        let device = kernel::DEVICES[slot];
+        Ok(self.programs.attach_kernel_tunnel(device)?)
+    }
+
+    /// Takes it off again. The device may be gone already.
+    ///
+    /// # Errors
+    /// When what is pinned cannot be removed.
+    pub fn detach_kernel_tunnel(&mut self, slot: usize) -> Result<(), DataplaneError> {
+        let device = kernel::DEVICES[slot];
+        Ok(self.programs.detach_kernel_tunnel(device)?)
+    }
+
     /// Makes the kernel be what `desired` says for node `own`, given what is around it. Returns
     /// what became of each endpoint that is, or is expected, here.
     ///
@@ -192,7 +214,10 @@ impl Dataplane {
             Control {
                 node: own,
                 vtep: Address::v4(vtep.octets()),
-                tunnel: around.tunnel.unwrap_or(0),
+                // The kernel's WireGuard has a program of its own; traces ask the other one.
+                tunnel: around
+                    .tunnel
+                    .unwrap_or_else(|| around.ways.values().next().map_or(0, |way| way.ifindex)),
                 ..control
             },
         )?;

@@ -89,7 +89,7 @@ pub enum NetlinkError {
     },
 }
 
-fn failed(verb: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
+pub(crate) fn failed(verb: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
     let verb = verb.into();
     move |source| NetlinkError::Request { verb, source }
 }
@@ -198,6 +198,26 @@ pub async fn set_up(handle: &Handle, name: &str, ifindex: u32) -> Result<(), Net
 const TUNNEL_MTU: u32 = 65_521;
 /// Packets that wait in the device when the process behind it is late; super-packets count once.
 const TUNNEL_QUEUE: u32 = 4096;
+
+/// Packets that devices dropped on their way out.
+///
+/// # Errors
+/// When netlink fails.
+pub async fn dropped_at(handle: &Handle, names: &[&str]) -> Result<u64, NetlinkError> {
+    let mut links = handle.link().get().execute();
+    let mut dropped = 0;
+    while let Some(link) = links.try_next().await.map_err(failed("list devices"))? {
+        let is_named = link.attributes.iter().any(|attribute| {
+            matches!(attribute, LinkAttribute::IfName(name) if names.contains(&name.as_str()))
+        });
+        for attribute in link.attributes.iter().filter(|_| is_named) {
+            if let LinkAttribute::Stats64(stats) = attribute {
+                dropped += stats.tx_dropped;
+            }
+        }
+    }
+    Ok(dropped)
+}
 
 /// Has the device that encrypts be up, with room for what it gets. Returns its ifindex.
 ///

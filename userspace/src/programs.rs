@@ -98,6 +98,8 @@ enum Kind {
     Underlay,
     /// Takes what comes from nodes without an agent.
     Foreign,
+    /// Like `Underlay`, for packets without an Ethernet header.
+    Tunnel,
     /// Like `Endpoint`, for packets that are asked about; attached to nothing.
     EndpointTrace,
     /// Like `Underlay`, likewise.
@@ -105,6 +107,7 @@ enum Kind {
 }
 
 impl Kind {
+    /// Those that are loaded at once.
     const ALL: [Kind; 5] = [
         Kind::Endpoint,
         Kind::Underlay,
@@ -118,6 +121,7 @@ impl Kind {
             Kind::Endpoint => "endpoint_ingress",
             Kind::Underlay => "underlay_ingress",
             Kind::Foreign => "foreign_ingress",
+            Kind::Tunnel => "tunnel_ingress",
             Kind::EndpointTrace => "endpoint_trace",
             Kind::UnderlayTrace => "underlay_trace",
         }
@@ -196,6 +200,25 @@ impl Programs {
     /// Takes that program off.
     pub(crate) fn detach_foreign(&mut self) -> Result<(), ProgramsError> {
         hook::detach(&self.links.join("foreign"))
+    }
+
+    /// Runs the program for packets without an Ethernet header on a device of the kernel's WireGuard.
+    pub(crate) fn attach_kernel_tunnel(&mut self, device: &str) -> Result<(), ProgramsError> {
+        let path = self.links.join(device);
+        let tunnel = program(&mut self.ebpf, Kind::Tunnel)?;
+        // Few nodes need it, so it is not loaded before.
+        if tunnel.fd().is_err() {
+            tunnel.load().map_err(|source| ProgramsError::Program {
+                name: Kind::Tunnel.program(),
+                source: Box::new(source),
+            })?;
+        }
+        self.attach(Kind::Tunnel, device, &path)
+    }
+
+    /// Takes it off again. The device may be gone already.
+    pub(crate) fn detach_kernel_tunnel(&mut self, device: &str) -> Result<(), ProgramsError> {
+        hook::detach(&self.links.join(device))
     }
 
     /// Takes the endpoint program off its device. The device may be gone already.

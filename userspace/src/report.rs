@@ -16,6 +16,7 @@ pub(crate) fn counters(
     totals: Totals,
     staged: Vec<StagedTotals>,
     tunnels: Vec<wire::Tunnel>,
+    unsent_elsewhere: u64,
 ) -> wire::Counters {
     let labels = totals.labels.into_iter().map(|label| wire::LabelCounter {
         vni: label.vni,
@@ -38,7 +39,8 @@ pub(crate) fn counters(
             bytes: total.bytes,
         });
     let mut drops: Vec<_> = drops.collect();
-    let unsent = tunnels.iter().map(|tunnel| tunnel.unsent_packets).sum();
+    let unsent: u64 = tunnels.iter().map(|tunnel| tunnel.unsent_packets).sum();
+    let unsent = unsent + unsent_elsewhere;
     let no_tunnel = DropReason::NoTunnel.name();
     match drops.iter_mut().find(|drop| drop.reason == no_tunnel) {
         Some(drop) => drop.packets += unsent,

@@ -305,7 +305,7 @@ fn send(
 fn drain(stream: &mut TcpStream, report: &mut SenderReport) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Write)?;
     stream.set_read_timeout(Some(STOP_LOOK))?;
-    let until = Instant::now() + DRAIN_TIMEOUT;
+    let until = Instant::now() + crate::patient(DRAIN_TIMEOUT);
     let mut buffer = [0; 64];
     loop {
         match stream.read(&mut buffer) {

@@ -31,7 +31,12 @@ impl Agent {
         };
         self.look_at_tunnels();
         let readings = Readings {
-            counters: report::counters(totals, staged, self.tunnels.clone()),
+            counters: report::counters(
+                totals,
+                staged,
+                self.tunnels.clone(),
+                self.keeper.unsent_packets(),
+            ),
             ..self.readings()
         };
         let counters = self.stream.is_some().then(|| readings.counters.clone());

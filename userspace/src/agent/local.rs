@@ -22,6 +22,7 @@ impl Agent {
                 revision: self.revision,
                 generation: self.dataplane.generation(),
                 hook: self.dataplane.hook(),
+                wireguard: self.keeper.backend(),
                 attached: self.attached_names(),
                 flows: self.connections.usage(),
                 tunnels: self.named_tunnels(),

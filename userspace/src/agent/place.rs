@@ -15,6 +15,9 @@ impl Agent {
         if self.tunnel.is_some() {
             self.dataplane.attach_tunnel(crypt::supervisor::DEVICE)?;
         }
+        for slot in self.kernel_tunnels.keys() {
+            self.dataplane.attach_kernel_tunnel(*slot)?;
+        }
         self.is_in_place = true;
         Ok(())
     }

@@ -75,7 +75,11 @@ impl Agent {
             desired,
             names: &self.hub.names(),
             underlay: underlay.ifindex,
-            tunnel: self.around.tunnel,
+            tunnel: self
+                .around
+                .tunnel
+                .or(self.kernel_tunnels.values().next().copied()),
+            address: self.vtep,
             attached: &|number| match attachments.get(&number) {
                 Some(Attachment::Attached { ifindex }) => Some(*ifindex),
                 _ => None,

@@ -1,24 +1,29 @@
-//! The agent's side of encryption: this node's keys, the process that encrypts, and how tunnels are.
+//! The agent's side of encryption: this node's keys, what encrypts (the kernel's WireGuard or a
+//! process), and how tunnels are.
 //!
 //! What cannot be encrypted is not sent: without the process, a key or a session, packets that have
 //! to be encrypted are dropped and counted, and [`Keeper::tunnels`] says why.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use rtnetlink::Handle;
 use sunwire_api::{PublicKey, agent as wire};
 
 use super::{
+    kernel::{KernelWireguard, Way},
     key::{self, KeyError, KeyRing},
-    protocol::{PeerStatus, Status},
+    protocol::{Configuration, PeerStatus, Status},
     resolve,
     rotation::{Rotation, Step},
     supervisor::Supervisor,
 };
 use crate::{
     dataplane::chain,
+    netlink::NetlinkError,
     state::{Desired, Node},
 };
 
@@ -29,6 +34,39 @@ pub struct Settings {
     pub port: u16,
     /// Age at which a key is replaced.
     pub key_lifetime: Duration,
+    /// Whose WireGuard.
+    pub wireguard: Choice,
+}
+
+/// Whose WireGuard is to be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The kernel's where it has one, else a process's.
+    Auto,
+    /// The kernel's or none.
+    Kernel,
+    /// A process's.
+    #[default]
+    User,
+}
+
+/// Whose WireGuard is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// The kernel's.
+    Kernel,
+    /// A process's.
+    User,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Backend::Kernel => "kernel",
+            Backend::User => "user",
+        })
+    }
 }
 
 /// Keeps keys and tunnels.
@@ -39,6 +77,9 @@ pub struct Keeper {
     ring: KeyRing,
     rotation: Rotation,
     supervisor: Supervisor,
+    kernel: KernelWireguard,
+    /// `None` until it was asked for the first time.
+    backend: Option<Backend>,
     status: Option<Status>,
     /// Why there is no process that encrypts although there should be.
     failure: Option<String>,
@@ -55,6 +96,8 @@ impl Keeper {
             ring: KeyRing::open(directory)?,
             rotation: Rotation::default(),
             supervisor: Supervisor::new(directory, settings.port),
+            kernel: KernelWireguard::new(settings.port),
+            backend: None,
             settings,
             status: None,
             failure: None,
@@ -78,11 +121,92 @@ impl Keeper {
         self.rotation.ask();
     }
 
-    /// Has the process that encrypts be as node `own` needs it. Returns whether it is to be used.
-    pub async fn prepare(&mut self, desired: &Desired, own: u32) -> bool {
+    /// Whose WireGuard is used; `None` before anything had to be encrypted.
+    #[must_use]
+    pub fn backend(&self) -> Option<Backend> {
+        self.backend
+    }
+
+    /// Devices of the kernel's WireGuard, with their slots.
+    pub fn kernel_devices(&self) -> Vec<(usize, u32)> {
+        self.kernel.devices().collect()
+    }
+
+    /// How packets are sent by the kernel's WireGuard, by number of the node.
+    #[must_use]
+    pub fn ways(&self) -> &BTreeMap<u32, Way> {
+        self.kernel.ways()
+    }
+
+    /// Sets the devices of the kernel's WireGuard up, once our program is attached to them.
+    ///
+    /// # Errors
+    /// When netlink fails.
+    pub async fn set_up(&self, handle: &Handle) -> Result<(), NetlinkError> {
+        self.kernel.set_up(handle).await
+    }
+
+    /// Packets that were to be encrypted and could not be sent, of those that no tunnel counts.
+    #[must_use]
+    pub fn unsent_packets(&self) -> u64 {
+        self.status
+            .as_ref()
+            .map_or(0, |status| status.unsent_packets)
+    }
+
+    /// Finds out whose WireGuard to use, and ends what an earlier agent used instead: both would
+    /// want the same ports.
+    async fn choose(&mut self, handle: &Handle) -> Result<Backend, String> {
+        if let Some(backend) = self.backend {
+            return Ok(backend);
+        }
+        let offered = match self.settings.wireguard {
+            Choice::User => None,
+            Choice::Kernel | Choice::Auto => Some(KernelWireguard::offered().await),
+        };
+        let backend = match offered {
+            Some(Ok(())) => Backend::Kernel,
+            Some(Err(error)) if self.settings.wireguard == Choice::Kernel => {
+                return Err(chain(&error));
+            }
+            Some(Err(_)) | None => Backend::User,
+        };
+        match backend {
+            Backend::Kernel => {
+                let ended = self.supervisor.ensure(None).await;
+                ended.map_err(|error| chain(&error))?;
+            }
+            Backend::User => {
+                let removed = self.kernel.ensure(handle, None).await;
+                removed.map_err(|error| chain(&error))?;
+            }
+        }
+        tracing::info!(%backend, "WireGuard");
+        self.backend = Some(backend);
+        Ok(backend)
+    }
+
+    async fn ensure(
+        &mut self,
+        handle: &Handle,
+        wanted: Option<&Configuration>,
+    ) -> Result<(), String> {
+        match self.choose(handle).await? {
+            Backend::Kernel => {
+                let outcome = self.kernel.ensure(handle, wanted).await;
+                outcome.map_err(|error| chain(&error))
+            }
+            Backend::User => {
+                let outcome = self.supervisor.ensure(wanted).await;
+                outcome.map_err(|error| chain(&error))
+            }
+        }
+    }
+
+    /// Has what encrypts be as node `own` needs it. Returns whether it is to be used.
+    pub async fn prepare(&mut self, handle: &Handle, desired: &Desired, own: u32) -> bool {
         let wanted = resolve::configuration(desired, own, &self.ring);
-        let outcome = self.supervisor.ensure(wanted.as_ref()).await;
-        let failure = outcome.err().map(|error| chain(&error));
+        let failure = self.ensure(handle, wanted.as_ref()).await.err();
         if let Some(failure) = &failure
             && self.failure.as_ref() != Some(failure)
         {
@@ -99,15 +223,26 @@ impl Keeper {
     /// When new keys cannot be kept; then the old ones stay in force.
     pub async fn look(
         &mut self,
+        handle: &Handle,
         desired: &Desired,
         own: u32,
     ) -> Result<Option<Vec<PublicKey>>, KeyError> {
         let is_wanted = resolve::configuration(desired, own, &self.ring).is_some();
         self.status = None;
         if is_wanted {
-            match self.supervisor.status().await {
+            let status = match self.backend {
+                Some(Backend::Kernel) => {
+                    let status = self.kernel.status(handle).await;
+                    status.map_err(|error| chain(&error))
+                }
+                _ => {
+                    let status = self.supervisor.status().await;
+                    status.map_err(|error| chain(&error))
+                }
+            };
+            match status {
                 Ok(status) => self.status = Some(status),
-                Err(error) => tracing::debug!(error = %chain(&error), "no status of tunnels"),
+                Err(error) => tracing::debug!(%error, "no status of tunnels"),
             }
         }
         let known = desired
@@ -191,7 +326,7 @@ impl Keeper {
             return obstacle.to_owned();
         }
         let Some(peer) = peer else {
-            return "the process that encrypts tells nothing of it yet".to_owned();
+            return "what encrypts tells nothing of it yet".to_owned();
         };
         if let Some(error) = &peer.send_error {
             return format!("cannot send to {}: {error}", peer.endpoint);

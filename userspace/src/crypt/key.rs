@@ -15,6 +15,8 @@ use boringtun::x25519;
 use serde::{Deserialize, Serialize};
 use sunwire_api::PublicKey;
 
+use super::slot;
+
 /// Name of the file in the agent's state directory.
 const FILE: &str = "keys.json";
 
@@ -85,10 +87,27 @@ impl PrivateKey {
         PrivateKey(x25519::StaticSecret::random().to_bytes())
     }
 
+    /// A new key of a slot.
+    #[must_use]
+    pub fn generate_in(slot: u8) -> Self {
+        // Each second one is.
+        loop {
+            let key = PrivateKey::generate();
+            if slot::of(&key.public()) == slot {
+                return key;
+            }
+        }
+    }
+
     /// The key that others know.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         PublicKey(x25519::PublicKey::from(&self.secret()).to_bytes())
+    }
+
+    /// The key as the kernel takes it.
+    pub(super) fn to_bytes(&self) -> [u8; 32] {
+        self.0
     }
 
     /// The key as the WireGuard library takes it.
@@ -104,9 +123,9 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl OwnKey {
-    fn generate() -> Self {
+    fn generate_in(slot: u8) -> Self {
         OwnKey {
-            private: PrivateKey::generate(),
+            private: PrivateKey::generate_in(slot),
             made_at: now(),
         }
     }
@@ -118,7 +137,7 @@ impl KeyRing {
     pub fn generate() -> Self {
         KeyRing {
             older: None,
-            newest: OwnKey::generate(),
+            newest: OwnKey::generate_in(0),
         }
     }
 
@@ -215,7 +234,8 @@ impl KeyRing {
         }
         KeyRing {
             older: Some(self.newest.clone()),
-            newest: OwnKey::generate(),
+            // Both are in use for a while, side by side.
+            newest: OwnKey::generate_in(1 - slot::of(&self.newest.private.public())),
         }
     }
 

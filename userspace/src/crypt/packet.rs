@@ -110,6 +110,12 @@ pub(super) fn tunnelled(packet: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
     is_vxlan.then(|| (address(packet, 12), address(packet, 16)))
 }
 
+/// Writes the outer addresses of such a packet; the header checksum is as it was.
+pub(super) fn set_addresses(packet: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr) {
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&destination.octets());
+}
+
 fn address(packet: &[u8], at: usize) -> Ipv4Addr {
     Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3])
 }

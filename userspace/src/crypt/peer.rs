@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use boringtun::noise::{Tunn, TunnResult};
 use sunwire_api::PublicKey;
 
-use super::packet;
+use super::{packet, slot};
 
 /// Bytes that encryption adds: header and tag of a WireGuard data message (WireGuard, 5.4.6).
 pub(super) const OVERHEAD_BYTES: usize = 32;
@@ -32,16 +32,20 @@ pub(super) struct Tunnel {
     pub(super) theirs: PublicKey,
     /// What the sessions' indices begin with.
     pub(super) index: u32,
+    /// Where datagrams go.
+    pub(super) endpoint: SocketAddrV4,
+    /// Bytes received and let in.
+    pub(super) received_bytes: u64,
     tunn: Tunn,
 }
 
 /// A peer. Whoever sends to it or receives from it holds it exclusively meanwhile.
 pub(super) struct PeerState {
-    /// Its address on the underlay, and within the tunnel.
+    /// Its number.
+    pub(super) node: u32,
+    /// Its address on the underlay.
     pub(super) address: Ipv4Addr,
-    /// Where datagrams go.
-    pub(super) endpoint: SocketAddrV4,
-    /// As configured; `endpoint` may have moved since.
+    /// Where it is expected with a key in slot 0; tunnels' endpoints may be elsewhere.
     pub(super) configured: SocketAddrV4,
     /// The newest pair of keys first.
     pub(super) tunnels: Vec<Tunnel>,
@@ -74,7 +78,12 @@ pub(super) enum Received {
 }
 
 impl Tunnel {
-    pub(super) fn new(own: &super::table::OwnIdentity, theirs: PublicKey, index: u32) -> Self {
+    pub(super) fn new(
+        own: &super::table::OwnIdentity,
+        theirs: PublicKey,
+        index: u32,
+        configured: SocketAddrV4,
+    ) -> Self {
         let tunn = Tunn::new(
             own.secret.clone(),
             boringtun::x25519::PublicKey::from(theirs.0),
@@ -87,8 +96,15 @@ impl Tunnel {
             own: own.public,
             theirs,
             index,
+            endpoint: expected(configured, &theirs),
+            received_bytes: 0,
             tunn,
         }
+    }
+
+    /// It is expected at its port of a node whose usual one is `configured`.
+    pub(super) fn expect(&mut self, configured: SocketAddrV4) {
+        self.endpoint = expected(configured, &self.theirs);
     }
 
     /// Seconds since the handshake of the session that packets are sent by.
@@ -99,10 +115,10 @@ impl Tunnel {
 }
 
 impl PeerState {
-    pub(super) fn new(address: Ipv4Addr, configured: SocketAddrV4) -> Self {
+    pub(super) fn new(node: u32, configured: SocketAddrV4) -> Self {
         PeerState {
-            address,
-            endpoint: configured,
+            node,
+            address: *configured.ip(),
             configured,
             tunnels: Vec::new(),
             counters: Counters::default(),
@@ -116,6 +132,31 @@ impl PeerState {
             .iter()
             .position(|tunnel| tunnel.tunn.time_since_last_handshake().is_some());
         self.tunnels.get_mut(up.unwrap_or(0))
+    }
+
+    /// How packets are sent now; `None` without any keys.
+    pub(super) fn way(&mut self, own_node: u32) -> Option<Way> {
+        let node = self.node;
+        let tunnel = self.sending()?;
+        Some(Way {
+            slot: usize::from(slot::of(&tunnel.own)),
+            endpoint: tunnel.endpoint,
+            source: slot::address(own_node, &tunnel.own),
+            destination: slot::address(node, &tunnel.theirs),
+        })
+    }
+
+    /// Where packets are sent now, or are expected to be.
+    pub(super) fn endpoint(&self) -> SocketAddrV4 {
+        let is_up = |tunnel: &&Tunnel| tunnel.handshake_age_s().is_some();
+        let tunnel = self.tunnels.iter().find(is_up).or(self.tunnels.first());
+        tunnel.map_or(self.configured, |tunnel| tunnel.endpoint)
+    }
+
+    /// A packet was to be sent, and there are no keys.
+    pub(super) fn count_unsent(&mut self) {
+        self.counters.sent_packets += 1;
+        self.counters.unsent_packets += 1;
     }
 
     /// Encrypts a packet to the end of `out`. A packet that finds no session waits, as long as
@@ -174,14 +215,16 @@ impl PeerState {
             TunnResult::WriteToNetwork(message) => Received::Answer(message.len()),
             TunnResult::WriteToTunnelV4(inner, _) => {
                 // A peer speaks for itself alone, and of nothing but VXLAN.
+                let own_address = slot::address(self.node, &tunnel.theirs);
                 let is_its_own =
-                    packet::tunnelled(inner).is_some_and(|(source, _)| source == self.address);
+                    packet::tunnelled(inner).is_some_and(|(source, _)| source == own_address);
                 if !is_its_own {
                     self.counters.decrypt_errors += 1;
                     return Received::Nothing;
                 }
                 self.counters.received_packets += 1;
                 self.counters.received_bytes += inner.len() as u64;
+                tunnel.received_bytes += inner.len() as u64;
                 Received::Packet(inner.len())
             }
             TunnResult::WriteToTunnelV6(..) => {
@@ -193,7 +236,7 @@ impl PeerState {
             self.counters.handshakes += 1;
         }
         // Authenticated: from here it is reached where it spoke from.
-        self.endpoint = from;
+        tunnel.endpoint = from;
         received
     }
 
@@ -214,7 +257,11 @@ impl PeerState {
     }
 
     /// What the timers of the tunnels want sent now; `send` gets each message.
-    pub(super) fn tick(&mut self, buffer: &mut [u8], mut send: impl FnMut(SocketAddrV4, &[u8])) {
+    pub(super) fn tick(
+        &mut self,
+        buffer: &mut [u8],
+        mut send: impl FnMut(usize, SocketAddrV4, &[u8]),
+    ) {
         for tunnel in &mut self.tunnels {
             let result = tunnel.tunn.update_timers(buffer);
             let result = match result {
@@ -223,7 +270,8 @@ impl PeerState {
                 result => result,
             };
             if let TunnResult::WriteToNetwork(message) = result {
-                send(self.endpoint, message);
+                let slot = usize::from(slot::of(&tunnel.own));
+                send(slot, tunnel.endpoint, message);
             }
         }
     }
@@ -233,16 +281,35 @@ impl PeerState {
         &mut self,
         index: u32,
         buffer: &mut [u8],
-        mut send: impl FnMut(SocketAddrV4, &[u8]),
+        mut send: impl FnMut(usize, SocketAddrV4, &[u8]),
     ) {
         for tunnel in self.tunnels.iter_mut().filter(|t| t.index == index) {
             if let TunnResult::WriteToNetwork(message) =
                 tunnel.tunn.format_handshake_initiation(buffer, false)
             {
-                send(self.endpoint, message);
+                let slot = usize::from(slot::of(&tunnel.own));
+                send(slot, tunnel.endpoint, message);
             }
         }
     }
+}
+
+/// Where a node whose usual port is `configured` is reached with a key.
+fn expected(configured: SocketAddrV4, key: &PublicKey) -> SocketAddrV4 {
+    SocketAddrV4::new(*configured.ip(), slot::port(configured.port(), key))
+}
+
+/// How packets are sent by a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// By which of the sockets.
+    pub(super) slot: usize,
+    /// Where datagrams go.
+    pub(super) endpoint: SocketAddrV4,
+    /// This node's address within the tunnel.
+    pub(super) source: Ipv4Addr,
+    /// The peer's.
+    pub(super) destination: Ipv4Addr,
 }
 
 /// Which tunnel of a peer.

@@ -8,7 +8,7 @@ use sunwire_api::PublicKey;
 use super::key::PrivateKey;
 
 /// Rises with every change that an older process would not understand.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,9 +38,13 @@ pub enum Answer {
 }
 
 /// Keys and peers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
+    /// This node's number.
+    pub node: u32,
+    /// This node's address on the underlay.
+    pub address: Ipv4Addr,
     /// This node's keys, the oldest first.
     pub private_keys: Vec<PrivateKey>,
     /// The other nodes.
@@ -51,9 +55,11 @@ pub struct Configuration {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// Its address on the underlay, and within the tunnel.
+    /// Its number.
+    pub node: u32,
+    /// Its address on the underlay.
     pub address: Ipv4Addr,
-    /// Its UDP port, until it is heard from elsewhere.
+    /// Its UDP port of keys in slot 0 (see [`slot`](super::slot)), until it is heard from elsewhere.
     pub port: u16,
     /// Its keys, the oldest first.
     pub keys: Vec<PublicKey>,
@@ -74,6 +80,10 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// What came in and was not let in.
     pub refused: Refused,
+    /// Packets that were to be encrypted and could not be sent, of those that nobody counts by
+    /// peer: the kernel's WireGuard counts them by device.
+    #[serde(default)]
+    pub unsent_packets: u64,
     /// Packets that the device handed over and that are to no peer, or malformed.
     pub unroutable_packets: u64,
 }
@@ -104,6 +114,9 @@ pub struct PeerStatus {
     pub keys: Option<(PublicKey, PublicKey)>,
     /// Pairs of keys for which there is a session.
     pub sessions: Vec<(PublicKey, PublicKey)>,
+    /// Bytes received by each pair of keys.
+    #[serde(default)]
+    pub received_by: Vec<(PublicKey, PublicKey, u64)>,
     /// Handshakes completed.
     pub handshakes: u64,
     /// Packets and bytes sent, as they were before encryption.

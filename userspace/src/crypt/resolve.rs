@@ -45,7 +45,8 @@ pub fn configuration(desired: &Desired, own: u32, ring: &KeyRing) -> Option<Conf
     let others = desired.nodes.iter().filter(|(number, _)| **number != own);
     let peers: Vec<Peer> = others
         .filter(|(_, other)| !other.foreign && wanted(desired, node, other))
-        .map(|(_, other)| Peer {
+        .map(|(number, other)| Peer {
+            node: *number,
             address: other.address,
             port: other.tunnel_port,
             keys: other.public_keys.clone(),
@@ -57,6 +58,8 @@ pub fn configuration(desired: &Desired, own: u32, ring: &KeyRing) -> Option<Conf
     let is_known = |key: &PrivateKey| node.public_keys.contains(&key.public());
     let private_keys = ring.keys().map(|key| key.private.clone());
     Some(Configuration {
+        node: own,
+        address: node.address,
         private_keys: private_keys.filter(is_known).collect(),
         peers,
     })
@@ -112,8 +115,8 @@ mod tests {
     }
 
     fn addresses(desired: &Desired, ring: &KeyRing) -> Vec<u8> {
-        let configuration = configuration(desired, 1, ring).unwrap_or_default();
-        let peers = configuration.peers.iter();
+        let configuration = configuration(desired, 1, ring);
+        let peers = configuration.iter().flat_map(|all| &all.peers);
         peers.map(|peer| peer.address.octets()[3]).collect()
     }
 

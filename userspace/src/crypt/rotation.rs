@@ -17,6 +17,9 @@ use super::{
 /// Seconds that both keys stay in use after the newer one works with everybody: what is under way
 /// by the older one arrives.
 const SETTLE_S: u64 = 5;
+/// Bytes that come by the older key within that time though nobody uses it: idle tunnels say that
+/// they are there, and sessions are renewed.
+const NOISE_BYTES: u64 = 300;
 /// Seconds after which the older key is given up although some peer has not come up by the newer
 /// one: it may be gone for good.
 const PATIENCE_S: u64 = 600;
@@ -37,6 +40,8 @@ pub enum Step {
 pub struct Rotation {
     /// Since when the newer key has worked with everybody, in seconds of any clock.
     works_since: Option<u64>,
+    /// What had come by the older key then, in bytes.
+    by_older: u64,
     /// Since when the others know it.
     known_since: Option<u64>,
     /// Somebody asked for a new key.
@@ -78,8 +83,21 @@ impl Rotation {
         let known_since = *self.known_since.get_or_insert(now_s);
         let newest = ring.newest().private.public();
         let works = status.is_none_or(|status| status.peers.iter().all(|p| works(p, newest)));
-        if !works {
+        let older = ring.keys().next().map(|key| key.private.public());
+        let by_older: u64 = status
+            .iter()
+            .flat_map(|status| &status.peers)
+            .flat_map(|peer| &peer.received_by)
+            .filter(|(own, ..)| Some(*own) == older)
+            .map(|(.., bytes)| bytes)
+            .sum();
+        // Others take their time to send by the newer one: until they do, the older one is needed.
+        let is_used = by_older.saturating_sub(self.by_older) > NOISE_BYTES;
+        if !works || is_used {
             self.works_since = None;
+        }
+        if self.works_since.is_none() {
+            self.by_older = by_older;
         }
         let settled = works && {
             let since = *self.works_since.get_or_insert(now_s);
@@ -114,6 +132,7 @@ mod tests {
                 endpoint: SocketAddrV4::new(address, 1),
                 handshake_age_s: None,
                 keys: None,
+                received_by: Vec::new(),
                 sessions: own.iter().map(|own| (*own, PublicKey([9; 32]))).collect(),
                 handshakes: 0,
                 sent_packets: 0,
@@ -178,6 +197,32 @@ mod tests {
         assert_eq!(step(&known, &half, 14), Step::Wait, "one has lost it again");
         assert_eq!(step(&known, &whole, 15), Step::Wait);
         assert_eq!(step(&known, &whole, 20), Step::Finish);
+    }
+
+    #[test]
+    fn the_older_key_stays_while_others_send_by_it() {
+        let ring = KeyRing::generate().with_newer();
+        let known = ring.public();
+        let [older, newer] = known[..] else {
+            panic!("two keys")
+        };
+        let mut rotation = Rotation::default();
+        let mut step = |received: u64, now| {
+            let mut status = with_sessions(&[&[older, newer]]);
+            status.peers[0].received_by = vec![
+                (older, PublicKey([9; 32]), received),
+                (newer, PublicKey([9; 32]), 1_000_000 * now),
+            ];
+            rotation.step(&ring, &known, Some(&status), DAY, now)
+        };
+        assert_eq!(step(50_000, 10), Step::Wait);
+        for second in 0..20 {
+            let received = 60_000 + 10_000 * second;
+            assert_eq!(step(received, 11 + second), Step::Wait, "{second}");
+        }
+        // Nothing but a sign of life since.
+        assert_eq!(step(250_032, 34), Step::Wait);
+        assert_eq!(step(250_032, 35), Step::Finish);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(super) struct Table {
     by_index: HashMap<u32, Arc<Peer>>,
     by_key: HashMap<PublicKey, Arc<Peer>>,
     last_index: u32,
+    /// This node's number and address.
+    pub(super) node: u32,
+    pub(super) address: Option<Ipv4Addr>,
 }
 
 /// Why a datagram was not let in.
@@ -99,6 +102,8 @@ impl Table {
         let mut table = Table {
             own,
             last_index: self.last_index,
+            node: configuration.node,
+            address: Some(configuration.address),
             ..Table::default()
         };
         let mut begun = Vec::new();
@@ -106,15 +111,18 @@ impl Table {
             let configured = SocketAddrV4::new(wanted.address, wanted.port);
             let peer = self.by_address.get(&wanted.address).map_or_else(
                 || {
-                    let state = Mutex::new(PeerState::new(wanted.address, configured));
+                    let state = Mutex::new(PeerState::new(wanted.node, configured));
                     Arc::new(Peer { state })
                 },
                 Arc::clone,
             );
             let mut state = peer.lock();
+            state.node = wanted.node;
             if state.configured != configured {
                 state.configured = configured;
-                state.endpoint = configured;
+                for tunnel in &mut state.tunnels {
+                    tunnel.expect(configured);
+                }
             }
             let mut before = std::mem::take(&mut state.tunnels);
             // The newest pair first.
@@ -128,7 +136,7 @@ impl Table {
                         None => {
                             table.last_index = (table.last_index + 1) & INDEX_MASK;
                             begun.push((Arc::clone(&peer), table.last_index));
-                            Tunnel::new(own, *theirs, table.last_index)
+                            Tunnel::new(own, *theirs, table.last_index, configured)
                         }
                     };
                     table.by_index.insert(tunnel.index, Arc::clone(&peer));

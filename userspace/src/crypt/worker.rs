@@ -40,6 +40,7 @@ use super::{
     peer::{MESSAGE_BYTES_MIN, Received},
     protocol::{Configuration, PeerStatus, Refused, Status, VERSION},
     segment,
+    slot::SLOTS,
     socket::{Outbox, Socket},
     sys,
     table::{Owner, Table, Unknown},
@@ -109,7 +110,8 @@ pub(super) struct Shared {
     table: RwLock<Arc<Table>>,
     /// Held while a configuration takes the place of another.
     configuring: Mutex<()>,
-    sockets: Vec<Socket>,
+    /// By queue and slot.
+    sockets: Vec<[Socket; SLOTS]>,
     device: String,
     port: u16,
     unroutable: AtomicU64,
@@ -146,7 +148,15 @@ pub fn run(options: &Options) -> Result<(), WorkerError> {
         fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .map_err(|error| no_device(error.into()))?;
         taps.push(Arc::new(tap));
-        sockets.push(Socket::open(options.port).map_err(no_port)?);
+        let next = options
+            .port
+            .checked_add(1)
+            .ok_or(io::ErrorKind::InvalidInput);
+        let next = next.map_err(|kind| no_port(kind.into()))?;
+        sockets.push([
+            Socket::open(options.port).map_err(no_port)?,
+            Socket::open(next).map_err(no_port)?,
+        ]);
     }
     let shared = Arc::new(Shared {
         table: RwLock::default(),
@@ -202,21 +212,21 @@ fn inode(path: &Path) -> io::Result<u64> {
     fs::symlink_metadata(path).map(|metadata| metadata.ino())
 }
 
-/// Waits until there is something to read.
-fn wait(descriptor: BorrowedFd<'_>) {
-    let mut waiting = [PollFd::new(descriptor, PollFlags::POLLIN)];
+/// Waits until there is something to read from one of them.
+fn wait<const N: usize>(descriptors: [BorrowedFd<'_>; N]) {
+    let mut waiting = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
     // An interruption is looked after like an event: there is just nothing to read.
     let _ = poll(&mut waiting, PollTimeout::NONE);
 }
 
 /// From the device to the peers.
 fn encrypt(shared: &Shared, queue: usize, tap: &File) {
-    let socket = &shared.sockets[queue];
+    let sockets = &shared.sockets[queue];
     let mut frame = vec![0; FRAME_BYTES_MAX];
     let mut scratch = Vec::new();
-    let mut outbox = Outbox::default();
+    let mut outboxes: [Outbox; SLOTS] = Default::default();
     loop {
-        wait(tap.as_fd());
+        wait([tap.as_fd()]);
         let table = shared.table();
         for _ in 0..BURST {
             let length = match (&*tap).read(&mut frame) {
@@ -230,15 +240,19 @@ fn encrypt(shared: &Shared, queue: usize, tap: &File) {
                     break;
                 }
             };
-            let sent = outward(&table, &mut frame[..length], &mut scratch, &mut outbox);
+            let sent = outward(&table, &mut frame[..length], &mut scratch, &mut outboxes);
             if sent.is_none() {
                 shared.unroutable.fetch_add(1, Ordering::Relaxed);
             }
-            if outbox.bytes.len() > OUTBOX_BYTES {
-                socket.send_all(&mut outbox);
+            for (socket, outbox) in sockets.iter().zip(&mut outboxes) {
+                if outbox.bytes.len() > OUTBOX_BYTES {
+                    socket.send_all(outbox);
+                }
             }
         }
-        socket.send_all(&mut outbox);
+        for (socket, outbox) in sockets.iter().zip(&mut outboxes) {
+            socket.send_all(outbox);
+        }
     }
 }
 
@@ -247,17 +261,22 @@ fn outward(
     table: &Table,
     frame: &mut [u8],
     scratch: &mut Vec<u8>,
-    outbox: &mut Outbox,
+    outboxes: &mut [Outbox; SLOTS],
 ) -> Option<()> {
     let (header, ethernet) = frame.split_first_chunk_mut::<VNET_BYTES>()?;
     let about = VnetHeader::parse(header)?;
     let packet = ethernet.get_mut(ETHERNET_BYTES..)?;
     let (_, to) = packet::tunnelled(packet)?;
     let mut peer = table.peer(to)?.lock();
-    let endpoint = peer.endpoint;
+    let Some(way) = peer.way(table.node) else {
+        peer.count_unsent();
+        return Some(());
+    };
+    packet::set_addresses(packet, way.source, way.destination);
+    let outbox = &mut outboxes[way.slot];
     segment::split(packet, about, scratch, |packet| {
         if let Some(length) = peer.encrypt(packet, &mut outbox.bytes) {
-            outbox.add(endpoint, length);
+            outbox.add(way.endpoint, length);
         }
     })
     .ok()?;
@@ -266,29 +285,31 @@ fn outward(
 
 /// From the peers to the device.
 fn decrypt(shared: &Shared, queue: usize, tap: &File) {
-    let socket = &shared.sockets[queue];
+    let sockets = &shared.sockets[queue];
     let mut datagrams = vec![0; 65_536];
     let mut buffer = vec![0; 65_536];
     let mut merger = Merger::default();
     let mut to_device = |about: VnetHeader, packet: &[u8]| write_frame(tap, about, packet);
     loop {
-        wait(socket.as_udp().as_fd());
+        wait(sockets.each_ref().map(|socket| socket.as_udp().as_fd()));
         let table = shared.table();
-        for _ in 0..BURST {
-            match socket.receive(&mut datagrams) {
-                Ok(Some((from, length, size))) => {
-                    for datagram in datagrams[..length].chunks(size) {
-                        if let Some(length) =
-                            shared.inward(&table, socket, from, datagram, &mut buffer)
-                        {
-                            merger.take(&buffer[..length], &mut to_device);
+        for socket in sockets {
+            for _ in 0..BURST {
+                match socket.receive(&mut datagrams) {
+                    Ok(Some((from, length, size))) => {
+                        for datagram in datagrams[..length].chunks(size) {
+                            if let Some(length) =
+                                shared.inward(&table, socket, from, datagram, &mut buffer)
+                            {
+                                merger.take(&buffer[..length], &mut to_device);
+                            }
                         }
                     }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "the socket gives no datagram");
-                    break;
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the socket gives no datagram");
+                        break;
+                    }
                 }
             }
         }
@@ -346,7 +367,13 @@ impl Shared {
         };
         let mut peer = peer.lock();
         match peer.decrypt(which, from, datagram, buffer) {
-            Received::Packet(length) => Some(length),
+            Received::Packet(length) => {
+                // To the kernel both nodes have the addresses of the underlay.
+                let packet = &mut buffer[..length];
+                packet::set_addresses(packet, peer.address, table.address?);
+                packet::set_outer_lengths(packet);
+                Some(length)
+            }
             Received::Nothing => None,
             Received::Answer(length) => {
                 socket.send(from, &buffer[..length]);
@@ -379,7 +406,7 @@ impl Shared {
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         let mut buffer = [0; MESSAGE_BYTES_MIN];
         for (peer, index) in begun {
-            let send = |to, message: &[u8]| self.sockets[0].send(to, message);
+            let send = |slot: usize, to, message: &[u8]| self.sockets[0][slot].send(to, message);
             peer.lock().begin(index, &mut buffer, send);
         }
     }
@@ -392,7 +419,9 @@ impl Shared {
             thread::sleep(TICK);
             let table = self.table();
             for peer in table.peers() {
-                let send = |to, message: &[u8]| self.sockets[0].send(to, message);
+                let send = |slot: usize, to, message: &[u8]| {
+                    self.sockets[0][slot].send(to, message);
+                };
                 peer.lock().tick(&mut buffer, send);
             }
             if reset_at.elapsed() >= SECOND {
@@ -415,14 +444,20 @@ impl Shared {
                     .iter()
                     .filter(|t| t.handshake_age_s().is_some());
                 let sessions: Vec<_> = up.clone().map(keys).collect();
+                let by = |tunnel: &super::peer::Tunnel| {
+                    (tunnel.own, tunnel.theirs, tunnel.received_bytes)
+                };
+                let received_by = peer.tunnels.iter().map(by).collect();
                 let sending = up.clone().next();
-                let mut errors = self.sockets.iter();
+                let mut errors = self.sockets.iter().flatten();
+                let endpoint = peer.endpoint();
                 PeerStatus {
                     address: peer.address,
-                    endpoint: peer.endpoint,
+                    endpoint,
                     handshake_age_s: sending.and_then(|tunnel| tunnel.handshake_age_s()),
                     keys: sending.or(peer.tunnels.first()).map(keys),
                     sessions,
+                    received_by,
                     handshakes: peer.counters.handshakes,
                     sent_packets: peer.counters.sent_packets,
                     sent_bytes: peer.counters.sent_bytes,
@@ -431,7 +466,7 @@ impl Shared {
                     decrypt_errors: peer.counters.decrypt_errors,
                     unsent_packets: peer.counters.unsent_packets,
                     wrong_key: peer.counters.wrong_key,
-                    send_error: errors.find_map(|socket| socket.error(peer.endpoint)),
+                    send_error: errors.find_map(|socket| socket.error(endpoint)),
                 }
             })
             .collect();
@@ -449,6 +484,7 @@ impl Shared {
                 unknown_key: total(&self.unknown_key),
                 no_session: total(&self.no_session),
             },
+            unsent_packets: 0,
             unroutable_packets: total(&self.unroutable),
         }
     }

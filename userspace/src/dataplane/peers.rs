@@ -43,7 +43,7 @@ impl Dataplane {
                 flags: peer.flags | flags,
                 ..peer
             };
-            let encrypted = mark(encrypted_entry(node, vtep, around));
+            let encrypted = mark(encrypted_entry(*number, node, vtep, around));
             // A node that does not know itself has no business with others; until it does, nothing
             // goes out in the clear.
             let is_required = desired
@@ -129,14 +129,26 @@ fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Optio
 
 /// How a node is reached through the device that encrypts. Without the device or the node's key,
 /// not at all.
-fn encrypted_entry(node: &Node, vtep: Ipv4Addr, around: &Surroundings) -> PeerEntry {
+fn encrypted_entry(number: u32, node: &Node, vtep: Ipv4Addr, around: &Surroundings) -> PeerEntry {
+    let address = u32::from_ne_bytes(node.address.octets());
+    if let Some(way) = around.ways.get(&number) {
+        let (source, destination) = (way.source.octets(), way.destination.octets());
+        let (template, checksum) = vxlan::template([0; 6], [0; 6], source, destination);
+        return PeerEntry {
+            ifindex: way.ifindex,
+            address,
+            flags: peer::ENCRYPTED | peer::KERNEL,
+            checksum,
+            template,
+        };
+    }
     let ifindex = around.tunnel.filter(|_| !node.public_keys.is_empty());
     // The process behind the device reads nothing of the Ethernet header.
     let (template, checksum) =
         vxlan::template([0; 6], [0; 6], vtep.octets(), node.address.octets());
     PeerEntry {
         ifindex: ifindex.unwrap_or(0),
-        address: u32::from_ne_bytes(node.address.octets()),
+        address,
         flags: peer::ENCRYPTED,
         checksum,
         template,

@@ -25,6 +25,7 @@ use aya::maps::{Array, MapData, MapError};
 use nix::time::{ClockId, clock_gettime};
 use sunwire_dataplane_common::{
     entries::{PeerEntry, peer},
+    headers::ETHERNET_BYTES,
     probe::{self, ProbeSlot, SLOTS},
 };
 
@@ -219,7 +220,12 @@ impl Peer {
         map.0.set(probe::place(node, slot), Pod(waiting), 0)?;
         let frame = frame::question(&self.entry, self.number, slot, token);
         self.number = self.number.wrapping_add(1);
-        match socket.send(self.entry.ifindex, &frame) {
+        // Packets of the kernel's WireGuard have no Ethernet header.
+        let without = match self.entry.flags & peer::KERNEL {
+            0 => 0,
+            _ => ETHERNET_BYTES,
+        };
+        match socket.send(self.entry.ifindex, &frame[without..]) {
             Ok(()) => self.waiting[slot as usize] = Some(token),
             Err(error) => {
                 tracing::debug!(node, %error, "a probe could not be sent");

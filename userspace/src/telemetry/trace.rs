@@ -1,6 +1,6 @@
 //! One node's hops of a trace, in the words of the API.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{
     IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder, PacketBuilderStep,
@@ -13,6 +13,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     event::{Event, program, verdict},
     headers::{Family, Headers},
+    vxlan,
 };
 
 use super::{
@@ -37,6 +38,8 @@ pub(crate) struct Around<'a> {
     pub(crate) underlay: u32,
     /// ifindex of a device that packets come from that were encrypted.
     pub(crate) tunnel: Option<u32>,
+    /// This node's address on the underlay.
+    pub(crate) address: Ipv4Addr,
     /// ifindex of an endpoint's device, while it is attached.
     pub(crate) attached: &'a dyn Fn(u32) -> Option<u32>,
 }
@@ -53,10 +56,12 @@ pub(crate) fn hops(
     let (frame, ifindex, source) = match entry {
         TraceEntry::Endpoint(request) => entering(around, request)?,
         TraceEntry::Tunnel { frame } => {
-            let frame = from_hex(frame).ok_or("the frame is not hexadecimal")?;
-            let ifindex = match around.tunnel {
-                Some(tunnel) if was_encrypted(&frame) => tunnel,
-                _ => around.underlay,
+            let mut frame = from_hex(frame).ok_or("the frame is not hexadecimal")?;
+            let ifindex = if was_encrypted(&frame) {
+                from_key_addresses(around, &mut frame);
+                around.tunnel.unwrap_or(around.underlay)
+            } else {
+                around.underlay
             };
             (frame, ifindex, None)
         }
@@ -76,6 +81,21 @@ pub(crate) fn hops(
 /// and gets none.
 fn was_encrypted(frame: &[u8]) -> bool {
     frame.first_chunk() == Some(&[0u8; 12])
+}
+
+/// Gives a frame that the kernel's WireGuard carries the addresses that it would have without.
+fn from_key_addresses(around: &Around<'_>, frame: &mut [u8]) {
+    const ADDRESSES: usize = vxlan::IPV4_OFFSET + 12;
+    let Some(addresses) = frame.get_mut(ADDRESSES..ADDRESSES + 8) else {
+        return;
+    };
+    let source = [addresses[0], addresses[1], addresses[2], addresses[3]];
+    let node = vxlan::node_of(u32::from_ne_bytes(source));
+    let is_key_address = (0..2).any(|slot| vxlan::key_address(node, slot) == source);
+    if let Some(node) = around.desired.nodes.get(&node).filter(|_| is_key_address) {
+        addresses[..4].copy_from_slice(&node.address.octets());
+        addresses[4..].copy_from_slice(&around.address.octets());
+    }
 }
 
 /// The frame of a packet, the device that it enters by, and the endpoint with its network.

@@ -4,6 +4,7 @@
 //! for that, and with what, is its own affair.
 
 mod kernel;
+mod wireguard;
 
 use std::fmt;
 
@@ -19,6 +20,8 @@ use crate::test_output::Tally;
 pub(super) enum Suite {
     /// The tests of the kernel programs, `kernel_*`
     Kernel,
+    /// Tunnels by the kernel's WireGuard, in a lab with netem
+    Wireguard,
 }
 
 /// A suite whose programs are built.
@@ -31,12 +34,13 @@ pub(super) trait Prepared {
 }
 
 impl Suite {
-    pub(super) const ALL: &[Suite] = &[Suite::Kernel];
+    pub(super) const ALL: &[Suite] = &[Suite::Kernel, Suite::Wireguard];
 
     /// For people, what it tests.
     pub(super) const fn about(self) -> &'static str {
         match self {
             Suite::Kernel => "the kernel programs, run on packets given as data",
+            Suite::Wireguard => "tunnels by the kernel's WireGuard, in a lab with netem",
         }
     }
 
@@ -47,6 +51,7 @@ impl Suite {
     pub(super) fn prepare(self) -> Result<Box<dyn Prepared>> {
         match self {
             Suite::Kernel => Ok(Box::new(kernel::Programs::build()?)),
+            Suite::Wireguard => Ok(Box::new(wireguard::Programs::build()?)),
         }
     }
 }

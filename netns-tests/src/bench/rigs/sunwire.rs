@@ -163,6 +163,7 @@ fn start(
         netlink::manage_neighbour(handle, route).await?;
         Ok(Surroundings {
             tunnel: None,
+            ways: BTreeMap::new(),
             at_work: Default::default(),
             devices: netlink::devices(handle).await?,
             routes: BTreeMap::from([(peer, route)]),

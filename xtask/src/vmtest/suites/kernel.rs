@@ -107,7 +107,7 @@ impl Prepared for Programs {
 
 /// The same programs under names that the next build does not write to: machines run them for
 /// minutes.
-fn kept(paths: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn kept(paths: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
@@ -124,7 +124,7 @@ fn kept(paths: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The programs that cargo names in its messages.
-fn executables(messages: &str) -> Vec<PathBuf> {
+pub(super) fn executables(messages: &str) -> Vec<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
