@@ -244,7 +244,8 @@ unsafe extern "C" fn send_to_node(index: u32, context: *mut *mut __sk_buff) -> i
     let Some(&node) = chunk.node.get(index as usize) else {
         return 1;
     };
-    if cast.relaying != 0 && node & RELAY != 0 {
+    // Nothing goes back to a node without an agent that it came from.
+    if node & !RELAY == cast.origin || (cast.relaying != 0 && node & RELAY != 0) {
         return 0;
     }
     if cast.listened == 0 || has_listeners(cast.network, node, &cast.address) {
