@@ -24,7 +24,7 @@ use crate::{
     MoveRequest, Name, Network, NetworkCreate, NetworkPeer, Node, NodeCreate, Page, Policy,
     PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText,
     PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest,
-    Tunnels,
+    Tunnels, Wire, WireCreate, WireState,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -262,6 +262,34 @@ impl Client {
     pub fn abort_move(&self, name: &Name, guard: Guard<'_>) -> Answer<Endpoint> {
         let path = format!("/v1/endpoints/{name}/move/abort");
         self.write(Method::POST, &path, guard, None::<&()>)
+    }
+
+    /// All wires.
+    pub fn wires(&self) -> Answer<Vec<Wire>> {
+        self.list("/v1/wires")
+    }
+
+    /// A wire.
+    pub fn wire(&self, name: &Name) -> Answer<Wire> {
+        self.get(&format!("/v1/wires/{name}"))
+    }
+
+    /// A wire, once it is in `state` or `timeout` is over, whichever comes first.
+    pub fn wait_wire(&self, name: &Name, state: WireState, timeout: Duration) -> Answer<Wire> {
+        let timeout_ms = timeout.as_millis();
+        self.get(&format!(
+            "/v1/wires/{name}?wait_state={state}&timeout_ms={timeout_ms}"
+        ))
+    }
+
+    /// Connects two endpoints.
+    pub fn connect_wire(&self, body: &WireCreate, guard: Guard<'_>) -> Answer<Wire> {
+        self.write(Method::POST, "/v1/wires", guard, Some(body))
+    }
+
+    /// Disconnects the ends of a wire.
+    pub fn disconnect_wire(&self, name: &Name, guard: Guard<'_>) -> Answer<Deleted> {
+        self.delete(&format!("/v1/wires/{name}"), guard)
     }
 
     /// Which tunnels are encrypted.

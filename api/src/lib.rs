@@ -38,6 +38,7 @@ mod status;
 mod trace;
 mod tunnel;
 mod vni;
+mod wire;
 
 pub use analysis::{
     AssertionResult, AssertionVerdict, ExplainRequest, PacketChange, PacketChangeKind,
@@ -79,3 +80,4 @@ pub use trace::{
 };
 pub use tunnel::{Tunnel, TunnelLiveness, TunnelProbes, TunnelRtt, TunnelTraffic, Tunnels};
 pub use vni::{Vni, VniError};
+pub use wire::{Wire, WireCreate, WireSpec, WireState, WireStatus};

@@ -19,7 +19,8 @@ pub struct NetworkCreate {
     /// VNI; chosen when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vni: Option<Vni>,
-    /// One subnet, or one of each address family.
+    /// One subnet, or one of each address family; none (`[]`) for a network of frames alone, where
+    /// nodes answer nothing and endpoints are known by their MAC addresses.
     pub subnets: Vec<Cidr>,
     /// Greatest IP packet in bytes, fixed for the network's life; 1300 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +39,7 @@ pub struct NetworkCreate {
 pub struct NetworkSpec {
     /// VXLAN network identifier.
     pub vni: Vni,
-    /// One subnet, or one of each address family.
+    /// One subnet, or one of each address family; none where the network carries frames alone.
     pub subnets: Vec<Cidr>,
     /// Greatest IP packet, in bytes.
     pub mtu: u16,

@@ -191,6 +191,8 @@ problem_codes! {
     NetworkNotFound = "network-not-found", 404, "No such network";
     /// No endpoint has this name.
     EndpointNotFound = "endpoint-not-found", 404, "No such endpoint";
+    /// No wire has this name.
+    WireNotFound = "wire-not-found", 404, "No such wire";
     /// No policy has this name.
     PolicyNotFound = "policy-not-found", 404, "No such policy";
     /// The policy's history does not hold this revision.
@@ -227,6 +229,8 @@ problem_codes! {
     NetworkInUse = "network-in-use", 409, "The network is in use";
     /// The networks are not peered.
     NotPeered = "not-peered", 409, "The networks are not peered";
+    /// The endpoint is an end of a wire.
+    EndpointWired = "endpoint-wired", 409, "The endpoint is an end of a wire";
     /// The endpoint is on that node already.
     AlreadyThere = "already-there", 409, "The endpoint is there already";
     /// The endpoint moves already.
@@ -259,6 +263,10 @@ problem_codes! {
     UnknownNode = "unknown-node", 422, "The body names an unknown node";
     /// The body names a network that does not exist.
     UnknownNetwork = "unknown-network", 422, "The body names an unknown network";
+    /// The body names an endpoint that does not exist.
+    UnknownEndpoint = "unknown-endpoint", 422, "The body names an unknown endpoint";
+    /// These two endpoints cannot be the ends of a wire.
+    WireInvalid = "wire-invalid", 422, "The wire cannot be";
     /// The two networks cannot be peered.
     PeeringInvalid = "peering-invalid", 422, "The networks cannot be peered";
     /// Two subnets of one network, or of networks that packets are routed between, overlap.

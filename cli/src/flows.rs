@@ -20,7 +20,7 @@ use crate::rest::Connection;
 Filters:
   from NAME|ADDRESS|CIDR, to ..., with ...      either end; a name may have * in it
   port N[-M], source-port ..., destination-port ...
-  network NAME, node NAME, next NAME, label TEXT, log TEXT, reason NAME
+  network NAME, wire NAME, node NAME, next NAME, label TEXT, log TEXT, reason NAME
   tcp, udp, icmp, icmpv6, protocol N, ipv4, ipv6
   drop, forwarded, answered, new, sample, logged, established
   and, or, not and parentheses; `and` may be left out
@@ -208,6 +208,9 @@ pub(crate) fn line(flow: &Flow) -> String {
     }
     if let Some(label) = &flow.label {
         let _ = write!(text, ", by {label:?}");
+    }
+    if let Some(wire) = &flow.wire {
+        let _ = write!(text, ", by wire {wire}");
     }
     if let Some(log) = &flow.log {
         let _ = write!(text, ", logged {log:?}");

@@ -187,6 +187,9 @@ fn describe(text: &mut String, number: usize, hop: &TraceHop) {
     if let Some(label) = &flow.label {
         let _ = writeln!(text, "     decided by {label:?}");
     }
+    if let Some(wire) = &flow.wire {
+        let _ = writeln!(text, "     goes by wire {wire}, past policy");
+    }
     for rewrite in &hop.rewrites {
         let (field, before, after) = (&rewrite.field, &rewrite.before, &rewrite.after);
         let _ = writeln!(text, "     {field}: {before} becomes {after}");

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
     EncryptionMode, EndpointCreate, Name, NetworkCreate, NodeCreate, NodeLocation, PublicKey,
-    Violation,
+    Violation, WireCreate,
 };
 
 use crate::state::Source;
@@ -81,6 +81,13 @@ pub enum Command {
     /// Deletes an endpoint.
     DeleteEndpoint {
         /// Name of the endpoint.
+        name: Name,
+    },
+    /// Makes two endpoints the ends of a wire.
+    ConnectWire(WireCreate),
+    /// Takes a wire away.
+    DisconnectWire {
+        /// Name of the wire.
         name: Name,
     },
     /// From here on the endpoint's device may appear on another node.

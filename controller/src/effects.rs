@@ -23,6 +23,8 @@ pub struct Effects {
     pub networks: BTreeSet<Name>,
     /// Endpoints that are new or different in what agents see of them.
     pub endpoints: BTreeSet<Name>,
+    /// Wires that are new.
+    pub wires: BTreeSet<Name>,
     /// Networks whose program is new, different or gone.
     pub programs: BTreeMap<Name, ProgramBefore>,
     /// Networks whose staged candidate has tables that are new, different or gone.
@@ -31,6 +33,8 @@ pub struct Effects {
     pub outcome: Outcome,
     /// Numbers of nodes that are gone.
     pub removed_nodes: Vec<u32>,
+    /// Numbers of wires that are gone.
+    pub removed_wires: Vec<u32>,
     /// Numbers of endpoints that are gone.
     pub removed_endpoints: Vec<u32>,
     /// Which tunnels are encrypted is another question now.
@@ -55,6 +59,8 @@ impl Effects {
             && self.endpoints.is_empty()
             && self.programs.is_empty()
             && self.staged.is_empty()
+            && self.wires.is_empty()
+            && self.removed_wires.is_empty()
             && self.removed_nodes.is_empty()
             && self.removed_endpoints.is_empty()
             && !self.encryption

@@ -10,7 +10,7 @@ use sunwire_api::{
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
 use crate::effects::Effects;
-use crate::state::{EndpointRecord, GATEWAY_MAC, NetworkRecord, NodeRecord, State};
+use crate::state::{EndpointRecord, GATEWAY_MAC, NetworkRecord, NodeRecord, State, WireRecord};
 
 /// Everything, at the state's revision.
 pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
@@ -38,6 +38,11 @@ pub(crate) fn snapshot(state: &State) -> agent::ControllerMessage {
             .endpoints()
             .iter()
             .map(|(name, record)| endpoint(state, name, record))
+            .collect(),
+        wires: state
+            .wires()
+            .iter()
+            .map(|(name, record)| connector(state, name, record))
             .collect(),
         programs: programs.collect(),
         staged: staged.collect(),
@@ -90,6 +95,11 @@ pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessag
             .iter()
             .map(|name| endpoint(state, name, &state.endpoints()[name]))
             .collect(),
+        wires: effects
+            .wires
+            .iter()
+            .map(|name| connector(state, name, &state.wires()[name]))
+            .collect(),
         programs: programs.collect(),
         staged: staged.collect(),
         encryption: effects.encryption.then(|| encryption(state)),
@@ -102,6 +112,7 @@ pub(crate) fn delta(state: &State, effects: &Effects) -> agent::ControllerMessag
             removed_nodes: effects.removed_nodes.clone(),
             removed_endpoints: effects.removed_endpoints.clone(),
             removed_networks: removed.map(|vni| vni.get()).collect(),
+            removed_wires: effects.removed_wires.clone(),
         })),
     }
 }
@@ -177,6 +188,17 @@ fn endpoint(state: &State, name: &Name, record: &EndpointRecord) -> agent::Endpo
         other: other.map_or(0, number_of),
         moving: record.moving_to.is_some(),
         epoch: record.epoch,
+    }
+}
+
+fn connector(state: &State, name: &Name, record: &WireRecord) -> agent::Wire {
+    let [a, b] = [&record.a, &record.b].map(|end| &state.endpoints()[end]);
+    agent::Wire {
+        number: record.number,
+        name: name.to_string(),
+        vni: state.networks()[&a.network].vni.get(),
+        a: a.number,
+        b: b.number,
     }
 }
 

@@ -110,6 +110,9 @@ drop_reasons! {
     /// A packet on its way to another network had been on its way for too long: its time to live, or
     /// hop limit, was used up.
     Expired = 35, "expired";
+    /// A frame of a wire that this node does not know: the wire was disconnected, or is not connected
+    /// here yet.
+    NoWire = 36, "no_wire";
 }
 
 #[cfg(test)]

@@ -62,6 +62,16 @@ pub struct EndpointEntry {
     pub mtu: u32,
     /// Number of the node where it is, as policies ask for it.
     pub node: u32,
+    /// Number of the wire that it is an end of, or zero.
+    pub wire: u32,
+    /// Bits of [`endpoint`].
+    pub flags: u32,
+}
+
+/// Bits of [`EndpointEntry::flags`].
+pub mod endpoint {
+    /// Its network has no subnet: it is known by its MAC address alone, and the node answers nothing.
+    pub const LINK: u32 = 1 << 0;
 }
 
 /// Key of `OWNERS`: who owns an address.
@@ -80,7 +90,8 @@ pub struct AddressKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct LocationEntry {
-    /// VXLAN network identifier; zero means no endpoint.
+    /// VXLAN network identifier, marked ([`wired`](crate::wire::wired)) for an end of a wire; zero
+    /// means no endpoint.
     pub network: u32,
     /// Number of the node where the endpoint is.
     pub node: u32,
@@ -252,7 +263,7 @@ const _: () = assert!(size_of::<IdKey>() == 36);
 const _: () = assert!(size_of::<LabelKey>() == 128);
 const _: () = assert!(size_of::<Control>() == 32);
 const _: () = assert!(size_of::<SourceClasses>() == 24);
-const _: () = assert!(size_of::<EndpointEntry>() == 104);
+const _: () = assert!(size_of::<EndpointEntry>() == 112);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 36);
 const _: () = assert!(size_of::<PeerEntry>() == 68);

@@ -91,6 +91,8 @@ pub mod notes {
     pub const COPY_NUMBER_SHIFT: u32 = 26;
     /// The frame begins with the headers of a tunnel.
     pub const OUTER: u32 = 1 << 29;
+    /// The frame went by a wire.
+    pub const WIRE: u32 = 1 << 28;
 }
 
 /// What became of one packet. Bytes of the frame follow.
@@ -131,8 +133,8 @@ pub struct Event {
     pub outer: u16,
     /// Slot of what `log` says, plus 1; zero when it was not logged.
     pub log: u32,
-    /// Zero.
-    pub padding: u32,
+    /// Not zero when the packet went by a wire.
+    pub wire: u32,
 }
 
 /// What a CPU could not tell, and its part of the rate limit; slot 0 of `EVENT_LOSSES`.
@@ -199,7 +201,7 @@ impl Event {
             captured: u16::from_ne_bytes([last[0], last[1]]),
             outer: u16::from_ne_bytes([last[2], last[3]]),
             log: word(14),
-            padding: 0,
+            wire: word(15),
         };
         Some((event, rest.get(..usize::from(event.captured))?))
     }
@@ -220,6 +222,7 @@ mod tests {
         record[60..62].copy_from_slice(&3u16.to_ne_bytes());
         record[62..64].copy_from_slice(&1u16.to_ne_bytes());
         record[64..68].copy_from_slice(&114u32.to_ne_bytes());
+        record[68..72].copy_from_slice(&115u32.to_ne_bytes());
         record[72..].copy_from_slice(&[1, 2, 3]);
         let (event, frame) = Event::read(&record).unwrap();
         let expected = Event {
@@ -240,7 +243,7 @@ mod tests {
             captured: 3,
             outer: 1,
             log: 114,
-            padding: 0,
+            wire: 115,
         };
         assert_eq!(event, expected);
         assert_eq!(core::mem::offset_of!(Event, segments), 56);

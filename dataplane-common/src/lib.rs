@@ -18,6 +18,7 @@
 //! - [`punt`]: what workloads ask of the node itself.
 //! - [`probe`]: what nodes ask each other to learn how a tunnel is.
 //! - [`vxlan`]: the outer header of a tunnelled packet (RFC 7348).
+//! - [`wire`]: point-to-point connectors between two endpoints.
 //! - [`event`]: what became of one packet, for whoever listens.
 //! - [`drop_reason`]: why a packet was not delivered.
 //!
@@ -53,3 +54,4 @@ pub mod probe;
 pub mod punt;
 pub mod tables;
 pub mod vxlan;
+pub mod wire;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::maps::{LpmTrie, lpm_trie::Key};
 use sunwire_dataplane_common::{
-    entries::{ClassKeyV4, ClassKeyV6, EndpointEntry, SourceClasses},
+    entries::{ClassKeyV4, ClassKeyV6, EndpointEntry, SourceClasses, endpoint as flags},
     flow_key::{Connection, Context, FlowKey, state},
     headers::{Family, Headers},
     tables::{EdgeKey, Next, Reads, RootEntry, RootKey, Tables, slot, walk_noting},
@@ -105,7 +105,11 @@ extern "C" fn decide_in_force(ifindex: u32, number: u32, state: u32, generation:
     if !ask_policy(headers, endpoint, generation, endpoint.node, state) {
         return Decided::nothing(NO_POLICY).pack();
     }
-    let decided = walk_tables();
+    let mut decided = walk_tables();
+    if endpoint.flags & flags::LINK != 0 {
+        // Where it goes its MAC address says, which is not in a flow's key: it is asked each time.
+        decided |= u64::from(Reads::ETH_DST) << 32;
+    }
     if state >> state::BUCKET_SHIFT == 0 || !is_drop(decided as u32) {
         return decided;
     }
@@ -209,7 +213,9 @@ fn ask(
     };
     let parity = (generation & 1) as usize;
     let network = endpoint.network.to_be();
-    // The source is the endpoint's own address, so its class needs no look-up.
+    // The source is the endpoint's own address, so its class needs no look-up; but for an endpoint
+    // that has none.
+    let is_link = endpoint.flags & flags::LINK != 0;
     let (source_class, destination_class) = match headers.family {
         Family::V4 => {
             let address = headers.dst.0[0];
@@ -217,7 +223,17 @@ fn ask(
             let Some(classes) = classes_v4.get(&question.class_v4) else {
                 return false;
             };
-            (own.v4[parity], classes[parity])
+            let destination = classes[parity];
+            if is_link {
+                let address = headers.src.0[0];
+                question.class_v4 = Key::new(64, ClassKeyV4 { network, address });
+                let Some(classes) = classes_v4.get(&question.class_v4) else {
+                    return false;
+                };
+                (classes[parity], destination)
+            } else {
+                (own.v4[parity], destination)
+            }
         }
         Family::V6 => {
             let address = headers.dst;
@@ -225,7 +241,17 @@ fn ask(
             let Some(classes) = classes_v6.get(&question.class_v6) else {
                 return false;
             };
-            (own.v6[parity], classes[parity])
+            let destination = classes[parity];
+            if is_link {
+                let address = headers.src;
+                question.class_v6 = Key::new(160, ClassKeyV6 { network, address });
+                let Some(classes) = classes_v6.get(&question.class_v6) else {
+                    return false;
+                };
+                (classes[parity], destination)
+            } else {
+                (own.v6[parity], destination)
+            }
         }
         Family::None => (own.none[parity], own.none[parity]),
     };

@@ -100,8 +100,18 @@ fn count(map: &PerCpuArray<Counter>, slot: u32, skb: &Skb) {
 #[inline(always)]
 pub(crate) unsafe fn add(counter: *mut Counter, skb: &Skb) {
     // SAFETY: the caller's promise.
+    unsafe { add_to(counter, skb.segments(), skb.len()) };
+}
+
+/// Adds packets to a counter, which have so many bytes together.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn add_to(counter: *mut Counter, packets: u64, bytes: u32) {
+    // SAFETY: the caller's promise.
     unsafe {
-        (*counter).packets += skb.segments();
-        (*counter).bytes += u64::from(skb.len());
+        (*counter).packets += packets;
+        (*counter).bytes += u64::from(bytes);
     }
 }

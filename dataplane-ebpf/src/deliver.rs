@@ -1,7 +1,7 @@
 //! From a verdict to the destination: owner, location, and the way there.
 
 use sunwire_dataplane_common::{
-    address::Address,
+    address::{Address, Mac},
     drop_reason::DropReason,
     entries::{AddressKey, LocationEntry, location as flags},
     flow::{Direction, has_flow, kind},
@@ -13,7 +13,7 @@ use sunwire_dataplane_common::{
 use crate::{
     Handled, flow,
     frame::{Skb, note},
-    maps::{ENDPOINTS, LOCATIONS, OWNERS},
+    maps::{ENDPOINTS, LOCATIONS, NETWORKS, OWNERS},
     quoted, related, rewrite, routes, translate, tunnel,
 };
 
@@ -44,7 +44,26 @@ fn owner_of_destination(copied: &Copied, headers: &Headers, network: u32) -> u32
     if copied.set & set::ETH_DST != 0 && key.family == 0 {
         key = AddressKey::mac(network, copied.eth_dst);
     }
-    routes::owner(&mut key)
+    match routes::owner(&mut key) {
+        0 if copied.set & set::ETH_DST != 0 => owner_of_mac(network, &copied.eth_dst),
+        0 => owner_of_mac(network, &headers.eth_dst),
+        number => number,
+    }
+}
+
+/// Number of the endpoint that owns a MAC address in a network where that says whose a packet is, or
+/// zero: one without subnet.
+// A function of its own: the key is large.
+#[inline(never)]
+fn owner_of_mac(network: u32, mac: &Mac) -> u32 {
+    // SAFETY: a network is replaced whole and freed only after a grace period.
+    let Some(entry) = (unsafe { NETWORKS.get(network) }) else {
+        return 0;
+    };
+    if entry.gateway_v4 != Address::ZERO || entry.gateway_v6 != Address::ZERO {
+        return 0;
+    }
+    owner(&AddressKey::mac(network, *mac)).unwrap_or(0)
 }
 
 /// Where a packet is on its way to, and from whom.
@@ -149,12 +168,21 @@ fn receive_flow(
         // A copy for another endpoint than the address's owner is no connection of the owner's.
         Some(_) => {}
         None => {
-            if !skb.is_traced() && owner(&destination(headers, network)) == Some(to) {
+            if !skb.is_traced() && is_owner(headers, network, to) {
                 flow::remember_received(headers, network, to, from);
             }
         }
     }
     Ok(())
+}
+
+/// Whether an endpoint owns the destination of a packet.
+#[inline(always)]
+fn is_owner(headers: &Headers, network: u32, number: u32) -> bool {
+    match owner(&destination(headers, network)) {
+        Some(owner) => owner == number,
+        None => owner_of_mac(network, &headers.eth_dst) == number,
+    }
 }
 
 /// As [`receive`], of a packet whose flow was found.

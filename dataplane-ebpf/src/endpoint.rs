@@ -6,7 +6,7 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{Control, EndpointEntry},
+    entries::{Control, EndpointEntry, endpoint as flags},
     event::notes,
     flow::{shape, sign, tcp},
     group::{GroupKey, MAX_CHUNKS},
@@ -26,7 +26,7 @@ use crate::{
     frame::{self, Skb, note},
     group, limit,
     maps::{CONTROL, ENDPOINTS, FOREIGN_ENDPOINTS, VERDICTS},
-    neighbour, punt, rewrite, routes, segment_size, too_big, tunnel,
+    neighbour, punt, rewrite, routes, segment_size, too_big, tunnel, wire,
 };
 
 /// Marks a copy of a packet that enters again: the verdict was taken, only its slot and the copy's
@@ -65,6 +65,9 @@ pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
         return Err(DropReason::NotAttached);
     }
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
+    if endpoint.wire != 0 {
+        return wire::enter(skb);
+    }
     match enter(skb, endpoint, control, |_| {}) {
         Err(reason @ (DropReason::Expired | DropReason::TooBig)) => tell(skb, reason),
         outcome => outcome,
@@ -160,12 +163,16 @@ fn check(skb: &mut Skb, parsed: &mut Parsed, endpoint: &EndpointEntry) -> Result
     if headers.eth_src != endpoint.mac {
         return Err(DropReason::SpoofedSource);
     }
-    if parsed.fragment == Fragment::Whole
+    // Without a subnet the node answers nothing, and addresses are the workloads' own matter.
+    let is_link = endpoint.flags & flags::LINK != 0;
+    if !is_link
+        && parsed.fragment == Fragment::Whole
         && let Some(served) = punt::serve(skb, parsed, endpoint)
     {
         return served.map(Step::Served);
     }
     match headers.family {
+        Family::V4 | Family::V6 if is_link => {}
         Family::V4 => {
             if headers.src != endpoint.ipv4 || headers.src == Address::ZERO {
                 return Err(DropReason::SpoofedSource);
@@ -193,7 +200,7 @@ fn check(skb: &mut Skb, parsed: &mut Parsed, endpoint: &EndpointEntry) -> Result
             }
         }
         Family::None => match headers.ether_type {
-            ETHER_ARP => return Ok(Step::Arp),
+            ETHER_ARP if !is_link => return Ok(Step::Arp),
             ETHER_VLAN | ETHER_QINQ => return Err(DropReason::Vlan),
             _ => {}
         },
@@ -203,7 +210,8 @@ fn check(skb: &mut Skb, parsed: &mut Parsed, endpoint: &EndpointEntry) -> Result
     }
     if !fits(skb, parsed, endpoint.mtu)? {
         // Nobody is told of what he sent to many (RFC 1122, 3.2.2).
-        if parsed.headers.eth_dst.is_group() {
+        // Where there is no gateway, nobody is there to tell.
+        if is_link || parsed.headers.eth_dst.is_group() {
             return Err(DropReason::TooBig);
         }
         return Ok(Step::TooBig);

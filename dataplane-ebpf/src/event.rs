@@ -17,7 +17,7 @@ use sunwire_dataplane_common::{
     event::{
         EVENT_BYTES, Event, EventLosses, EventRecord, EventSettings, FRAME_BYTES_MAX, WINDOW_SHIFT,
         connection,
-        notes::{CONNECTION_SHIFT, REASON_SHIFT},
+        notes::{CONNECTION_SHIFT, REASON_SHIFT, WIRE},
         program, verdict, why,
     },
     tables::annotation,
@@ -238,6 +238,7 @@ fn tell(skb: &Skb, settings: &EventSettings, program: u32, verdict: u32, reason:
         connection: flags >> CONNECTION_SHIFT & 3,
         outer: (program == program::UNDERLAY || outer != 0) as u16,
         log,
+        wire: flags & WIRE,
         ..record.event
     };
     // Of what is dropped before its destination is looked up, user space picks by address.

@@ -12,6 +12,7 @@ use aya_ebpf::{
         bpf_clone_redirect, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
         bpf_redirect_peer, bpf_ringbuf_output, bpf_skb_adjust_room, bpf_skb_change_head,
         bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     maps::RingBuf,
     programs::TcContext,
@@ -52,6 +53,8 @@ pub(crate) mod note {
     pub(crate) const FLAGS: usize = 4;
     /// In [`FLAGS`]: the frame begins with the headers of a tunnel.
     pub(crate) use sunwire_dataplane_common::event::notes::OUTER;
+    /// In [`FLAGS`]: the frame goes by a wire.
+    pub(crate) use sunwire_dataplane_common::event::notes::WIRE;
 }
 
 /// Bytes in front of the payload of a tunnelled TCP packet over IPv6 with timestamps.
@@ -296,6 +299,35 @@ impl Skb {
         self.context().vlan_present != 0
     }
 
+    /// The tag that the device has taken off, as it stands in a frame: a word in memory order.
+    #[inline(always)]
+    pub(crate) fn tag(&self) -> u32 {
+        let protocol = self.context().vlan_proto as u16;
+        let control = (self.context().vlan_tci as u16).to_be();
+        u32::from(control) << 16 | u32::from(protocol)
+    }
+
+    /// Takes a tag off: the one that the device has taken off, then the next one takes its place.
+    #[inline(always)]
+    pub(crate) fn pop_tag(&mut self) -> Result<(), DropReason> {
+        // SAFETY: the context is valid.
+        match unsafe { bpf_skb_vlan_pop(self.raw) } {
+            0 => Ok(()),
+            _ => Err(DropReason::Resize),
+        }
+    }
+
+    /// Puts a tag, as [`Skb::tag`] gives it, in front of the others.
+    #[inline(always)]
+    pub(crate) fn push_tag(&mut self, tag: u32) -> Result<(), DropReason> {
+        let control = u16::from_be((tag >> 16) as u16);
+        // SAFETY: the context is valid.
+        match unsafe { bpf_skb_vlan_push(self.raw, (tag as u16).into(), control) } {
+            0 => Ok(()),
+            _ => Err(DropReason::Resize),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn mark(&self) -> u32 {
         self.context().mark
@@ -355,6 +387,15 @@ impl Skb {
         // SAFETY: the context is valid. A failure leaves the packet as it is, and the reads that
         // follow find it too short.
         unsafe { bpf_skb_pull_data(self.raw, wanted) };
+    }
+
+    /// Makes sure that the first bytes can be read directly.
+    #[inline(always)]
+    pub(crate) fn ensure_bytes(&mut self, bytes: u32) {
+        if self.context().data_end - self.context().data < bytes {
+            // SAFETY: as in `ensure_headers`.
+            unsafe { bpf_skb_pull_data(self.raw, bytes) };
+        }
     }
 
     /// Bytes until the end of the transport header, as far as what is linear tells.

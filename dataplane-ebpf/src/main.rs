@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! endpoint_ingress, on the host-side device of every endpoint
+//!     end of a wire? -> the other end, whatever it is
 //!     parse -> asked of the node -> anti-spoof -> ARP and ND answered here -> classes -> walk of the flow tables
 //!           -> rewrite -> owner -> location -> local: redirect_peer | remote: encap, redirect
 //!                      -> group -> a clone to each member here and to each node that has some
@@ -53,6 +54,7 @@ mod too_big;
 mod translate;
 mod tunnel;
 mod underlay;
+mod wire;
 
 use core::ffi::c_void;
 

@@ -24,6 +24,7 @@ use sunwire_dataplane_common::{
     probe::ProbeSlot,
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
+    wire::WireEntry,
 };
 
 use crate::{classify::Question, group::Cast};
@@ -160,6 +161,13 @@ pub(crate) static PUNT_BUCKETS: Array<u64> = Array::with_max_entries(4096, 0);
 pub(crate) static PUNT_SCRATCH: PerCpuArray<PuntRecord> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static PUNT_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(32, 0);
+// Point-to-point connectors, and what their ends sent: see `wire`.
+#[map]
+pub(crate) static WIRES: HashMap<u32, WireEntry> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static WIRE_COUNTERS: PerCpuHashMap<u32, Counter> =
+    PerCpuHashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 // Sets of endpoints that one packet goes to: see `group`.
 #[map]
 pub(crate) static GROUPS: HashMap<GroupKey, GroupChunk> =

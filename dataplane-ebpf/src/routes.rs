@@ -15,6 +15,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{AddressKey, ClassKeyV4, ClassKeyV6, LocationEntry},
     headers::{Headers, Parsed},
+    wire::is_wired,
 };
 
 use crate::{
@@ -75,12 +76,12 @@ pub(crate) fn sender(headers: &Headers, network: u32) -> u32 {
     }
 }
 
-/// Where an endpoint is, in whichever network.
+/// Where an endpoint is, in whichever network; nowhere when it is an end of a wire.
 #[inline(always)]
 pub(crate) fn location(number: u32) -> Option<&'static LocationEntry> {
     LOCATIONS
         .get(number)
-        .filter(|location| location.network != 0)
+        .filter(|location| location.network != 0 && !is_wired(location.network))
 }
 
 /// Whether a packet may cross from a network to where it is sent.

@@ -4,8 +4,9 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::{Control, LocationEntry, PeerEntry, direction, location, peer},
-    headers::Family,
+    headers::{ETHER_IPV4, ETHER_IPV6, Family},
     vxlan::{self, IPV4_OFFSET, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan, fold_checksum},
+    wire::FRAME_BYTES_MIN,
 };
 
 use crate::{
@@ -19,13 +20,14 @@ const BPF_F_ADJ_ROOM_ENCAP_L3_IPV4: u64 = 1 << 1;
 const BPF_F_ADJ_ROOM_ENCAP_L4_UDP: u64 = 1 << 4;
 const BPF_F_ADJ_ROOM_ENCAP_L2_ETH: u64 = 1 << 6;
 const BPF_F_ADJ_ROOM_DECAP_L3_IPV6: u64 = 1 << 8;
-/// The inner Ethernet header, so that segmentation knows where the inner IP header is.
+/// The inner Ethernet header without tags.
 const INNER_L2_BYTES: u64 = 14;
+/// With the length of the inner Ethernet header in the upper 8 bits, so that segmentation knows where
+/// the inner IP header is.
 const ENCAP_FLAGS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO
     | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
     | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
-    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH
-    | INNER_L2_BYTES << 56;
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
 
 /// An Ethernet header, to be put back after the packet grew or shrank behind the outer one.
 struct Ethernet {
@@ -65,17 +67,12 @@ pub(crate) fn encapsulate(
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node, is_encrypted(location))?;
-    let inner = Ethernet::read(skb, 0)?;
-    if peer.flags & (peer::ENCRYPTED | peer::KERNEL) == peer::ENCRYPTED {
-        // A super-packet that is marked as one within a tunnel would be split on its way into a
-        // device that knows nothing of tunnels. The one that encrypts takes it whole, as one whose
-        // Ethernet header is just longer.
-        skb.push(OUTER_BYTES as u32)?;
-    } else {
-        // A device without Ethernet headers gets the packet from the outer IP header on: the kernel
-        // takes off what is before it, and it is this that tells it where that is.
-        skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
+    let is_ip = is_ip(skb);
+    if !is_ip {
+        fill_up(skb)?;
     }
+    let inner = Ethernet::read(skb, 0)?;
+    make_room(skb, peer, is_ip, 0)?;
     skb.flag(note::OUTER);
 
     let length = skb.len();
@@ -87,14 +84,76 @@ pub(crate) fn encapsulate(
     Ok(skb.redirect(peer.ifindex))
 }
 
+/// Whether the kernel takes the packet for one of IP.
+#[inline(always)]
+fn is_ip(skb: &Skb) -> bool {
+    matches!(skb.protocol(), ETHER_IPV4 | ETHER_IPV6)
+}
+
+/// Makes a frame long enough to be taken out of its tunnel.
+#[inline(always)]
+pub(crate) fn fill_up(skb: &mut Skb) -> Result<(), DropReason> {
+    if skb.len() < FRAME_BYTES_MIN {
+        skb.set_len(FRAME_BYTES_MIN)?;
+        // The room may be outside of the linear part.
+        skb.ensure_bytes(FRAME_BYTES_MIN);
+    }
+    Ok(())
+}
+
+/// Makes room for the outer headers, and for tags of the inner frame in bytes; `is_ip` if it has an IP
+/// header behind these.
+#[inline(always)]
+pub(crate) fn make_room(
+    skb: &mut Skb,
+    peer: &PeerEntry,
+    is_ip: bool,
+    tag_bytes: usize,
+) -> Result<(), DropReason> {
+    let bytes = OUTER_BYTES + tag_bytes;
+    if !is_ip && peer.flags & peer::KERNEL != 0 {
+        // A device without Ethernet headers gets the packet from the IP header on that the kernel
+        // knows of, and of a frame that is no IP packet it would know none.
+        return Err(DropReason::Resize);
+    }
+    if !is_ip || peer.flags & (peer::ENCRYPTED | peer::KERNEL) == peer::ENCRYPTED {
+        // The kernel makes tunnels of IP packets alone. And a super-packet that is marked as one
+        // within a tunnel would be split on its way into a device that knows nothing of tunnels: the
+        // process that encrypts takes it whole, as one whose Ethernet header is just longer.
+        return skb.push(bytes as u32);
+    }
+    let link = INNER_L2_BYTES + tag_bytes as u64;
+    skb.adjust_room(bytes as i32, ENCAP_FLAGS | link << 56)
+}
+
+/// Takes away what [`make_room`] makes.
+#[inline(always)]
+pub(crate) fn take_room(skb: &mut Skb, is_v6: bool, tag_bytes: usize) -> Result<(), DropReason> {
+    let shrink = -((OUTER_BYTES + tag_bytes) as i32);
+    // As in `decapsulate`.
+    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+    if is_v6 && skb.adjust_room(shrink, flags).is_ok() {
+        return Ok(());
+    }
+    skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)
+}
+
 /// Wraps the packet for nodes that are not told yet: see [`send_copy`].
 ///
 /// What goes to an encrypted one is wrapped no other way: packets for several are hardly ever
 /// super-packets, and the kernel splits those on their way into the device that encrypts.
 #[inline(always)]
 pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropReason> {
+    let is_ip = is_ip(skb);
+    if !is_ip {
+        fill_up(skb)?;
+    }
     let inner = Ethernet::read(skb, 0)?;
-    skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS)?;
+    if is_ip {
+        skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS | INNER_L2_BYTES << 56)?;
+    } else {
+        skb.push(OUTER_BYTES as u32)?;
+    }
     skb.flag(note::OUTER);
     let udp_bytes = (skb.len() - UDP_OFFSET as u32) as u16;
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
@@ -187,7 +246,7 @@ pub(crate) fn decapsulate(skb: &mut Skb, family: Family) -> Result<Family, DropR
 /// Writes the outer Ethernet and IPv4 headers from the peer's template, for a packet of `length`
 /// bytes. A super-packet's length may not fit; segmentation sets it anew for each segment.
 #[inline(always)]
-fn write_until_udp<const N: usize>(
+pub(crate) fn write_until_udp<const N: usize>(
     outer: &mut PacketWindowMut<'_, N>,
     peer: &PeerEntry,
     length: u32,
@@ -237,7 +296,7 @@ pub(crate) fn is_encrypted(location: &LocationEntry) -> bool {
 
 /// How a node is reached, with packets of a network that is encrypted wherever they go or of another.
 #[inline(always)]
-fn reachable(node: u32, encrypted: bool) -> Result<&'static PeerEntry, DropReason> {
+pub(crate) fn reachable(node: u32, encrypted: bool) -> Result<&'static PeerEntry, DropReason> {
     let peer = if encrypted {
         ENCRYPTED_PEERS.get(node)
     } else {

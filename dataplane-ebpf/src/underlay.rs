@@ -10,6 +10,7 @@ use sunwire_dataplane_common::{
     headers::{ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
     probe as probes,
     vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
+    wire::WireHeader,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     frame::{self, Skb, note},
     group,
     maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEER_ADDRESSES, PEERS},
-    probe, routes, tunnel,
+    probe, routes, tunnel, wire,
 };
 
 /// A packet that the kernel's WireGuard has decrypted, with an Ethernet header that says nothing.
@@ -68,6 +69,11 @@ fn receive<const BY_KERNEL: bool>(skb: &mut Skb) -> Result<Handled, DropReason> 
         source = node.ok_or(DropReason::UnknownPeer)?.address;
     }
     skb.ensure_headers(OUTER_BYTES);
+    let wire = skb.window::<8>(VXLAN_OFFSET).and_then(WireHeader::parse);
+    if wire.is_some() {
+        let plain = !BY_KERNEL && !tunnel::was_encrypted(skb, control);
+        return wire::receive(skb, source, plain);
+    }
     let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
     skb.set_note::<{ note::NETWORK }>(header.vni);
@@ -354,7 +360,7 @@ fn source(inner: &Headers, vni: u32) -> Option<u32> {
 }
 
 #[inline(always)]
-fn lives_at(location: &LocationEntry, node: u32) -> bool {
+pub(crate) fn lives_at(location: &LocationEntry, node: u32) -> bool {
     location.node == node || location.other == node
 }
 
@@ -366,7 +372,11 @@ fn is_foreign(location: &LocationEntry) -> bool {
 
 /// Where a packet goes on to whose destination has no device here.
 #[inline(always)]
-fn next_home(location: &LocationEntry, own_node: u32, hops: u8) -> Result<u32, DropReason> {
+pub(crate) fn next_home(
+    location: &LocationEntry,
+    own_node: u32,
+    hops: u8,
+) -> Result<u32, DropReason> {
     if location.node == own_node {
         // Released here, on its way to the other node.
         return if location.other != 0 {

@@ -54,13 +54,17 @@ pub struct Endpoint {
 
 impl Environment {
     /// The endpoint that the destination of a packet in a network belongs to: by address, in that
-    /// network or one of its peers, or by MAC address where the packet is no IP packet. Nobody owns a
-    /// group address.
+    /// network or one of its peers, or by MAC address where the packet is no IP packet or the network
+    /// has no subnet. Nobody owns a group address.
     #[must_use]
     pub fn owner(&self, network: &str, packet: &Packet) -> Option<&Endpoint> {
-        let peers = self.network(network).map_or(&[][..], |n| &n.peers);
+        let known = self.network(network);
+        let peers = known.map_or(&[][..], |n| &n.peers);
+        let by_mac = known.is_some_and(|n| n.subnets.is_empty());
         self.endpoints.iter().find(|endpoint| match packet.dst {
-            Address::None => endpoint.network == network && endpoint.mac_number() == packet.eth_dst,
+            address if by_mac || address == Address::None => {
+                endpoint.network == network && endpoint.mac_number() == packet.eth_dst
+            }
             address => {
                 (endpoint.network == network || peers.contains(&endpoint.network))
                     && endpoint

@@ -8,7 +8,7 @@ use sunwire_dataplane_common::{
     punt::Kind,
 };
 
-use crate::{maps::Maps, pod::Pod};
+use crate::{maps::Maps, pod::Pod, wires::WireTotal};
 
 /// Packets and bytes under one label of one network, or under a name of `count`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Totals {
     pub drops: Vec<(DropReason, Counter)>,
     /// What was asked of the node; only kinds that occurred.
     pub asked: Vec<(Kind, Counter)>,
+    /// What ends of wires sent here.
+    pub wires: Vec<WireTotal>,
     /// Copies to endpoints of this node, of packets for several.
     pub local_copies: Counter,
     /// Copies to other nodes of such packets.
@@ -63,6 +65,7 @@ impl Totals {
                 totals.drops.push((*reason, total));
             }
         }
+        totals.wires = maps.wire_counters.read()?;
         totals.local_copies = sum(&maps.copy_counters.get(&copies::LOCAL, 0)?);
         totals.tunnel_copies = sum(&maps.copy_counters.get(&copies::TUNNEL, 0)?);
         for kind in Kind::ALL {

@@ -9,6 +9,7 @@
 
 mod listening;
 mod tunnels;
+mod wires;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,6 +20,7 @@ use std::{
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::{AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, location},
+    wire::wired,
 };
 
 mod peers;
@@ -238,6 +240,7 @@ impl Dataplane {
             self.maps.networks.set(*vni, entry)?;
         }
         self.detach_gone(desired, own, around)?;
+        self.write_wires(desired, own)?;
         self.write_locations(desired, own)?;
         routes::write(&mut self.maps, desired)?;
         // A policy that cannot be installed must not keep devices from being attached: the error
@@ -393,7 +396,7 @@ impl Dataplane {
             let device = earlier.flags & location::TAP;
             self.maps.locations.set(
                 *number,
-                location_entry(desired, own, endpoint, ifindex, device),
+                location_entry(desired, own, *number, endpoint, ifindex, device),
             )?;
             for key in owner_keys(endpoint) {
                 self.maps.owners.set(key, *number)?;
@@ -454,6 +457,8 @@ impl Dataplane {
             mac: endpoint.mac,
             mtu: network.mtu,
             node: own,
+            wire: desired.wires.of(number).unwrap_or(0),
+            flags: network.endpoint_flags(),
             ..self.maps.endpoints.get(device.ifindex)
         };
         self.flow.classify(&mut self.maps, &mut entry)?;
@@ -464,7 +469,7 @@ impl Dataplane {
         }
         self.maps.locations.set(
             number,
-            location_entry(desired, own, endpoint, device.ifindex, flags),
+            location_entry(desired, own, number, endpoint, device.ifindex, flags),
         )?;
         Ok(())
     }
@@ -589,6 +594,7 @@ pub(crate) fn expected(endpoint: &Endpoint, own: u32) -> bool {
 fn location_entry(
     desired: &Desired,
     own: u32,
+    number: u32,
     endpoint: &Endpoint,
     ifindex: u32,
     device: u32,
@@ -609,7 +615,10 @@ fn location_entry(
         flags |= location::EXPECTED;
     }
     LocationEntry {
-        network: endpoint.vni,
+        network: match desired.wires.of(number) {
+            Some(_) => wired(endpoint.vni),
+            None => endpoint.vni,
+        },
         node: endpoint.node,
         other: endpoint.other,
         ifindex,

@@ -59,3 +59,4 @@ pub mod services;
 pub mod shadow;
 pub mod state;
 pub mod telemetry;
+pub mod wires;

@@ -15,12 +15,14 @@ use sunwire_dataplane_common::{
     group::{GroupChunk, GroupKey, ListenerKey, TagKey},
     probe::{self, ProbeSlot},
     tables::{EdgeKey, MAX_VERDICTS, Next, RootEntry, RootKey, Verdict},
+    wire::WireEntry,
 };
 
 use crate::{
     pod::Pod,
     shadow::{self, ArrayShadow, HashShadow, LpmShadow, ShadowError},
     telemetry::EventMaps,
+    wires::WireCounters,
 };
 
 /// How many entries the maps hold; fixed when they are made.
@@ -87,13 +89,16 @@ impl Capacity {
     }
 
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 35] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 37] {
         [
             ("ENDPOINTS", self.endpoints),
             ("FOREIGN_ENDPOINTS", self.endpoints),
             ("LOCATIONS", self.endpoints),
             // An IPv4, an IPv6 and a MAC address each.
             ("OWNERS", self.endpoints.saturating_mul(3)),
+            // Each end is in one; of each, what both ends send is counted.
+            ("WIRES", self.endpoints / 2),
+            ("WIRE_COUNTERS", self.endpoints),
             ("PEERS", self.nodes),
             ("ENCRYPTED_PEERS", self.nodes),
             ("PEER_ADDRESSES", self.nodes),
@@ -161,6 +166,8 @@ pub(crate) struct Maps {
     pub(crate) edges: HashShadow<EdgeKey, Next>,
     pub(crate) nodes: ArrayShadow<Next>,
     pub(crate) verdicts: ArrayShadow<Verdict>,
+    pub(crate) wires: HashShadow<u32, WireEntry>,
+    pub(crate) wire_counters: WireCounters,
     pub(crate) groups: HashShadow<GroupKey, GroupChunk>,
     pub(crate) group_tags: HashShadow<TagKey, u32>,
     pub(crate) listeners: HashShadow<ListenerKey, u32>,
@@ -239,6 +246,8 @@ impl Maps {
             tunnel_counters,
             probes: Some(probes),
             copy_counters,
+            wires: HashShadow::open(take("WIRES")?, "WIRES")?,
+            wire_counters: WireCounters::open(take("WIRE_COUNTERS")?)?,
             groups: HashShadow::open(take("GROUPS")?, "GROUPS")?,
             group_tags: HashShadow::open(take("GROUP_TAGS")?, "GROUP_TAGS")?,
             listeners: HashShadow::open(take("LISTENERS")?, "LISTENERS")?,

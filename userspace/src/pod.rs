@@ -14,6 +14,7 @@ use sunwire_dataplane_common::{
     group::{GroupChunk, GroupKey, ListenerKey, TagKey},
     probe::ProbeSlot,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
+    wire::WireEntry,
 };
 
 /// A value in its kernel layout.
@@ -66,4 +67,5 @@ pod!(
     TupleV4,
     TupleV6,
     Verdict,
+    WireEntry,
 );

@@ -29,7 +29,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v10";
+const LAYOUT: &str = "v11";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]

@@ -51,6 +51,12 @@ pub(crate) fn counters(
         }),
         None => {}
     }
+    let wires = totals.wires.into_iter().map(|wire| wire::WireCounter {
+        wire: wire.number,
+        from_b: wire.from_b,
+        packets: wire.total.packets,
+        bytes: wire.total.bytes,
+    });
     let named = |name: &str, total: Counter| wire::NamedCounter {
         name: name.to_owned(),
         packets: total.packets,
@@ -65,6 +71,7 @@ pub(crate) fn counters(
             named("endpoints", totals.local_copies),
             named("nodes", totals.tunnel_copies),
         ],
+        wires: wires.collect(),
         labels: labels.collect(),
         counts: counts.collect(),
         drops,

@@ -8,12 +8,13 @@ use std::{
 use sunwire_api::{EncryptionMode, PublicKey, agent as wire};
 use sunwire_dataplane_common::{
     address::{Address, Mac},
+    entries::endpoint,
     flow_key::Field,
     limit::Limit,
     tables::Copied,
 };
 
-use crate::groups::sets::Members;
+use crate::{groups::sets::Members, wires::Wires};
 
 mod parse;
 
@@ -90,6 +91,24 @@ pub struct Network {
     pub relayed: bool,
     /// VNIs of the networks that packets are routed to and from.
     pub peers: Vec<u32>,
+}
+
+impl Network {
+    /// What the kernel is told of its endpoints, bits of
+    /// [`endpoint`](sunwire_dataplane_common::entries::endpoint).
+    pub(crate) fn endpoint_flags(&self) -> u32 {
+        match self.is_link() {
+            true => endpoint::LINK,
+            false => 0,
+        }
+    }
+
+    /// Whether it has no subnet: nodes answer nothing in it, and know its endpoints by their MAC
+    /// addresses alone.
+    #[must_use]
+    pub fn is_link(&self) -> bool {
+        self.gateway_v4 == Address::ZERO && self.gateway_v6 == Address::ZERO
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +223,8 @@ pub struct Desired {
     pub networks: BTreeMap<u32, Network>,
     /// Endpoints by number.
     pub endpoints: BTreeMap<u32, Endpoint>,
+    /// Wires.
+    pub wires: Wires,
     /// Policies by VNI.
     pub programs: BTreeMap<u32, Program>,
     /// Staged policies by VNI; each has a root, and its revision is the candidate's.
@@ -242,6 +263,9 @@ impl Desired {
     /// # Errors
     /// [`BadMessage`] when an item is not well formed; nothing may be concluded from `self` then.
     pub fn apply(&mut self, delta: wire::Delta) -> Result<(), BadMessage> {
+        for number in &delta.removed_wires {
+            self.wires.remove(*number);
+        }
         for number in &delta.removed_endpoints {
             self.endpoints.remove(number);
         }
@@ -311,6 +335,10 @@ impl Desired {
         for endpoint in state.endpoints {
             let (number, parsed) = parse::endpoint(endpoint)?;
             self.endpoints.insert(number, parsed);
+        }
+        for wire in state.wires {
+            let (number, parsed) = parse::wire(wire)?;
+            self.wires.insert(number, parsed);
         }
         for program in state.programs {
             let (vni, program) = self.merge_program(program)?;

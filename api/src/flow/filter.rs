@@ -6,7 +6,7 @@
 //! one     = "not" one | "(" filter ")" | test
 //! test    = ("from" | "to" | "with") (ENDPOINT | ADDRESS | CIDR)
 //!         | ("port" | "source-port" | "destination-port") NUMBER ["-" NUMBER]
-//!         | "network" NAME | "node" NAME | "next" NAME | "label" TEXT | "log" TEXT | "reason" NAME
+//!         | "network" NAME | "wire" NAME | "node" NAME | "next" NAME | "label" TEXT | "log" TEXT | "reason" NAME
 //!         | "protocol" NUMBER | "tcp" | "udp" | "icmp" | "icmpv6" | "ipv4" | "ipv6"
 //!         | "drop" | "dropped" | "forwarded" | "answered" | "new" | "sample" | "logged" | "established"
 //! ```
@@ -58,6 +58,7 @@ enum Test {
     End(Side, Who),
     Port(Side, u16, u16),
     Network(Pattern),
+    Wire(Pattern),
     Node(Pattern),
     Next(Pattern),
     Label(Pattern),
@@ -143,6 +144,7 @@ impl Test {
                     .is_some_and(|port| (*first..=*last).contains(&port))
             }),
             Test::Network(pattern) => is(pattern, &flow.network),
+            Test::Wire(pattern) => is(pattern, &flow.wire),
             Test::Node(pattern) => pattern.matches(&flow.node),
             Test::Next(pattern) => is(pattern, &flow.next_node),
             Test::Label(pattern) => is(pattern, &flow.label),
@@ -378,6 +380,7 @@ impl<'a> Parser<'a> {
             "source-port" => self.ports(Side::From)?,
             "destination-port" => self.ports(Side::To)?,
             "network" => Test::Network(self.name(word)?.0),
+            "wire" => Test::Wire(self.name(word)?.0),
             "node" => Test::Node(self.name(word)?.0),
             "next" => Test::Next(self.name(word)?.0),
             "label" => Test::Label(self.name(word)?.0),
@@ -412,7 +415,7 @@ impl<'a> Parser<'a> {
             _ => {
                 return Err(self.error(
                     "there is no such test (from, to, with, port, source-port, destination-port, \
-                     network, node, next, label, log, reason, protocol, tcp, udp, icmp, icmpv6, \
+                     network, wire, node, next, label, log, reason, protocol, tcp, udp, icmp, icmpv6, \
                      ipv4, ipv6, drop, forwarded, answered, new, sample, logged, established)",
                     here,
                 ));
@@ -477,6 +480,7 @@ mod tests {
             label: Some("web to db".to_owned()),
             log: Some("watched".to_owned()),
             network: Some("shop".to_owned()),
+            wire: Some("patch1".to_owned()),
             entry: FlowEntry::Endpoint,
             from: end("web1", "10.20.0.10", 40_000),
             to: end("db1", "10.20.0.20", 443),
@@ -514,6 +518,7 @@ mod tests {
             "source-port 40000",
             "destination-port 443",
             "network shop",
+            "wire patch*",
             "node aws1",
             "next gcp1",
             "label \"web to db\"",
@@ -544,6 +549,7 @@ mod tests {
             "source-port 443",
             "destination-port 40000",
             "network sho",
+            "wire patch",
             "label \"web to\"",
             "udp",
             "icmp",

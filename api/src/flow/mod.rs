@@ -30,6 +30,9 @@ pub struct Flow {
     /// What `log` says of it, where the policy logs it: the label of the statement, or where it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// Name of the wire that it went by; absent when policy or nobody decided about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<String>,
     /// Name of the network; absent when it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,

@@ -100,6 +100,7 @@ fn comment(flow: &Flow) -> String {
     };
     add("reason", &flow.reason);
     add("label", &flow.label);
+    add("wire", &flow.wire);
     add("network", &flow.network);
     add("from", &flow.from.endpoint);
     add("to", &flow.to.endpoint);
@@ -150,6 +151,7 @@ mod tests {
             label: Some("default deny".to_owned()),
             log: None,
             network: Some("shop".to_owned()),
+            wire: None,
             entry: FlowEntry::Endpoint,
             from: FlowEnd::default(),
             to: FlowEnd::default(),

@@ -8,6 +8,7 @@ mod guard;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod status;
+pub(crate) mod wire;
 
 pub(crate) use connection::{Connection, REST_PORT};
 pub(crate) use guard::{ForceArgs, GuardArgs};

@@ -13,6 +13,7 @@ use crate::output::{self, Format, Table};
 #[command(after_help = "\
 Examples:
   sunwire network create shop --subnet 10.20.0.0/16 --subnet fd00:20::/64
+  sunwire network create cables --no-subnet          # frames alone, and for wires
   sunwire network list -o json
   sunwire network peer shop lab
   sunwire network delete shop")]
@@ -40,8 +41,16 @@ enum Command {
         /// Name of the network.
         name: Name,
         /// A subnet; one, or one of each address family.
-        #[arg(long = "subnet", required = true, value_name = "PREFIX")]
+        #[arg(
+            long = "subnet",
+            value_name = "PREFIX",
+            required_unless_present = "no_subnet"
+        )]
         subnets: Vec<Cidr>,
+        /// Without subnet: nodes answer nothing, ARP and DHCP pass between endpoints, and policy
+        /// goes by MAC address and EtherType. Ends of wires are in such a network.
+        #[arg(long, conflicts_with = "subnets")]
+        no_subnet: bool,
         /// VXLAN network identifier; chosen when absent.
         #[arg(long, value_parser = vni)]
         vni: Option<Vni>,
@@ -106,6 +115,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             Command::Create {
                 name,
                 subnets,
+                no_subnet: _,
                 vni,
                 mtu,
                 encryption,

@@ -8,25 +8,30 @@ use axum::response::{IntoResponse, Response};
 use sunwire_api::metrics::{Exposition, MEDIA_TYPE};
 use sunwire_api::{
     Counters, LabelTotals, NamedTotals, NodeCounters, Status, Totals, Tunnel, TunnelLiveness,
-    Tunnels,
+    Tunnels, Wire, WireState,
 };
 
 use super::failure::Failure;
-use super::{nodes, status};
+use super::{nodes, status, wires};
 use crate::handle::Handle;
 
 /// What there is to tell, as OpenMetrics text.
 pub(crate) async fn show(State(handle): State<Handle>) -> Result<Response, Failure> {
     let read = handle.read(|cluster| {
         let tunnels = nodes::all_tunnels(cluster);
-        (status::view(cluster), status::sum(cluster), tunnels)
+        let names = cluster.state.wires().keys();
+        let wires: Vec<Wire> = names
+            .filter_map(|name| wires::view(cluster, name).ok())
+            .collect();
+        let counters = status::sum(cluster);
+        (status::view(cluster), counters, tunnels, wires)
     });
-    let (status, counters, tunnels) = read.await?;
-    let text = render(&status, &counters, &tunnels);
+    let (status, counters, tunnels, wires) = read.await?;
+    let text = render(&status, &counters, &tunnels, &wires);
     Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
 }
 
-fn render(status: &Status, counters: &Counters, tunnels: &Tunnels) -> String {
+fn render(status: &Status, counters: &Counters, tunnels: &Tunnels, wires: &[Wire]) -> String {
     let mut out = Exposition::default();
     out.gauges(
         "controller",
@@ -91,6 +96,17 @@ fn render(status: &Status, counters: &Counters, tunnels: &Tunnels) -> String {
             ["node", "reason"],
             drops,
         );
+        let ends = wires.iter().flat_map(|wire| {
+            let (spec, status) = (&wire.spec, &wire.status);
+            [(&spec.a, &status.from_a), (&spec.b, &status.from_b)]
+                .map(|(from, totals)| ([wire.name.to_string(), from.to_string()], part(totals)))
+        });
+        out.totals(
+            &format!("cloud_wire_{unit}"),
+            &format!("{what} that an end of a wire sent, as nodes last reported"),
+            ["wire", "from"],
+            ends,
+        );
     }
     type Named = (
         &'static str,
@@ -122,6 +138,15 @@ fn render(status: &Status, counters: &Counters, tunnels: &Tunnels) -> String {
         out.totals(name, help, ["node", by], totals);
     }
     probes(&mut out, tunnels);
+    out.gauges(
+        "wire_up",
+        "Whether both ends of a wire have their device",
+        ["wire"],
+        wires.iter().map(|wire| {
+            let up = u8::from(wire.status.state == WireState::Up);
+            ([wire.name.to_string()], f64::from(up))
+        }),
+    );
     out.text()
 }
 
@@ -185,7 +210,7 @@ mod tests {
             nodes: Vec::new(),
             timed_out: false,
         };
-        let text = render(&status, &Counters::default(), &Tunnels::default());
+        let text = render(&status, &Counters::default(), &Tunnels::default(), &[]);
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         for line in types {
             let (name, kind) = line.split_once(' ').expect("a name and a type");

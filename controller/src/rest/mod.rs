@@ -18,6 +18,7 @@ mod request;
 mod status;
 mod telemetry;
 mod wait;
+mod wires;
 
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -53,6 +54,11 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route(
             "/v1/endpoints/{name}/move/abort",
             post(endpoints::abort_move),
+        )
+        .route("/v1/wires", get(wires::list).post(wires::connect))
+        .route(
+            "/v1/wires/{name}",
+            get(wires::show).delete(wires::disconnect),
         )
         .route("/v1/policies", get(policies::list))
         // A policy cannot be named `check`: the path is the compiler's.

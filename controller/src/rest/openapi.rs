@@ -5,15 +5,15 @@ use utoipa::OpenApi;
 
 use super::{
     encryption, endpoints, networks, nodes, policies, policy_analysis, policy_stage, policy_texts,
-    status, telemetry,
+    status, telemetry, wires,
 };
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Sunwire controller",
-        description = "Nodes, networks, endpoints and policies of one private cloud over many \
-                       public ones."
+        description = "Nodes, networks, endpoints, wires and policies of one private cloud over \
+                       many public ones."
     ),
     paths(
         nodes::list,
@@ -34,6 +34,10 @@ use super::{
         endpoints::delete,
         endpoints::begin_move,
         endpoints::abort_move,
+        wires::list,
+        wires::connect,
+        wires::show,
+        wires::disconnect,
         policies::list,
         policies::show,
         policies::text,

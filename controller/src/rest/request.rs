@@ -357,6 +357,8 @@ names_in_paths! {
     NetworkName: NetworkNotFound;
     /// Name of an endpoint.
     EndpointName: EndpointNotFound;
+    /// Name of a wire.
+    WireName: WireNotFound;
     /// Name of a policy.
     PolicyName: PolicyNotFound;
 }

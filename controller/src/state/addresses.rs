@@ -27,12 +27,9 @@ pub(super) fn gateway(subnet: &Cidr) -> IpAddr {
         .expect("subnets with fewer than four addresses are refused")
 }
 
-/// Checks the subnets of one network.
+/// Checks the subnets of one network; none make one that carries frames alone.
 pub(super) fn check_subnets(subnets: &[Cidr]) -> Result<(), Refusal> {
     let invalid = |detail| Err(Refusal::new(ProblemCode::SubnetInvalid, detail));
-    if subnets.is_empty() {
-        return invalid("a network needs a subnet: write one, or one of each family".to_owned());
-    }
     for (index, subnet) in subnets.iter().enumerate() {
         let others = &subnets[..index];
         if let Some(other) = others.iter().find(|other| other.overlaps(subnet)) {
@@ -78,6 +75,15 @@ pub(super) fn check(
     taken: &BTreeSet<IpAddr>,
 ) -> Result<(), Refusal> {
     let invalid = |detail| Err(Refusal::new(ProblemCode::AddressInvalid, detail));
+    if subnets.is_empty() {
+        return match addresses.first() {
+            None => Ok(()),
+            Some(address) => invalid(format!(
+                "network {network} has no subnet, and its endpoints no addresses that it knows: \
+                 leave {address} out"
+            )),
+        };
+    }
     if addresses.is_empty() {
         return invalid(
             "an endpoint needs an address: write one, or leave `addresses` out to have the lowest \
@@ -193,6 +199,7 @@ mod tests {
         ] {
             assert_eq!(check(&[bad]), invalid, "{bad}");
         }
-        assert_eq!(check(&[]), invalid);
+        // A network of frames alone.
+        assert_eq!(check(&[]), None);
     }
 }

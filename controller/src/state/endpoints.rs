@@ -191,6 +191,12 @@ impl State {
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let number = self.endpoint(name)?.number;
+        if let Some(wire) = self.wire_of(name) {
+            return Err(Refusal::new(
+                ProblemCode::EndpointWired,
+                format!("endpoint {name} is an end of wire {wire}: disconnect the wire first"),
+            ));
+        }
         let policies = self.reexamined(Change::Endpoint(name, None), force, examiner)?;
 
         self.endpoints.remove(name);

@@ -17,6 +17,7 @@ mod peering;
 mod policies;
 mod source;
 mod views;
+mod wires;
 
 use std::collections::BTreeMap;
 
@@ -35,6 +36,7 @@ pub use policies::{
 use policies::{Findings, How};
 pub(crate) use policies::{check, invalid};
 pub use source::Source;
+pub use wires::WireRecord;
 
 use crate::command::{Command, Entry, Precondition, Proposal};
 use crate::effects::Effects;
@@ -48,9 +50,13 @@ pub struct State {
     last_node_number: u32,
     last_endpoint_number: u32,
     last_vni: u32,
+    #[serde(default)]
+    last_wire_number: u32,
     nodes: BTreeMap<Name, NodeRecord>,
     networks: BTreeMap<Name, NetworkRecord>,
     endpoints: BTreeMap<Name, EndpointRecord>,
+    #[serde(default)]
+    wires: BTreeMap<Name, WireRecord>,
     policies: BTreeMap<Name, PolicyRecord>,
     #[serde(default)]
     encryption: EncryptionRecord,
@@ -117,6 +123,8 @@ impl State {
             }),
             Command::CreateNetwork(_)
             | Command::DeleteNetwork { .. }
+            | Command::ConnectWire(_)
+            | Command::DisconnectWire { .. }
             | Command::BeginMove { .. }
             | Command::AbortMove { .. }
             | Command::FinishMove { .. }
@@ -216,6 +224,8 @@ impl State {
             Command::DeleteEndpoint { name } => {
                 self.delete_endpoint(name, force, examiner, &mut effects)
             }
+            Command::ConnectWire(create) => self.connect_wire(create, &mut effects),
+            Command::DisconnectWire { name } => self.disconnect_wire(name, &mut effects),
             Command::BeginMove { endpoint, node } => self.begin_move(endpoint, node, &mut effects),
             Command::AbortMove { endpoint } => self.abort_move(endpoint, &mut effects),
             Command::FinishMove {
@@ -309,6 +319,12 @@ impl State {
         &self.endpoints
     }
 
+    /// Wires by name.
+    #[must_use]
+    pub fn wires(&self) -> &BTreeMap<Name, WireRecord> {
+        &self.wires
+    }
+
     /// Policies by name.
     #[must_use]
     pub fn policies(&self) -> &BTreeMap<Name, PolicyRecord> {
@@ -358,6 +374,7 @@ impl State {
             | Command::UnpeerNetworks { name, .. } => {
                 (name, self.networks.get(name).map(|n| n.revision))
             }
+            Command::DisconnectWire { name } => (name, self.wires.get(name).map(|w| w.revision)),
             Command::UpdateEndpoint { name, .. }
             | Command::DeleteEndpoint { name }
             | Command::BeginMove { endpoint: name, .. }
@@ -379,6 +396,7 @@ impl State {
             | Command::SetNodeKeys { .. }
             | Command::CreateNetwork(_)
             | Command::CreateEndpoint(_)
+            | Command::ConnectWire(_)
             | Command::FinishMove { .. }
             | Command::ReportEndpoint { .. }
             | Command::RevertPolicy { .. } => return Ok(()),

@@ -23,13 +23,15 @@ const MTU_MIN_V4: u16 = 576;
 const MTU_MIN_V6: u16 = 1280;
 /// A jumbo frame of 9000 bytes without the 50 of the tunnel.
 const MTU_MAX: u16 = 8950;
+/// What a VLAN tag takes of it: where there is no subnet, a frame may have one beside the MTU.
+const TAG_BYTES: u16 = 4;
 
 /// A virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
     /// VXLAN network identifier.
     pub vni: Vni,
-    /// One, or one of each family.
+    /// One, or one of each family; none where the network carries frames alone.
     pub subnets: Vec<Cidr>,
     /// Greatest IP packet, in bytes.
     pub mtu: u16,
@@ -73,10 +75,14 @@ impl State {
             .iter()
             .any(|subnet| subnet.address().is_ipv6());
         let mtu_min = if v6 { MTU_MIN_V6 } else { MTU_MIN_V4 };
-        if !(mtu_min..=MTU_MAX).contains(&mtu) {
+        let mtu_max = match create.subnets.is_empty() {
+            true => MTU_MAX - TAG_BYTES,
+            false => MTU_MAX,
+        };
+        if !(mtu_min..=mtu_max).contains(&mtu) {
             return Err(Refusal::new(
                 ProblemCode::MtuInvalid,
-                format!("the MTU {mtu} cannot be: take one from {mtu_min} to {MTU_MAX} bytes"),
+                format!("the MTU {mtu} cannot be: take one from {mtu_min} to {mtu_max} bytes"),
             ));
         }
         let vni = match create.vni {

@@ -67,11 +67,27 @@ impl<'d> Resolver<'d> {
         if addresses.listed.prefixes.is_empty() && internet.is_some() {
             return internet;
         }
+        if addresses.listed.prefixes.is_empty() && self.has_no_subnet() {
+            self.sink
+                .report(
+                    Code::WrongKind,
+                    value.span,
+                    "the network has no subnet, and its endpoints have no addresses",
+                )
+                .hint("write `ethSrc` or `ethDst`, which take endpoints and labels too");
+            return None;
+        }
         let listed = self.set_test(field, view, addresses.listed);
         Some(match internet {
             Some(internet) => self.arena.predicate(Pred::Or(Box::new([listed, internet]))),
             None => listed,
         })
+    }
+
+    /// Whether the network carries frames alone, and knows its endpoints by their MAC addresses.
+    pub(super) fn has_no_subnet(&self) -> bool {
+        self.network
+            .is_some_and(|network| network.subnets.is_empty())
     }
 
     /// The test whether an address is outside all subnets of the network and of its peers.

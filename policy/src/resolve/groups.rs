@@ -8,12 +8,24 @@ use super::{Resolver, Scope};
 use crate::address::{AddressSet, Family, Prefix, number};
 use crate::ast::{Value, ValueKind};
 use crate::claim::{Group, Member};
+use crate::diagnostic::Code;
 use crate::environment::Endpoint;
 
 impl<'d> Resolver<'d> {
     /// The group that a value means: its endpoints, and the Internet when that belongs to it.
     pub(super) fn group(&mut self, value: &'d Value) -> Option<Group> {
         let name = value.to_string();
+        if self.has_no_subnet() {
+            // What an endpoint without addresses sends and gets is not known to the questions.
+            self.sink
+                .report(
+                    Code::NotSupported,
+                    value.span,
+                    "who reaches whom cannot be asserted in a network without subnet",
+                )
+                .hint("tests (`test \"...\" { ... }`) and comparisons (`assert p <= q`) can be");
+            return None;
+        }
         if let Some(other) = self.other_network(value) {
             let endpoints = self.environment.endpoints.iter();
             let members = endpoints

@@ -60,7 +60,16 @@ impl Agent {
         let desired = || self.desired.iter();
         let networks = desired().flat_map(|desired| &desired.networks);
         let nodes = desired().flat_map(|desired| &desired.nodes);
+        let wires = desired().flat_map(|desired| {
+            let end = |number: u32| {
+                let endpoint = desired.endpoints.get(&number);
+                endpoint.map_or_else(|| number.to_string(), |endpoint| endpoint.name.clone())
+            };
+            let wires = desired.wires.iter();
+            wires.map(move |(number, wire)| (number, (wire.name.clone(), wire.ends.map(end))))
+        });
         Readings {
+            wires: wires.collect(),
             node: self.config.node.clone(),
             is_connected: self.stream.is_some(),
             revision: self.revision,

@@ -13,7 +13,10 @@
 
 use std::net::Ipv4Addr;
 
-use sunwire_dataplane_common::vxlan;
+use sunwire_dataplane_common::{
+    vxlan,
+    wire::{MAX_TAGS, TAG_BYTES},
+};
 
 /// Bytes of the Ethernet header that devices have and tunnels have not.
 pub(super) const ETHERNET_BYTES: usize = 14;
@@ -21,8 +24,20 @@ pub(super) const ETHERNET_BYTES: usize = 14;
 pub(super) const OUTER_UDP: usize = vxlan::UDP_OFFSET - ETHERNET_BYTES;
 /// Offset of the inner Ethernet header.
 pub(super) const INNER_ETHERNET: usize = vxlan::OUTER_BYTES - ETHERNET_BYTES;
-/// Offset of the inner IP header.
+/// Offset of the inner IP header of a frame without tags.
 pub(super) const INNER_IP: usize = INNER_ETHERNET + ETHERNET_BYTES;
+/// Offset of the inner IP header, behind the VLAN tags that a wire's frame may have.
+pub(super) fn inner_ip(packet: &[u8]) -> usize {
+    let mut at = INNER_IP;
+    for _ in 0..MAX_TAGS {
+        match packet.get(at - 2..at) {
+            Some([0x81, 0x00] | [0x88, 0xa8]) => at += TAG_BYTES,
+            _ => break,
+        }
+    }
+    at
+}
+
 /// Bytes of [`VnetHeader`] on the wire.
 pub(super) const VNET_BYTES: usize = 10;
 

@@ -7,7 +7,7 @@
 use sunwire_dataplane_common::headers::{PROTOCOL_TCP, PROTOCOL_UDP};
 
 use super::packet::{
-    self, ETHERNET_BYTES, INNER_IP, SuperPacket, VnetHeader, be16, be32, fold, pseudo_sum, put16,
+    self, ETHERNET_BYTES, SuperPacket, VnetHeader, be16, be32, fold, pseudo_sum, put16,
     set_ip_length, set_outer_lengths, sum,
 };
 
@@ -49,7 +49,8 @@ pub(super) fn split(
         SuperPacket::TcpV4 | SuperPacket::TcpV6 => (PROTOCOL_TCP, 16, 20),
         SuperPacket::Udp => (PROTOCOL_UDP, 6, 8),
     };
-    let version = packet.get(INNER_IP).ok_or(Contradiction)? >> 4;
+    let inner_ip = packet::inner_ip(packet);
+    let version = packet.get(inner_ip).ok_or(Contradiction)? >> 4;
     let segment = usize::from(about.segment_bytes);
     let family_fits = match kind {
         SuperPacket::TcpV4 => version == 4,
@@ -59,7 +60,7 @@ pub(super) fn split(
     let ip_bytes = if version == 4 { 20 } else { 40 };
     if !family_fits
         || segment == 0
-        || transport < INNER_IP + ip_bytes
+        || transport < inner_ip + ip_bytes
         || packet.len() < transport + minimum
     {
         return Err(Contradiction);
@@ -82,11 +83,11 @@ pub(super) fn split(
         scratch.extend_from_slice(&payload[from..to]);
         if version == 4 {
             // Receivers and middle boxes may want the identifications to differ.
-            let identification = be16(headers, INNER_IP + 4).wrapping_add(index as u16);
-            put16(scratch, INNER_IP + 4, identification);
+            let identification = be16(headers, inner_ip + 4).wrapping_add(index as u16);
+            put16(scratch, inner_ip + 4, identification);
         }
         let length = scratch.len();
-        set_ip_length(scratch, INNER_IP, length - INNER_IP);
+        set_ip_length(scratch, inner_ip, length - inner_ip);
         match kind {
             SuperPacket::Udp => put16(scratch, transport + 4, (length - transport) as u16),
             _ => {
@@ -101,7 +102,7 @@ pub(super) fn split(
             }
         }
         put16(scratch, transport + checksum, 0);
-        let whole = pseudo_sum(scratch, INNER_IP, protocol, length - transport)
+        let whole = pseudo_sum(scratch, inner_ip, protocol, length - transport)
             + sum(&scratch[transport..]);
         put16(scratch, transport + checksum, finished(whole, protocol));
         set_outer_lengths(scratch);
@@ -139,6 +140,7 @@ fn complete_checksum(packet: &mut [u8], about: VnetHeader) -> Result<(), Contrad
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::INNER_IP;
     use super::super::test_packets::{checksums_hold, tcp, udp};
     use super::*;
 
@@ -184,6 +186,34 @@ mod tests {
                 assert_eq!(flags & (FIN | PSH) != 0, index == 2);
             }
             assert_eq!(rebuilt, payload);
+        }
+    }
+
+    #[test]
+    fn super_packets_behind_tags_become_segments() {
+        let (packet, transport) = tcp(false, 1000, 0x10, &[5; 2500]);
+        let tags = [0x88, 0xa8, 0, 8, 0x81, 0, 0, 7];
+        for count in 1..=2 {
+            let tags = &tags[8 - 4 * count..];
+            let at = INNER_IP - 2;
+            let tagged = [&packet[..at], tags, &packet[at..]].concat();
+            let about = VnetHeader {
+                needs_checksum: true,
+                super_packet: Some(SuperPacket::TcpV4),
+                header_bytes: 0,
+                segment_bytes: 1000,
+                checksum_start: (transport + tags.len() + ETHERNET_BYTES) as u16,
+                checksum_offset: 16,
+            };
+            let segments = parts(&tagged, about);
+            assert_eq!(segments.len(), 3);
+            for segment in segments {
+                assert_eq!(segment[at..at + tags.len()], *tags);
+                let mut plain = segment.clone();
+                plain.drain(at..at + tags.len());
+                set_outer_lengths(&mut plain);
+                assert!(checksums_hold(&plain));
+            }
         }
     }
 

@@ -82,6 +82,7 @@ impl Dataplane {
                 mac: endpoint.mac,
                 mtu: network.mtu,
                 node: endpoint.node,
+                flags: network.endpoint_flags(),
                 ..earlier.unwrap_or_default()
             };
             self.flow.classify(&mut self.maps, &mut entry)?;

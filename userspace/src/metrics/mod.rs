@@ -40,6 +40,8 @@ pub(crate) struct Readings {
     pub(crate) flows: Usage,
     /// Names of networks by VNI.
     pub(crate) networks: BTreeMap<u32, String>,
+    /// Wires by number: their names, and those of their ends.
+    pub(crate) wires: BTreeMap<u32, (String, [String; 2])>,
     /// Names of nodes by number.
     pub(crate) nodes: BTreeMap<u32, String>,
 }

@@ -93,6 +93,27 @@ fn packets(out: &mut Exposition, readings: &Readings) {
         ["reason"],
         drops().map(|drop| ([drop.reason.clone()], drop.bytes)),
     );
+    let ends = |total: fn(&wire::WireCounter) -> u64| {
+        let counters = counters.wires.iter();
+        let named = counters.filter_map(move |counter| {
+            let (name, ends) = readings.wires.get(&counter.wire)?;
+            let from = ends[usize::from(counter.from_b)].clone();
+            Some(([name.clone(), from], total(counter)))
+        });
+        named.collect::<Vec<_>>()
+    };
+    out.totals(
+        "wire_packets",
+        "Packets that an end of a wire sent here",
+        ["wire", "from"],
+        ends(|wire| wire.packets),
+    );
+    out.totals(
+        "wire_bytes",
+        "Bytes of packets that an end of a wire sent here",
+        ["wire", "from"],
+        ends(|wire| wire.bytes),
+    );
     let named = |counters: &[wire::NamedCounter]| {
         let counters = counters.iter();
         let named = counters.map(|counter| ([counter.name.clone()], counter.packets));

@@ -10,9 +10,10 @@ use sunwire_dataplane_common::{
     group::MAX_MEMBERS,
     limit::{Limit, RATE_MAX},
     tables::{Copied, MAX_COPIES, MAX_COUNTS, OUT_ENDPOINT, OUT_GROUP, OUT_NONE, OUT_OWNER, set},
+    wire::NUMBER_MAX,
 };
 
-use crate::groups::sets::Members;
+use crate::{groups::sets::Members, wires::Wire};
 
 use super::{BadMessage, Digest, Endpoint, Leaf, Program, TableNode, Value};
 
@@ -101,6 +102,28 @@ pub(super) fn endpoint(endpoint: wire::Endpoint) -> Result<(u32, Endpoint), BadM
         epoch: endpoint.epoch,
     };
     Ok((endpoint.number, parsed))
+}
+
+/// A wire with its number.
+pub(super) fn wire(wire: wire::Wire) -> Result<(u32, Wire), BadMessage> {
+    let bad = |field| BadMessage {
+        item: "wire",
+        field,
+    };
+    if wire.number == 0 || wire.number > NUMBER_MAX {
+        return Err(bad("number"));
+    }
+    if wire.a == 0 || wire.b == 0 || wire.a == wire.b {
+        return Err(bad("a or b"));
+    }
+    let parsed = Wire {
+        name: wire.name,
+        vni: Some(wire.vni)
+            .filter(|vni| *vni != 0 && *vni < 1 << 24)
+            .ok_or(bad("vni"))?,
+        ends: [wire.a, wire.b],
+    };
+    Ok((wire.number, parsed))
 }
 
 fn table_node(node: wire::TableNode) -> Result<(Digest, TableNode), BadMessage> {

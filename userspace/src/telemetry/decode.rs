@@ -64,6 +64,14 @@ pub fn flow(event: &Event, frame: &[u8], names: &Names) -> Flow {
             .checked_sub(1)
             .and_then(|slot| names.label(slot)),
         log: event.log.checked_sub(1).and_then(|slot| names.label(slot)),
+        // Of an end that is in no wire any more it is not said which it was.
+        wire: (event.wire != 0)
+            .then(|| {
+                names
+                    .wire_of(event.destination)
+                    .or_else(|| names.wire_of(event.source))
+            })
+            .flatten(),
         network: names.network(event.network),
         entry,
         from: FlowEnd::default(),

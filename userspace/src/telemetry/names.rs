@@ -24,6 +24,8 @@ pub struct Names {
     endpoints: BTreeMap<u32, String>,
     owners: HashMap<AddressKey, u32>,
     labels: HashMap<u32, (u32, String)>,
+    /// By the number of each end.
+    wires: HashMap<u32, String>,
 }
 
 impl Names {
@@ -43,6 +45,10 @@ impl Names {
         }
         for (vni, network) in &desired.networks {
             names.networks.insert(*vni, network.name.clone());
+        }
+        for (_, wire) in desired.wires.iter() {
+            let ends = wire.ends.map(|end| (end, wire.name.clone()));
+            names.wires.extend(ends);
         }
         for (number, endpoint) in &desired.endpoints {
             names.endpoints.insert(*number, endpoint.name.clone());
@@ -101,6 +107,12 @@ impl Names {
     #[must_use]
     pub fn owner_of_mac(&self, vni: u32, mac: Mac) -> Option<String> {
         self.endpoint(*self.owners.get(&AddressKey::mac(vni, mac))?)
+    }
+
+    /// The wire that an endpoint is an end of.
+    #[must_use]
+    pub fn wire_of(&self, endpoint: u32) -> Option<String> {
+        self.wires.get(&endpoint).cloned()
     }
 
     /// A label by the slot of its counter.

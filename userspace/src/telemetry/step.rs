@@ -63,6 +63,8 @@ pub struct Step {
     pub network: u32,
     /// One of `sunwire_dataplane_common::event::connection`.
     pub connection: u32,
+    /// Whether it goes by a wire.
+    pub wire: bool,
 }
 
 /// The kernel does not run the program.
@@ -158,6 +160,7 @@ fn run(
         network: note(3),
         label: note(0).checked_sub(1),
         connection: flags >> notes::CONNECTION_SHIFT & 3,
+        wire: flags & notes::WIRE != 0,
     };
     Ok((step, flags >> notes::COPIES_SHIFT & 7, word(MARK)))
 }

@@ -293,6 +293,7 @@ fn hop(
         length: arrival.frame.len() as u32,
         segments: 1,
         outer: u16::from(source.is_none()),
+        wire: u32::from(step.wire),
         ..Event::default()
     };
     let mut flow = decode::flow(&event, arrival.frame, around.names);

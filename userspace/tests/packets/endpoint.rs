@@ -353,12 +353,6 @@ fn where_it_goes() -> Vec<Case> {
             DropReason::NoTunnel,
         ),
         Case::drops(
-            "a frame that is no IP packet does not fit the tunnel",
-            WEB,
-            ethernet_frame(WEB_1.mac(), AWAY_3.mac(), ether_type::PLAIN, &[0; 40]),
-            DropReason::Resize,
-        ),
-        Case::drops(
             "the policy's drop is counted under its label",
             WEB,
             v4(WEB_1, DB_2, Transport::Tcp(5000, port::DENIED)).bytes(),
@@ -460,6 +454,16 @@ fn where_it_goes() -> Vec<Case> {
     cases.extend(tunnelled.map(|(name, frame)| {
         Case::comes_out(name, WEB, frame.bytes(), away(frame.bytes(), 2)).counted("forward")
     }));
+    let bare = ethernet_frame(WEB_1.mac(), AWAY_3.mac(), ether_type::PLAIN, &[7; 40]);
+    cases.push(
+        Case::comes_out(
+            "a frame that is no IP packet goes to another node",
+            WEB,
+            bare.clone(),
+            away(bare, 2),
+        )
+        .counted("forward"),
+    );
     let frame = v4(WEB_1, MOVED_9, UDP).bytes();
     cases.push(Case::comes_out(
         "an endpoint that moved between others is reached at its new home",

@@ -108,10 +108,18 @@ fn delivered() -> Vec<Case> {
         summed,
         vec![(DB, inner.clone())],
     ));
-    // All reserved bits but the last three are ignored on receipt.
+    // Reserved bits are ignored on receipt, but for those of a wire and of hops.
     let mut reserved = from_node(2, SHOP).wrap(&inner);
     reserved[43..46].copy_from_slice(&[0xff; 3]);
-    reserved[49] = 0xf8;
+    reserved[49] = 0xf0;
+    // The kernel takes headers off a packet that has room for an IPv4 header behind them.
+    let short = ethernet_frame(AWAY_3.mac(), DB_2.mac(), ether_type::PLAIN, &[7; 19]);
+    cases.push(Case::drops(
+        "a frame that no node would have sent so short is refused",
+        UNDERLAY,
+        from_node(2, SHOP).wrap(&short),
+        DropReason::Resize,
+    ));
     cases.push(Case::comes_out(
         "reserved bits do not matter",
         UNDERLAY,
