@@ -21,7 +21,7 @@ pub const GROUPS: u32 = 1 << 12;
 pub const LISTENERS: u32 = 1 << 16;
 /// Buckets of `limit`: one for each that a rate is held for.
 pub const LIMITED: u32 = 1 << 16;
-/// Flows, per address family.
+/// Flows, of both address families.
 pub const FLOWS: u32 = 1 << 17;
 /// Flows that are remembered beside them while there is no room, per address family.
 pub const OVERFLOW: u32 = 1 << 14;

@@ -110,12 +110,48 @@ pub struct Sweep {
     pub room: u32,
     /// One of [`take`].
     pub take: u32,
-    /// Flows that are kept: found by the sweep.
-    pub kept: u32,
+    /// Flows that are kept, IPv4 and IPv6: found by the sweep.
+    pub kept: [u32; 2],
+    /// Lines of the table that were freed: found by the sweep.
+    pub freed: u32,
     /// Flows that were taken back from `OVERFLOW`: found by the sweep.
     pub taken: u32,
     /// Flows that were forgotten, by [`Ending`]: found by the sweep.
     pub ended: [u32; ENDINGS],
+}
+
+/// What a sweep goes through: the argument of `flow_sweep`.
+pub mod pass {
+    /// The table: flows that are over are forgotten.
+    pub const TABLE: u64 = 4;
+    /// The table again, after a grace period: lines of flows that were forgotten are freed.
+    pub const FREE: u64 = 5;
+    /// IPv4 flows beside the table.
+    pub const OVERFLOW_V4: u64 = 104;
+    /// IPv6 flows beside the table.
+    pub const OVERFLOW_V6: u64 = 106;
+}
+
+/// What is done with one flow: the lower half of the first argument of `flow_exchange`, the family, 4 or
+/// 6, in the upper one. Network and protocol with the ports, the addresses and the entry follow.
+pub mod exchange {
+    /// Is it there?
+    pub const FIND: u32 = 0;
+    /// Have it as it is handed over.
+    pub const SET: u32 = 1;
+    /// Have it as it is handed over, with what was seen of it here, if it is the same endpoint's.
+    pub const JOIN: u32 = 2;
+    /// Forget it.
+    pub const FORGET: u32 = 3;
+    /// Forget it if it is of the same endpoint as the entry that is handed over.
+    pub const FORGET_OWN: u32 = 4;
+
+    /// Answer: no, or it cannot be had.
+    pub const NO: u32 = 0;
+    /// Answer: yes.
+    pub const YES: u32 = 1;
+    /// Answer: yes, beside the table, because there was no room.
+    pub const BESIDE: u32 = 2;
 }
 
 /// Which flows are taken back from `OVERFLOW`: [`Sweep::take`].
@@ -175,9 +211,9 @@ pub struct FlowRecord {
 }
 
 /// Bytes of a [`FlowRecord`].
-pub const RECORD_BYTES: usize = 108;
+pub const RECORD_BYTES: usize = 92;
 const _: () = assert!(size_of::<FlowRecord>() == RECORD_BYTES);
-const _: () = assert!(size_of::<Sweep>() == 68);
+const _: () = assert!(size_of::<Sweep>() == 76);
 
 impl FlowRecord {
     /// Reads a record; `None` when it has another size.
@@ -195,27 +231,9 @@ impl FlowRecord {
             local: address(3),
             remote: address(7),
         };
-        let [port_low, port_high, kind, shape] = words[20].to_ne_bytes();
-        let [sent, received, original_low, original_high] = words[21].to_ne_bytes();
-        let entry = FlowEntry {
-            generation: words[11],
-            signature: words[12],
-            mask: words[13],
-            verdict: words[14],
-            label: words[15],
-            location: words[16],
-            local: words[17],
-            remote: words[18],
-            seen: words[19],
-            tunnel_port: u16::from_ne_bytes([port_low, port_high]),
-            kind,
-            shape,
-            sent,
-            received,
-            original_port: u16::from_ne_bytes([original_low, original_high]),
-            original: address(22),
-            bucket: words[26],
-        };
+        let pair = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
+        let entry =
+            FlowEntry::from_words([pair(11), pair(13), pair(15), pair(17), pair(19), pair(21)]);
         let family = words[0];
         Some(FlowRecord { family, key, entry })
     }

@@ -70,35 +70,47 @@ pub mod seen {
     pub const RST: u8 = 1 << 3;
 }
 
-/// What an entry is: [`FlowEntry::kind`].
-pub mod kind {
-    /// A flow as the endpoint knows it.
-    pub const FLOW: u8 = 0;
+/// What an entry is and how its line of the table is used: [`FlowEntry::tag`].
+///
+/// ```text
+/// 31                      8      5      4     3     2    1    0
+/// | flows that lie further on | SWEPT | DEAD | ALIAS | V6 | V4 | TAKEN |
+/// ```
+pub mod tag {
+    /// Somebody has the line. Without a family, the flow in it is still being written.
+    pub const TAKEN: u32 = 1 << 0;
+    /// An IPv4 flow.
+    pub const V4: u32 = 1 << 1;
+    /// An IPv6 flow.
+    pub const V6: u32 = 1 << 2;
     /// A flow as the other side knows it whose packets the policy rewrote: what comes back gets the
-    /// address and port of `original` again before it is delivered.
-    pub const ALIAS: u8 = 1;
+    /// address and port of the [`original`](super::FlowEntry::original) again before it is delivered.
+    pub const ALIAS: u32 = 1 << 3;
+    /// The flow was forgotten: nobody finds it any more, but a program that found it before may still
+    /// write to it.
+    pub const DEAD: u32 = 1 << 4;
+    /// A sweep has seen that it was: once every program is over that ran then, the line is free.
+    pub const SWEPT: u32 = 1 << 5;
+    /// All of the above.
+    pub const FLAGS: u32 = 0xff;
+    /// One flow that would be in this line, had it been free, and lies further on.
+    pub const PASSED: u32 = 1 << 8;
 }
 
-/// How the copies of a verdict are made: [`FlowEntry::shape`].
-pub mod shape {
-    /// By the verdict, field by field.
-    pub const WHOLE: u8 = 0;
-    /// One copy, as it is.
-    pub const PLAIN: u8 = 1;
-}
-
-/// A flow of a local endpoint; zeroed means none.
+/// A flow of a local endpoint: what a line of the table holds beside the key (see
+/// [`flow_table`](crate::flow_table)); zeroed means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct FlowEntry {
-    /// Generation of the verdict; zero when there is none.
+    /// Bits of [`tag`].
+    pub tag: u32,
+    /// Generation of the verdict; zero when there is none, as for every alias.
     pub generation: u32,
-    /// [`signature`] of the packet that was decided.
+    /// [`signature`] of the packet that was decided. An alias has its [`original`](Self::original) in
+    /// this and the next three fields.
     pub signature: u32,
-    /// Bits of the signature that the policy looked at.
+    /// Bits of the signature that the policy looked at, and [`sign::PLAIN`].
     pub mask: u32,
-    /// Slot in `VERDICTS`.
-    pub verdict: u32,
     /// Slot of the verdict's label.
     pub label: u32,
     /// Number of the endpoint that the first copy goes to; zero when each packet finds it anew.
@@ -109,30 +121,31 @@ pub struct FlowEntry {
     pub remote: u32,
     /// Jiffies when a packet was last seen; old by up to [`SEEN_EVERY`].
     pub seen: u32,
-    /// Outer source port, network order.
-    pub tunnel_port: u16,
-    /// One of [`kind`].
-    pub kind: u8,
-    /// One of [`shape`].
-    pub shape: u8,
-    /// What the local endpoint has sent, bits of [`seen`].
-    pub sent: u8,
-    /// What was delivered to it, bits of [`seen`].
-    pub received: u8,
-    /// For an alias, the port that the endpoint knows the other side by, host order. For a flow, the
-    /// port that its packets get as their source, or zero when they keep theirs.
-    pub original_port: u16,
-    /// For an alias, the address that the endpoint knows the other side by.
-    pub original: Address,
     /// For a flow, the bucket that packets of the connection have once it is up (see
     /// [`bucket`](crate::flow_key::bucket)), or zero. For an alias, the port that the endpoint has
     /// itself.
     pub bucket: u32,
+    /// Slot in `VERDICTS`.
+    pub verdict: u16,
+    /// Outer source port, network order.
+    pub tunnel_port: u16,
+    /// For an alias, the port that the endpoint knows the other side by, host order. For a flow, the
+    /// port that its packets get as their source, or zero when they keep theirs.
+    pub original_port: u16,
+    /// What the local endpoint has sent, bits of [`seen`].
+    pub sent: u8,
+    /// What was delivered to it, bits of [`seen`].
+    pub received: u8,
 }
+
+/// Words of 64 bits that an entry is handed over in.
+pub const ENTRY_WORDS: usize = 6;
 
 const _: () = assert!(size_of::<TupleV4>() == 16);
 const _: () = assert!(size_of::<TupleV6>() == 40);
-const _: () = assert!(size_of::<FlowEntry>() == 64);
+const _: () = assert!(size_of::<FlowEntry>() == 8 * ENTRY_WORDS);
+// A verdict's slot is half a word here.
+const _: () = assert!(crate::tables::MAX_VERDICTS - 1 == u16::MAX as u32);
 
 /// Jiffies between two writes of [`FlowEntry::seen`]: a line that is only read is shared by CPUs.
 pub const SEEN_EVERY: u32 = 64;
@@ -247,6 +260,8 @@ pub mod sign {
     /// Of a mask: the policy looked at the token of `limit`, and every packet has to take one. What is
     /// remembered is for those that get one.
     pub const TOKEN: u32 = 1 << 26;
+    /// Of a mask, and no bit of any signature: the verdict makes one copy, as it is.
+    pub const PLAIN: u32 = 1 << 27;
 }
 
 /// What a policy may look at in a packet of a flow beside the flow's key.
@@ -330,6 +345,78 @@ pub enum Phase {
 }
 
 impl FlowEntry {
+    /// Whether it is an alias of another flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_alias(&self) -> bool {
+        self.tag & tag::ALIAS != 0
+    }
+
+    /// Whether its verdict makes one copy, as it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.mask & sign::PLAIN != 0
+    }
+
+    /// Of an alias, the address that the endpoint knows the other side by.
+    #[inline(always)]
+    #[must_use]
+    pub fn original(&self) -> Address {
+        Address([self.signature, self.mask, self.label, self.location])
+    }
+
+    /// Sets what [`original`](Self::original) returns; without effect on anything but an alias.
+    #[inline(always)]
+    pub fn set_original(&mut self, address: Address) {
+        if self.is_alias() {
+            [self.signature, self.mask, self.label, self.location] = address.0;
+        }
+    }
+
+    /// The entry in words, as it is handed over to a program.
+    #[must_use]
+    pub fn to_words(&self) -> [u64; ENTRY_WORDS] {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let ports = u32::from(self.verdict) | u32::from(self.tunnel_port) << 16;
+        let seen = u32::from(self.original_port)
+            | u32::from(self.sent) << 16
+            | u32::from(self.received) << 24;
+        [
+            pair(self.tag, self.generation),
+            pair(self.signature, self.mask),
+            pair(self.label, self.location),
+            pair(self.local, self.remote),
+            pair(self.seen, self.bucket),
+            pair(ports, seen),
+        ]
+    }
+
+    /// Reads what [`to_words`](Self::to_words) made.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_words(words: [u64; ENTRY_WORDS]) -> Self {
+        let low = |word: usize| words[word] as u32;
+        let high = |word: usize| (words[word] >> 32) as u32;
+        FlowEntry {
+            tag: low(0),
+            generation: high(0),
+            signature: low(1),
+            mask: high(1),
+            label: low(2),
+            location: high(2),
+            local: low(3),
+            remote: high(3),
+            seen: low(4),
+            bucket: high(4),
+            verdict: low(5) as u16,
+            tunnel_port: (low(5) >> 16) as u16,
+            original_port: high(5) as u16,
+            sent: (high(5) >> 16) as u8,
+            received: (high(5) >> 24) as u8,
+        }
+    }
+
     /// The state of the connection that a packet of the local endpoint belongs to.
     #[inline(always)]
     #[must_use]

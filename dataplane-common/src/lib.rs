@@ -10,6 +10,7 @@
 //! - [`headers`]: bytes of a frame to the headers that policy can test.
 //! - [`flow_key`]: the headers as the values that flow tables test.
 //! - [`flow`]: one entry per flow: its connection and the verdict on it.
+//! - [`flow_table`]: where an entry lies, and how it is found, added and forgotten.
 //! - [`fragment`]: what fragments after the first have not.
 //! - [`expiry`]: how long a flow is kept, and how flows are told to the agent.
 //! - [`tables`]: the nodes and verdicts of the flow tables, and the walk.
@@ -46,6 +47,7 @@ pub mod event;
 pub mod expiry;
 pub mod flow;
 pub mod flow_key;
+pub mod flow_table;
 pub mod fragment;
 pub mod group;
 pub mod headers;

@@ -40,7 +40,7 @@ pub(crate) fn count_remembered(skb: &mut Skb, headers: &Headers, flow: &FlowEntr
         && control.staged != 0
     {
         let state = decision::state_of(flow, headers);
-        count(skb, control.staged, state, flow.verdict);
+        count(skb, control.staged, state, u32::from(flow.verdict));
     }
 }
 

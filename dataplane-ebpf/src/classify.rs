@@ -262,7 +262,13 @@ fn ask(
     let Some(root) = find_root(&question.root_key) else {
         return false;
     };
-    question.root = root.next;
+    // Field by field: a whole value would be copied by a call, which takes stack.
+    question.root.node = root.next.node;
+    question.root.default = root.next.default;
+    question.root.field = root.next.field;
+    question.root.shift = root.next.shift;
+    question.root.width = root.next.width;
+    question.root.kind = root.next.kind;
     let mut preset = preset;
     if root.bucket != 0 && preset >> state::BUCKET_SHIFT == 0 {
         preset |= slot(headers, endpoint.number, root.bucket) << state::BUCKET_SHIFT;

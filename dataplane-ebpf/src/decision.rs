@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Control, EndpointEntry},
-    flow::{Direction, FlowEntry, events, has_flow, kind, mask, seen, shape, sign, signature},
+    flow::{Direction, FlowEntry, events, has_flow, mask, seen, sign, signature},
     flow_key::{Connection, bucket, state},
     headers::Headers,
     tables::{Reads, annotation, set},
@@ -129,7 +129,7 @@ fn decide(
     let mut state = classify::preset(Connection::New, 0);
     match &known {
         Some(flow) if is_own => {
-            if flow.kind == kind::ALIAS {
+            if flow.is_alias() {
                 // What comes back would be taken for an answer to what was translated.
                 return Err(DropReason::TranslationTaken);
             }
@@ -212,16 +212,15 @@ fn decide(
     fresh.generation = generation;
     fresh.signature =
         signature(headers, Connection::New) | connection_of(state) << sign::CONNECTION_SHIFT;
-    fresh.mask = mask.unwrap_or(0);
-    fresh.verdict = decided.slot;
+    fresh.mask = mask.unwrap_or(0) | if is_plain { sign::PLAIN } else { 0 };
+    fresh.verdict = decided.slot as u16;
     fresh.label = verdict.label;
     fresh.location = location;
     fresh.local = endpoint.number;
     fresh.remote = 0;
     fresh.seen = flow::now();
     fresh.tunnel_port = tunnel::source_port(skb);
-    fresh.kind = kind::FLOW;
-    fresh.shape = if is_plain { shape::PLAIN } else { shape::WHOLE };
+    fresh.tag = 0;
     fresh.sent = events(headers);
     fresh.received = 0;
     fresh.original_port = source_port as u16;
@@ -251,7 +250,7 @@ fn decide(
         // Another endpoint of this node got copies of packets to this one's address.
         Some(_) => Ok(false),
         None => {
-            flow::remember(network, headers, Direction::Sent, fresh);
+            flow::remember(network, headers, Direction::Sent);
             Ok(true)
         }
     }

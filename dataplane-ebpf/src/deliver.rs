@@ -4,7 +4,7 @@ use sunwire_dataplane_common::{
     address::{Address, Mac},
     drop_reason::DropReason,
     entries::{AddressKey, LocationEntry, location as flags},
-    flow::{Direction, has_flow, kind},
+    flow::{Direction, has_flow},
     headers::{Family, Headers, Parsed},
     tables::{Copied, OUT_ENDPOINT, OUT_OWNER, set},
     vxlan::Vxlan,
@@ -155,7 +155,7 @@ fn receive_flow(
     match flow::find(network, headers, Direction::Received) {
         Some(entry) if entry.local == to => {
             if entry.remote != from {
-                let is_up = entry.kind == kind::FLOW && entry.remote != 0 && !entry.is_closed();
+                let is_up = !entry.is_alias() && entry.remote != 0 && !entry.is_closed();
                 if is_up && translate::is_taken(network, from, entry.remote) != 0 {
                     return Err(DropReason::TranslationTaken);
                 }
@@ -196,7 +196,7 @@ pub(crate) fn receive_in(
     if !skb.is_traced() {
         flow::note_received(entry, &parsed.headers);
     }
-    if entry.kind == kind::ALIAS {
+    if entry.is_alias() {
         rewrite::restore_source(skb, parsed, entry)?;
         let own = location(entry.local, network).and_then(|to| ENDPOINTS.get(to.ifindex));
         if let Some(own) = own {

@@ -8,7 +8,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Control, EndpointEntry, endpoint as flags},
     event::notes,
-    flow::{shape, sign, tcp},
+    flow::{sign, tcp},
     group::{GroupKey, MAX_CHUNKS},
     headers::{
         ETHER_ARP, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, Fragment, Headers,
@@ -371,8 +371,8 @@ fn first_copy(
             }
             event::established(skb);
             counters::labelled(skb, flow.label);
-            if flow.shape != shape::PLAIN {
-                counters::named(skb, flow.verdict);
+            if !flow.is_plain() {
+                counters::named(skb, u32::from(flow.verdict));
             }
             audit::count_remembered(skb, headers, flow);
             flow
@@ -404,10 +404,10 @@ fn first_copy(
     way.to = flow.location;
     way.tunnel_port = flow.tunnel_port;
     way.source_port = flow.original_port;
-    if flow.shape == shape::PLAIN {
+    if flow.is_plain() {
         return AS_IT_IS;
     }
-    let slot = flow.verdict;
+    let slot = u32::from(flow.verdict);
     let Some(verdict) = VERDICTS.get(slot) else {
         return DROPPED | DropReason::BadTables as u32;
     };

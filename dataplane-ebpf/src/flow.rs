@@ -1,25 +1,23 @@
 //! Flows of local endpoints: found, remembered, and kept up to date by the packets that pass.
 //!
-//! A flow is in one of two maps of its family. `FLOWS` holds what there is room for and forgets
-//! nothing by itself: the agent removes what is over or was not heard of for long. When it is full,
-//! new flows go to `OVERFLOW`, which forgets what was not heard of longest; so a flood of new flows
-//! fights with itself for room, and never takes that of a connection that is there.
+//! A flow is in a line of the table ([`flow_table`](sunwire_dataplane_common::flow_table)), which holds
+//! what there is room for and forgets nothing by itself: the agent removes what is over or was not
+//! heard of for long. When all lines that it may have are taken, a new flow goes to `OVERFLOW`, which
+//! forgets what was not heard of longest; so a flood of new flows fights with itself for room, and
+//! never takes that of a connection that is there.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::bpf_jiffies64,
-    maps::{HashMap, LruHashMap},
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_jiffies64};
 use sunwire_dataplane_common::{
-    flow::{Direction, FlowEntry, SEEN_EVERY, TupleV4, TupleV6, events, kind},
+    flow::{Direction, FlowEntry, SEEN_EVERY, TupleV4, events, tag},
+    flow_table::is_live,
     headers::{Family, Headers},
 };
 
 use crate::{
-    counters,
-    maps::{FLOW_KEY, FLOWS_V4, FLOWS_V6, OVERFLOW_V4, OVERFLOW_V6, OVERFLOWED, SCRATCH},
+    counters, lines,
+    maps::{OVERFLOW_V4, OVERFLOW_V6, OVERFLOWED, SCRATCH},
 };
 
 /// A flow that is there. The programs run to their end on one CPU, and each direction of a flow
@@ -38,42 +36,40 @@ pub(crate) fn now() -> u32 {
 pub(crate) fn find(network: u32, headers: &Headers, direction: Direction) -> Option<Entry> {
     match headers.family {
         Family::V4 => {
-            let key = TupleV4::new(network, headers, direction);
-            look_up(&FLOWS_V4, &OVERFLOW_V4, &key)
+            let key = TupleV4::new(network, headers, direction).line_key();
+            let geometry = lines::geometry()?;
+            let line = lines::line(geometry.place(key).home & geometry.mask)?;
+            let tag = lines::tag_of(line);
+            if is_live(tag, tag::V4) && line.key == key {
+                return Some(&mut line.entry);
+            }
+            if tag < tag::PASSED && !is_overflowing() {
+                return None;
+            }
         }
-        Family::V6 => find_v6(network, headers, direction),
-        Family::None => None,
+        Family::V6 => {}
+        Family::None => return None,
+    }
+    // Few packets come here but those of IPv6. The key is made anew: kept, it would take stack.
+    if !lines::want(network, headers, direction) {
+        return None;
+    }
+    match lines::line(lines::flow_slot(lines::OF_PACKET)) {
+        Some(line) => Some(&mut line.entry),
+        None => find_beside(),
     }
 }
 
-// A function of its own: most flows are of the other family.
+/// The flow that is wanted, where others make way for it.
 #[inline(never)]
-fn find_v6(network: u32, headers: &Headers, direction: Direction) -> Option<Entry> {
-    let key = key_v6(network, headers, direction)?;
-    look_up(&FLOWS_V6, &OVERFLOW_V6, key)
-}
-
-/// The key of an IPv6 packet, in memory of this CPU: the stack is short.
-#[inline(always)]
-fn key_v6(network: u32, headers: &Headers, direction: Direction) -> Option<&'static TupleV6> {
-    let key = FLOW_KEY.get_ptr_mut(0)?;
-    // SAFETY: a program runs to its end on one CPU before another one of ours starts there, and
-    // uses the key before it makes the next one.
-    let key = unsafe { &mut *key };
-    key.fill(network, headers, direction);
-    Some(key)
-}
-
-#[inline(always)]
-fn look_up<K>(
-    flows: &'static HashMap<K, FlowEntry>,
-    overflow: &'static LruHashMap<K, FlowEntry>,
-    key: &K,
-) -> Option<Entry> {
-    let entry = match flows.get_ptr_mut(key) {
-        Some(entry) => entry,
-        None if is_overflowing() => overflow.get_ptr_mut(key)?,
-        None => return None,
+fn find_beside() -> Option<Entry> {
+    if !is_overflowing() {
+        return None;
+    }
+    let wanted = lines::wanted(lines::OF_PACKET)?;
+    let entry = match wanted.family {
+        tag::V4 => OVERFLOW_V4.get_ptr_mut(&wanted.tuple_v4)?,
+        _ => OVERFLOW_V6.get_ptr_mut(&wanted.tuple_v6)?,
     };
     // SAFETY: the map's value stays valid memory until the program ends, its fields are plain
     // numbers, and of two programs that use it at once each writes the fields of its direction.
@@ -82,82 +78,88 @@ fn look_up<K>(
 
 /// Whether there was no room lately.
 #[inline(always)]
-fn is_overflowing() -> bool {
+pub(crate) fn is_overflowing() -> bool {
     OVERFLOWED.get(0).is_some_and(|word| *word != 0)
 }
 
-/// Remembers a new flow, unless it is there; tells whether it is now.
-// A function of its own, like `forget`: keys of two families are large, and most packets need none.
-#[inline(never)]
-pub(crate) fn remember(
-    network: u32,
-    headers: &Headers,
-    direction: Direction,
-    entry: &FlowEntry,
-) -> bool {
-    match headers.family {
-        Family::V4 => {
-            let key = TupleV4::new(network, headers, direction);
-            insert(&FLOWS_V4, &OVERFLOW_V4, &key, entry)
-        }
-        Family::V6 => {
-            let Some(key) = key_v6(network, headers, direction) else {
-                return false;
-            };
-            insert(&FLOWS_V6, &OVERFLOW_V6, key, entry)
-        }
-        Family::None => false,
+/// Remembers the flow of a packet with the entry of [`scratch`], unless it is there; tells whether
+/// it is new.
+// Not a function of its own: it is called from deep down, where each takes stack.
+#[inline(always)]
+pub(crate) fn remember(network: u32, headers: &Headers, direction: Direction) -> bool {
+    if !lines::want(network, headers, direction) {
+        return false;
+    }
+    match lines::flow_add(lines::OF_PACKET) {
+        lines::ADDED => true,
+        lines::THERE => false,
+        _ => overflow(),
     }
 }
 
-const EEXIST: i64 = -17;
+/// Remembers the flow of a packet that finds no line free.
+#[inline(never)]
+fn overflow() -> bool {
+    counters::overflowed();
+    remember_beside(lines::OF_PACKET, u64::from(BPF_NOEXIST))
+}
 
+/// Remembers the flow that is wanted where others make way for it.
 #[inline(always)]
-fn insert<K>(
-    flows: &'static HashMap<K, FlowEntry>,
-    overflow: &'static LruHashMap<K, FlowEntry>,
-    key: &K,
-    entry: &FlowEntry,
-) -> bool {
-    let flags = u64::from(BPF_NOEXIST);
-    match flows.insert(key, entry, flags) {
-        Ok(()) => return true,
-        Err(error) if error as i64 == EEXIST => return false,
-        Err(_) => {}
-    }
+pub(crate) fn remember_beside(which: u32, flags: u64) -> bool {
     if let Some(word) = OVERFLOWED.get_ptr_mut(0) {
         // SAFETY: a word of an array, of which every writer writes the same.
         unsafe { *word = 1 };
     }
-    counters::overflowed();
-    overflow.insert(key, entry, flags).is_ok()
+    let (Some(wanted), Some(entry)) = (lines::wanted(which), scratch_of(which)) else {
+        return false;
+    };
+    entry.tag = entry.tag & tag::ALIAS | wanted.family | tag::TAKEN;
+    let added = match wanted.family {
+        tag::V4 => OVERFLOW_V4.insert(&wanted.tuple_v4, &*entry, flags),
+        _ => OVERFLOW_V6.insert(&wanted.tuple_v6, &*entry, flags),
+    };
+    added.is_ok()
 }
 
 /// Forgets a flow.
 #[inline(never)]
 pub(crate) fn forget(network: u32, headers: &Headers, direction: Direction) {
-    // Not there: then there is nothing to forget.
-    match headers.family {
-        Family::V4 => {
-            let key = TupleV4::new(network, headers, direction);
-            let _ = FLOWS_V4.remove(&key);
-            let _ = OVERFLOW_V4.remove(&key);
-        }
-        Family::V6 => {
-            if let Some(key) = key_v6(network, headers, direction) {
-                let _ = FLOWS_V6.remove(key);
-                let _ = OVERFLOW_V6.remove(key);
-            }
-        }
-        Family::None => {}
+    if lines::want(network, headers, direction) {
+        forget_wanted(lines::OF_PACKET);
     }
+}
+
+/// Forgets the flow that is wanted; returns whether it was there.
+#[inline(always)]
+pub(crate) fn forget_wanted(which: u32) -> bool {
+    let mut was_there = false;
+    if let Some(line) = lines::line(lines::flow_slot(which)) {
+        was_there = lines::kill(line);
+    }
+    if is_overflowing()
+        && let Some(wanted) = lines::wanted(which)
+    {
+        let removed = match wanted.family {
+            tag::V4 => OVERFLOW_V4.remove(&wanted.tuple_v4),
+            _ => OVERFLOW_V6.remove(&wanted.tuple_v6),
+        };
+        was_there |= removed.is_ok();
+    }
+    was_there
 }
 
 /// Memory of this CPU for an entry that is being made: the stack is short.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<Entry> {
-    let entry = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
+    scratch_of(lines::OF_PACKET)
+}
+
+/// The same for packets or for the agent's programs.
+#[inline(always)]
+pub(crate) fn scratch_of(which: u32) -> Option<Entry> {
+    let entry = SCRATCH.get_ptr_mut(which)?;
+    // SAFETY: as for `lines::wanted`.
     Some(unsafe { &mut *entry })
 }
 
@@ -212,11 +214,32 @@ pub(crate) fn remember_verdict(entry: &mut FlowEntry, headers: &Headers, fresh: 
     entry.label = fresh.label;
     entry.location = fresh.location;
     entry.tunnel_port = fresh.tunnel_port;
-    entry.shape = fresh.shape;
     entry.bucket = fresh.bucket;
     entry.original_port = fresh.original_port;
     entry.sent |= fresh.sent;
     entry.seen = fresh.seen;
+    compiler_fence(Ordering::SeqCst);
+    entry.generation = fresh.generation;
+}
+
+/// Becomes another entry of the same kind, all but the tag.
+#[inline(always)]
+pub(crate) fn overwrite(entry: &mut FlowEntry, fresh: &FlowEntry) {
+    entry.generation = 0;
+    compiler_fence(Ordering::SeqCst);
+    entry.signature = fresh.signature;
+    entry.mask = fresh.mask;
+    entry.label = fresh.label;
+    entry.location = fresh.location;
+    entry.local = fresh.local;
+    entry.remote = fresh.remote;
+    entry.seen = fresh.seen;
+    entry.bucket = fresh.bucket;
+    entry.verdict = fresh.verdict;
+    entry.tunnel_port = fresh.tunnel_port;
+    entry.original_port = fresh.original_port;
+    entry.sent = fresh.sent;
+    entry.received = fresh.received;
     compiler_fence(Ordering::SeqCst);
     entry.generation = fresh.generation;
 }
@@ -231,10 +254,10 @@ pub(crate) fn remember_received(headers: &Headers, network: u32, local: u32, rem
     entry.local = local;
     entry.remote = remote;
     entry.seen = now();
-    entry.kind = kind::FLOW;
+    entry.tag = 0;
     entry.sent = 0;
     entry.received = events(headers);
     entry.original_port = 0;
     entry.bucket = 0;
-    remember(network, headers, Direction::Received, entry);
+    remember(network, headers, Direction::Received);
 }

@@ -17,7 +17,7 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::{AddressKey, Control, EndpointEntry, peer},
-    flow::{Direction, has_flow, kind, seen},
+    flow::{Direction, has_flow, seen},
     headers::Headers,
 };
 
@@ -110,10 +110,11 @@ fn infer(headers: &Headers, endpoint: &EndpointEntry) {
     let Some(theirs) = flow::find(network, headers, Direction::Received) else {
         return;
     };
-    let received = match theirs.kind {
-        // It is there because of what the endpoint has sent.
-        kind::ALIAS => seen::PACKET,
-        _ => theirs.sent,
+    // An alias is there because of what the endpoint has sent.
+    let received = if theirs.is_alias() {
+        seen::PACKET
+    } else {
+        theirs.sent
     };
     match flow::find(network, headers, Direction::Sent) {
         Some(own) if own.local == endpoint.number => {
@@ -130,10 +131,10 @@ fn infer(headers: &Headers, endpoint: &EndpointEntry) {
             own.local = endpoint.number;
             own.remote = 0;
             own.seen = flow::now();
-            own.kind = kind::FLOW;
+            own.tag = 0;
             own.sent = 0;
             own.received = received;
-            flow::remember(network, headers, Direction::Sent, own);
+            flow::remember(network, headers, Direction::Sent);
         }
         None => {}
     }

@@ -34,12 +34,14 @@ mod decision;
 mod deliver;
 mod endpoint;
 mod event;
+mod exchange;
 mod flow;
 mod foreign;
 mod fragment;
 mod frame;
 mod group;
 mod limit;
+mod lines;
 mod maps;
 mod neighbour;
 mod probe;
@@ -158,6 +160,12 @@ extern "C" fn flow_select(ctx: *mut c_void) -> u32 {
         forgets: ctx.arg::<u64>(3) as u32,
         found: 0,
     })
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sunwire_exchange")]
+extern "C" fn flow_exchange(ctx: *mut c_void) -> u32 {
+    exchange::exchange(&RawTracePointContext::new(ctx))
 }
 
 #[inline(always)]

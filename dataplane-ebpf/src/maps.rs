@@ -3,7 +3,7 @@
 //! Sizes given here are the smallest useful ones; the agent sets the real ones at load.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
@@ -17,6 +17,7 @@ use sunwire_dataplane_common::{
     event::{EventLosses, EventRecord, EventSettings},
     expiry::Sweep,
     flow::{FlowEntry, TupleV4, TupleV6},
+    flow_table::{Geometry, LINES_MIN, Line, LineAddresses},
     fragment::{FragmentKey, FragmentPorts},
     group::{GroupChunk, GroupKey, ListenerKey, TagKey, copies},
     headers::{Headers, Parsed},
@@ -27,7 +28,7 @@ use sunwire_dataplane_common::{
     wire::WireEntry,
 };
 
-use crate::{classify::Question, group::Cast};
+use crate::{classify::Question, group::Cast, lines::Wanted};
 
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
@@ -75,11 +76,17 @@ pub(crate) static VERDICTS: Array<Verdict> = Array::with_max_entries(1024, 0);
 pub(crate) static LABEL_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1024, 0);
 #[map]
 pub(crate) static DROP_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(64, 0);
-// What is remembered of flows: see `flow`.
+// What is remembered of flows: see `flow` and `lines`.
 #[map]
-pub(crate) static FLOWS_V4: HashMap<TupleV4, FlowEntry> = HashMap::with_max_entries(1024, 0);
+pub(crate) static FLOW_TABLE: Array<Geometry> = Array::with_max_entries(1, 0);
+// Mappable because the values then begin at a page, so that each line is one of the processor's caches.
 #[map]
-pub(crate) static FLOWS_V6: HashMap<TupleV6, FlowEntry> = HashMap::with_max_entries(1024, 0);
+pub(crate) static FLOWS: Array<Line> = Array::with_max_entries(LINES_MIN, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static FLOW_ADDRESSES: Array<LineAddresses> =
+    Array::with_max_entries(LINES_MIN, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static WANTED: PerCpuArray<Wanted> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub(crate) static OVERFLOW_V4: LruHashMap<TupleV4, FlowEntry> =
     LruHashMap::with_max_entries(1024, 0);
@@ -113,9 +120,7 @@ pub(crate) static SWEEP: Array<Sweep> = Array::with_max_entries(1, 0);
 pub(crate) static FLOW_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 // Memory that a program uses while it runs.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-pub(crate) static FLOW_KEY: PerCpuArray<TupleV6> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<FlowEntry> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub(crate) static PACKET: PerCpuArray<Parsed> = PerCpuArray::with_max_entries(1, 0);
 #[map]

@@ -13,7 +13,7 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::EndpointEntry,
-    flow::{Direction, FlowEntry, has_flow, kind},
+    flow::{Direction, FlowEntry, has_flow},
     headers::{
         Family, Headers, ICMP_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
         PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
@@ -132,7 +132,7 @@ pub(crate) extern "C" fn restore(context: *mut __sk_buff, network: u32, local: u
         return 0;
     };
     let own = deliver::location(local, network).and_then(|here| ENDPOINTS.get(here.ifindex));
-    let Some(own) = own.filter(|_| alias.kind == kind::ALIAS && alias.local == local) else {
+    let Some(own) = own.filter(|_| alias.is_alias() && alias.local == local) else {
         return 0;
     };
     let is_from_there = parsed.headers.src == inner.dst;
@@ -214,7 +214,7 @@ impl Quote {
             }
             let at = addresses + index * 2;
             self.replace(skb, at, half(source, index), ip_sum)?;
-            let original = half(&alias.original, index);
+            let original = half(&alias.original(), index);
             self.replace(skb, at + bytes, original, ip_sum)?;
         }
         Ok(())

@@ -150,11 +150,11 @@ fn original_source(
     alias: &FlowEntry,
 ) -> Result<(), DropReason> {
     match parsed.headers.family {
-        Family::V4 => address_v4(skb, parsed, IPV4_SRC, alias.original.0[0])?,
-        Family::V6 => address_v6(skb, parsed, IPV6_SRC, &alias.original)?,
+        Family::V4 => address_v4(skb, parsed, IPV4_SRC, alias.original().0[0])?,
+        Family::V6 => address_v6(skb, parsed, IPV6_SRC, &alias.original())?,
         Family::None => {}
     }
-    parsed.headers.src = alias.original;
+    parsed.headers.src = alias.original();
     Ok(())
 }
 

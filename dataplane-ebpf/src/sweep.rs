@@ -8,24 +8,24 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    bindings::BPF_RB_NO_WAKEUP,
     helpers::{bpf_for_each_map_elem, bpf_ktime_get_ns},
-    maps::{HashMap, LruHashMap},
+    maps::LruHashMap,
 };
 use sunwire_dataplane_common::{
     address::Address,
     entries::{EndpointEntry, location},
-    expiry::{Ending, FlowRecord, Sweep, ended, part, take},
-    flow::{FlowEntry, Phase, TupleV4, TupleV6, kind},
+    expiry::{Ending, FlowRecord, Sweep, ended, part, pass, take},
+    flow::{FlowEntry, Phase, TupleV4, TupleV6, tag},
+    flow_table::{Line, is_live},
     headers::{PROTOCOL_TCP, PROTOCOL_UDP},
     limit::{BUCKETS, LimitKey, time},
 };
 
 use crate::{
     deliver, flow,
-    maps::{
-        ENDPOINTS, FLOW_RECORDS, FLOWS_V4, FLOWS_V6, LIMIT_BUCKETS, OVERFLOW_V4, OVERFLOW_V6, SWEEP,
-    },
+    lines::{self, Wanted},
+    maps::{ENDPOINTS, FLOW_RECORDS, FLOWS, LIMIT_BUCKETS, OVERFLOW_V4, OVERFLOW_V6, SWEEP},
 };
 
 /// What the kernel calls for each entry: map, key, value, and what the caller gave.
@@ -47,16 +47,17 @@ pub(crate) struct Selection {
     pub(crate) found: u32,
 }
 
-/// Goes through one map: `FLOWS` by 4 or 6, `OVERFLOW` by 104 or 106, `LIMIT_BUCKETS` by [`BUCKETS`]. Returns zero, unless the kernel
-/// cannot.
+/// Goes through one map: the table by [`pass::TABLE`], its lines that are to be freed by [`pass::FREE`],
+/// `OVERFLOW` by [`pass::OVERFLOW_V4`] and [`pass::OVERFLOW_V6`], `LIMIT_BUCKETS` by [`BUCKETS`].
+/// Returns zero, unless the kernel cannot.
 #[inline(always)]
 pub(crate) fn sweep(map: u64) -> u32 {
     let nothing = core::ptr::null_mut();
     let visited = match map {
-        4 => visit(&FLOWS_V4, sweep_v4, nothing),
-        6 => visit(&FLOWS_V6, sweep_v6, nothing),
-        104 => visit(&OVERFLOW_V4, sweep_overflow_v4, nothing),
-        106 => visit(&OVERFLOW_V6, sweep_overflow_v6, nothing),
+        pass::TABLE => visit(&FLOWS, sweep_line, nothing),
+        pass::FREE => visit(&FLOWS, free_line, nothing),
+        pass::OVERFLOW_V4 => visit(&OVERFLOW_V4, sweep_overflow_v4, nothing),
+        pass::OVERFLOW_V6 => visit(&OVERFLOW_V6, sweep_overflow_v6, nothing),
         BUCKETS => visit(&LIMIT_BUCKETS, sweep_bucket, nothing),
         _ => -1,
     };
@@ -67,9 +68,8 @@ pub(crate) fn sweep(map: u64) -> u32 {
 #[inline(always)]
 pub(crate) fn select(mut selection: Selection) -> u32 {
     let wanted = (&raw mut selection).cast();
-    visit(&FLOWS_V4, select_v4, wanted);
+    visit(&FLOWS, select_line, wanted);
     visit(&OVERFLOW_V4, select_v4, wanted);
-    visit(&FLOWS_V6, select_v6, wanted);
     visit(&OVERFLOW_V6, select_v6, wanted);
     // SAFETY: it is here; the visits wrote to it.
     unsafe { (&raw const selection.found).read_volatile() }
@@ -104,22 +104,81 @@ extern "C" fn sweep_bucket(
     GO_ON
 }
 
-extern "C" fn sweep_v4(
+/// A line of the table: what is over is forgotten, and what was forgotten is noted.
+extern "C" fn sweep_line(
     _: *mut c_void,
     key: *mut c_void,
     value: *mut c_void,
     _: *mut c_void,
 ) -> i64 {
-    sweep_one::<TupleV4>(&FLOWS_V4, key, value)
+    // SAFETY: the kernel hands over a key and a value of the map.
+    let (slot, line) = unsafe { (*key.cast::<u32>(), &mut *value.cast::<Line>()) };
+    let tag = lines::tag_of(line);
+    let is_v4 = is_live(tag, tag::V4);
+    if !is_v4 && !is_live(tag, tag::V6) {
+        if tag & (tag::DEAD | tag::SWEPT) == tag::DEAD {
+            lines::kill_and_sweep(line);
+        }
+        return GO_ON;
+    }
+    let Some(sweep) = limits() else {
+        return GO_ON;
+    };
+    let verdict = if is_v4 {
+        verdict(&line.key.tuple_v4(), &line.entry, sweep)
+    } else {
+        match tuple_v6(line, slot) {
+            Some(tuple) => verdict(tuple, &line.entry, sweep),
+            None => None,
+        }
+    };
+    match verdict {
+        Some(ending) => {
+            lines::kill_and_sweep(line);
+            count(sweep, ending);
+        }
+        None if is_v4 => sweep.kept[0] += 1,
+        None => sweep.kept[1] += 1,
+    }
+    GO_ON
 }
 
-extern "C" fn sweep_v6(
+/// Frees a line whose flow an earlier sweep saw forgotten. Since then a grace period is over.
+extern "C" fn free_line(
     _: *mut c_void,
     key: *mut c_void,
     value: *mut c_void,
     _: *mut c_void,
 ) -> i64 {
-    sweep_one::<TupleV6>(&FLOWS_V6, key, value)
+    // SAFETY: as in `sweep_line`.
+    let (slot, line) = unsafe { (*key.cast::<u32>(), &*value.cast::<Line>()) };
+    if lines::tag_of(line) & tag::SWEPT != 0
+        && let Some(sweep) = limits()
+    {
+        sweep.freed += lines::flow_free(slot);
+    }
+    GO_ON
+}
+
+/// The key of the IPv6 flow in a line, in memory of the agent's programs.
+#[inline(always)]
+fn tuple_v6(line: &Line, slot: u32) -> Option<&'static TupleV6> {
+    let (wanted, addresses) = (lines::wanted(lines::OF_AGENT)?, lines::addresses(slot)?);
+    let words = |pair: [u64; 2]| {
+        let [low, high] = pair;
+        Address([
+            low as u32,
+            (low >> 32) as u32,
+            high as u32,
+            (high >> 32) as u32,
+        ])
+    };
+    let tuple = &mut wanted.tuple_v6;
+    tuple.network_protocol = line.key.head as u32;
+    tuple.ports = (line.key.head >> 32) as u32;
+    tuple.local = words(addresses.local);
+    tuple.remote = words(addresses.remote);
+    Some(tuple)
 }
 
 extern "C" fn sweep_overflow_v4(
@@ -128,7 +187,7 @@ extern "C" fn sweep_overflow_v4(
     value: *mut c_void,
     _: *mut c_void,
 ) -> i64 {
-    sweep_overflow::<TupleV4>(&FLOWS_V4, &OVERFLOW_V4, key, value)
+    sweep_overflow::<TupleV4>(&OVERFLOW_V4, key, value)
 }
 
 extern "C" fn sweep_overflow_v6(
@@ -137,13 +196,17 @@ extern "C" fn sweep_overflow_v6(
     value: *mut c_void,
     _: *mut c_void,
 ) -> i64 {
-    sweep_overflow::<TupleV6>(&FLOWS_V6, &OVERFLOW_V6, key, value)
+    sweep_overflow::<TupleV6>(&OVERFLOW_V6, key, value)
 }
 
 /// Keys of flows, of either family.
 trait Tuple: Sized + 'static {
+    /// Place of its family's count.
+    const FAMILY: usize;
     /// Network and protocol.
     fn network_protocol(&self) -> u32;
+    /// Has it looked for or added.
+    fn want(&self, wanted: &mut Wanted);
     /// Whether a flow with this key is there; `alias` is the key and entry of an alias of it, and
     /// `own` its endpoint.
     fn flow_of(&self, alias: &FlowEntry, own: &EndpointEntry) -> bool;
@@ -160,6 +223,13 @@ fn ports_of_flow(network_protocol: u32, ports: u32, alias: &FlowEntry) -> u32 {
 }
 
 impl Tuple for TupleV4 {
+    const FAMILY: usize = 0;
+
+    #[inline(always)]
+    fn want(&self, wanted: &mut Wanted) {
+        lines::want_v4(wanted, self);
+    }
+
     #[inline(always)]
     fn network_protocol(&self) -> u32 {
         self.network_protocol
@@ -170,14 +240,26 @@ impl Tuple for TupleV4 {
         let key = TupleV4 {
             network_protocol: self.network_protocol,
             local: own.ipv4.0[0],
-            remote: alias.original.0[0],
+            remote: alias.original().0[0],
             ports: ports_of_flow(self.network_protocol, self.ports, alias),
         };
-        FLOWS_V4.get_ptr(key).is_some() || OVERFLOW_V4.get_ptr(key).is_some()
+        let Some(wanted) = lines::wanted(lines::OF_AGENT) else {
+            return false;
+        };
+        lines::want_v4(wanted, &key);
+        lines::flow_slot(lines::OF_AGENT) != lines::NONE
+            || flow::is_overflowing() && OVERFLOW_V4.get_ptr(&key).is_some()
     }
 }
 
 impl Tuple for TupleV6 {
+    const FAMILY: usize = 1;
+
+    #[inline(always)]
+    fn want(&self, wanted: &mut Wanted) {
+        lines::want_v6(wanted, self);
+    }
+
     #[inline(always)]
     fn network_protocol(&self) -> u32 {
         self.network_protocol
@@ -188,10 +270,15 @@ impl Tuple for TupleV6 {
         let key = TupleV6 {
             network_protocol: self.network_protocol,
             local: own.ipv6,
-            remote: alias.original,
+            remote: alias.original(),
             ports: ports_of_flow(self.network_protocol, self.ports, alias),
         };
-        FLOWS_V6.get_ptr(key).is_some() || OVERFLOW_V6.get_ptr(key).is_some()
+        let Some(wanted) = lines::wanted(lines::OF_AGENT) else {
+            return false;
+        };
+        lines::want_v6(wanted, &key);
+        lines::flow_slot(lines::OF_AGENT) != lines::NONE
+            || flow::is_overflowing() && OVERFLOW_V6.get_ptr(&wanted.tuple_v6).is_some()
     }
 }
 
@@ -199,7 +286,7 @@ impl Tuple for TupleV6 {
 /// as long as the flow is.
 #[inline(always)]
 fn is_of_flow<K: Tuple>(key: &K, entry: &FlowEntry) -> bool {
-    if entry.kind != kind::ALIAS {
+    if !entry.is_alias() {
         return false;
     }
     let Some(location) = deliver::location(entry.local, key.network_protocol() >> 8) else {
@@ -251,30 +338,7 @@ fn count(sweep: &mut Sweep, ending: Ending) {
 }
 
 #[inline(always)]
-fn sweep_one<K: Tuple>(
-    flows: &'static HashMap<K, FlowEntry>,
-    key: *mut c_void,
-    value: *mut c_void,
-) -> i64 {
-    let Some(sweep) = limits() else {
-        return GO_ON;
-    };
-    // SAFETY: the kernel hands over a key and a value of the map.
-    let (key, entry) = unsafe { (&*key.cast::<K>(), &*value.cast::<FlowEntry>()) };
-    match verdict(key, entry, sweep) {
-        Some(ending) => {
-            // Gone already: then somebody else forgot it.
-            let _ = flows.remove(key);
-            count(sweep, ending);
-        }
-        None => sweep.kept += 1,
-    }
-    GO_ON
-}
-
-#[inline(always)]
 fn sweep_overflow<K: Tuple>(
-    flows: &'static HashMap<K, FlowEntry>,
     overflow: &'static LruHashMap<K, FlowEntry>,
     key: *mut c_void,
     value: *mut c_void,
@@ -282,7 +346,7 @@ fn sweep_overflow<K: Tuple>(
     let Some(sweep) = limits() else {
         return GO_ON;
     };
-    // SAFETY: as in `sweep_one`.
+    // SAFETY: as in `sweep_line`.
     let (key, entry) = unsafe { (&*key.cast::<K>(), &*value.cast::<FlowEntry>()) };
     if let Some(ending) = verdict(key, entry, sweep) {
         let _ = overflow.remove(key);
@@ -291,17 +355,84 @@ fn sweep_overflow<K: Tuple>(
     }
     let is_wanted = match sweep.take {
         take::ALL => true,
-        take::BOTH_WAYS => entry.kind == kind::ALIAS || !matches!(entry.phase(), Phase::OneWay),
+        take::BOTH_WAYS => entry.is_alias() || !matches!(entry.phase(), Phase::OneWay),
         _ => false,
     };
-    if is_wanted && sweep.room > 0 && flows.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok() {
+    if is_wanted && sweep.room > 0 && add(key, entry) {
         // From here on packets find it there.
         let _ = overflow.remove(key);
         sweep.room -= 1;
         sweep.taken += 1;
     } else {
-        sweep.kept += 1;
+        sweep.kept[K::FAMILY] += 1;
     }
+    GO_ON
+}
+
+/// Adds a flow to the table; returns whether it is there now.
+#[inline(always)]
+fn add<K: Tuple>(key: &K, entry: &FlowEntry) -> bool {
+    let (Some(wanted), Some(scratch)) = (
+        lines::wanted(lines::OF_AGENT),
+        flow::scratch_of(lines::OF_AGENT),
+    ) else {
+        return false;
+    };
+    *scratch = *entry;
+    key.want(wanted);
+    lines::flow_add(lines::OF_AGENT) != lines::NO_ROOM
+}
+
+extern "C" fn select_line(
+    _: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    with: *mut c_void,
+) -> i64 {
+    // SAFETY: as in `sweep_line`, and `with` is what `select` gave.
+    let (slot, line, selection) = unsafe {
+        (
+            *key.cast::<u32>(),
+            &mut *value.cast::<Line>(),
+            &mut *with.cast::<Selection>(),
+        )
+    };
+    let tag = lines::tag_of(line);
+    let is_v4 = is_live(tag, tag::V4);
+    if !is_v4 && !is_live(tag, tag::V6) {
+        return GO_ON;
+    }
+    // Of IPv6 flows these are parts of a fingerprint, which will do as well.
+    let (local, remote) = (line.key.ends as u32, (line.key.ends >> 32) as u32);
+    let ports = (line.key.head >> 32) as u32;
+    if !is_selected(selection, &line.entry, local, remote, ports) {
+        return GO_ON;
+    }
+    if selection.forgets != 0 {
+        lines::kill(line);
+        return GO_ON;
+    }
+    let Some(mut record) = FLOW_RECORDS.reserve::<FlowRecord>(0) else {
+        return GO_ON;
+    };
+    // SAFETY: the reserved memory is of a record's size; every field is written.
+    unsafe {
+        let record = record.as_mut_ptr();
+        if is_v4 {
+            (*record).family = 4;
+            (*record).key.network_protocol = line.key.head as u32;
+            (*record).key.ports = ports;
+            (*record).key.local = Address([local, 0, 0, 0]);
+            (*record).key.remote = Address([remote, 0, 0, 0]);
+        } else {
+            (*record).family = 6;
+            if let Some(tuple) = tuple_v6(line, slot) {
+                (*record).key = *tuple;
+            }
+        }
+        (*record).entry = line.entry;
+    }
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
     GO_ON
 }
 
@@ -311,7 +442,7 @@ extern "C" fn select_v4(
     value: *mut c_void,
     with: *mut c_void,
 ) -> i64 {
-    // SAFETY: as in `sweep_one`, and `with` is what `select` gave.
+    // SAFETY: as in `sweep_line`, and `with` is what `select` gave.
     let (tuple, entry, selection) = unsafe {
         (
             &*key.cast::<TupleV4>(),

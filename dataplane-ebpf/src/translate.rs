@@ -13,7 +13,7 @@
 
 use sunwire_dataplane_common::{
     address::Address,
-    flow::{Direction, FlowEntry, has_flow, kind},
+    flow::{Direction, FlowEntry, has_flow, tag},
     headers::{Family, Headers, PROTOCOL_TCP, PROTOCOL_UDP},
     tables::{Copied, OUT_OWNER, set},
 };
@@ -56,11 +56,11 @@ pub(crate) extern "C" fn alias(network: u32, local: u32, slot: u32, flags: u32) 
     alias.local = local;
     alias.remote = 0;
     alias.seen = flow::now();
-    alias.kind = kind::ALIAS;
+    alias.tag = tag::ALIAS;
     alias.sent = 0;
     alias.received = 0;
     alias.original_port = headers.dst_port;
-    alias.original = headers.dst;
+    alias.set_original(headers.dst);
     alias.bucket = u32::from(headers.src_port);
     let own = sent.src_port;
     // What is tried after it depends on the flow alone, so that it is found again.
@@ -89,7 +89,7 @@ pub(crate) extern "C" fn alias(network: u32, local: u32, slot: u32, flags: u32) 
         return TAKEN;
     }
     sent.src_port = free as u16;
-    let is_there = flags & IS_TRACED != 0 || flow::remember(network, sent, Direction::Sent, alias);
+    let is_there = flags & IS_TRACED != 0 || flow::remember(network, sent, Direction::Sent);
     if is_there {
         answer(sent.src_port, own)
     } else {
@@ -160,7 +160,7 @@ fn is_here(number: u32, network: u32) -> bool {
 #[inline(always)]
 fn is_alias_of(number: u32, network: u32, headers: &Headers, direction: Direction) -> bool {
     flow::find(network, headers, direction)
-        .is_some_and(|entry| entry.kind == kind::ALIAS && entry.local == number)
+        .is_some_and(|entry| entry.is_alias() && entry.local == number)
 }
 
 #[inline(always)]
@@ -208,9 +208,9 @@ fn as_sent(headers: &Headers, copied: &Copied, sent: &mut Headers) {
 /// Whether an alias is of the same flow as another.
 #[inline(always)]
 fn is_same(there: &FlowEntry, alias: &FlowEntry) -> bool {
-    there.kind == kind::ALIAS
+    there.is_alias()
         && there.local == alias.local
         && there.original_port == alias.original_port
         && there.bucket == alias.bucket
-        && there.original == alias.original
+        && there.original() == alias.original()
 }

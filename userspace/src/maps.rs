@@ -12,6 +12,7 @@ use sunwire_dataplane_common::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
         LocationEntry, NetworkEntry, PeerEntry, direction, id_kind,
     },
+    flow_table::Geometry,
     group::{GroupChunk, GroupKey, ListenerKey, TagKey},
     probe::{self, ProbeSlot},
     tables::{EdgeKey, MAX_VERDICTS, Next, RootEntry, RootKey, Verdict},
@@ -54,7 +55,8 @@ pub struct Capacity {
     pub listeners: u32,
     /// Buckets of `limit`: one for each that a rate is held for.
     pub limited: u32,
-    /// Flows that are remembered, per address family.
+    /// Flows that are remembered, of both address families. The table has twice as many lines, so that
+    /// each finds one soon, and is used up to seven eighths.
     pub flows: u32,
     /// Flows that are remembered while there is no room, per address family.
     pub overflow: u32,
@@ -121,8 +123,8 @@ impl Capacity {
             ("GROUP_TAGS", self.groups),
             ("LISTENERS", self.listeners),
             ("LIMIT_BUCKETS", self.limited),
-            ("FLOWS_V4", self.flows),
-            ("FLOWS_V6", self.flows),
+            ("FLOWS", Geometry::lines_for(self.flows)),
+            ("FLOW_ADDRESSES", Geometry::lines_for(self.flows)),
             ("OVERFLOW_V4", self.overflow),
             ("OVERFLOW_V6", self.overflow),
             ("EDGES", self.edges),

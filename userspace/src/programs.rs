@@ -15,21 +15,28 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
+    maps::Array,
     programs::{ProgramError, SchedClassifier},
 };
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use sunwire_dataplane_common::flow_table::Geometry;
 
 use crate::{
     maps::{Capacity, Maps},
     object::OBJECT,
-    shadow::ShadowError,
+    pod::Pod,
+    shadow::{self, ShadowError},
 };
 
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v11";
+const LAYOUT: &str = "v12";
+/// Layout of those that hold what is known of flows, which are pinned apart: so that connections stay
+/// when only others change. The verdicts in them are of a generation, of which no two layouts have the
+/// same.
+const FLOWS_LAYOUT: &str = "v1";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
@@ -278,14 +285,19 @@ pub(crate) fn open(directory: &Path, capacity: Capacity) -> Result<Ebpf, Program
         let path = directory.to_owned();
         return Err(ProgramsError::NoBpfFileSystem { path });
     }
-    fs::create_dir_all(&maps).map_err(|source| ProgramsError::Pins {
-        path: maps.clone(),
-        source,
-    })?;
+    let flows = directory.join(format!("flows-{FLOWS_LAYOUT}"));
+    for path in [&maps, &flows] {
+        fs::create_dir_all(path).map_err(|source| ProgramsError::Pins {
+            path: path.clone(),
+            source,
+        })?;
+    }
     let mut loader = EbpfLoader::new();
-    let names: Vec<(&str, PathBuf)> = MAP_NAMES
-        .iter()
-        .map(|name| (*name, maps.join(name)))
+    let pinned = |names: &'static [&str], directory: PathBuf| {
+        names.iter().map(move |name| (*name, directory.join(name)))
+    };
+    let names: Vec<(&str, PathBuf)> = pinned(&MAP_NAMES, maps)
+        .chain(pinned(&FLOW_MAP_NAMES, flows))
         .collect();
     for (name, path) in &names {
         loader.map_pin_path(name, path.as_path());
@@ -293,21 +305,51 @@ pub(crate) fn open(directory: &Path, capacity: Capacity) -> Result<Ebpf, Program
     for (name, entries) in capacity.by_map() {
         loader.map_max_entries(name, entries);
     }
-    loader
+    let mut ebpf = loader
         .load(OBJECT)
-        .map_err(|source| ProgramsError::Load(Box::new(source)))
+        .map_err(|source| ProgramsError::Load(Box::new(source)))?;
+    lay_out_flows(&mut ebpf)?;
+    Ok(ebpf)
+}
+
+/// Tells a new table of flows how large it is and what its secret is; one that has both keeps them.
+fn lay_out_flows(ebpf: &mut Ebpf) -> Result<(), ShadowError> {
+    const NAME: &str = "FLOW_TABLE";
+    let flows = ebpf
+        .map("FLOWS")
+        .ok_or(ShadowError::Missing { map: "FLOWS" })?;
+    let lines = shadow::capacity(flows) as u32;
+    let table = ebpf
+        .map_mut(NAME)
+        .ok_or(ShadowError::Missing { map: NAME })?;
+    let failed = |verb| {
+        move |source| ShadowError::Access {
+            map: NAME,
+            verb,
+            source,
+        }
+    };
+    let mut table = Array::<_, Pod<Geometry>>::try_from(table)
+        .map_err(|source| ShadowError::Layout { map: NAME, source })?;
+    if table.get(&0, 0).map_err(failed("read"))?.0.mask != 0 {
+        return Ok(());
+    }
+    let geometry = Geometry::new(lines, rand::random());
+    table.set(0, Pod(geometry), 0).map_err(failed("write"))
 }
 
 /// Removes what an agent of another layout pinned: its programs keep the maps they use until they
 /// are swapped, and pins that nobody reads again would keep them for ever.
 fn remove_older_layouts(directory: &Path) {
-    let current = format!("maps-{LAYOUT}");
+    let current = [format!("maps-{LAYOUT}"), format!("flows-{FLOWS_LAYOUT}")];
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
-        let is_older = name
-            .to_str()
-            .is_some_and(|name| name.starts_with("maps-v") && name != current);
+        let is_older = name.to_str().is_some_and(|name| {
+            ["maps-v", "flows-v"]
+                .iter()
+                .any(|kind| name.starts_with(kind))
+        }) && !current.iter().any(|current| name == current.as_str());
         if is_older && let Err(error) = fs::remove_dir_all(entry.path()) {
             tracing::warn!(path = %entry.path().display(), %error, "older pins stay");
         }
@@ -320,8 +362,19 @@ fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, Programs
         .ok_or(ProgramsError::Missing(kind.program()))
 }
 
-/// Every map of the object, each pinned under its own name.
-const MAP_NAMES: [&str; 58] = [
+/// The maps that hold what is known of flows.
+const FLOW_MAP_NAMES: [&str; 7] = [
+    "FLOW_TABLE",
+    "FLOWS",
+    "FLOW_ADDRESSES",
+    "OVERFLOW_V4",
+    "OVERFLOW_V6",
+    "OVERFLOWED",
+    "OVERFLOW_COUNTER",
+];
+
+/// Every other map of the object, each pinned under its own name, too.
+const MAP_NAMES: [&str; 53] = [
     "CONTROL",
     "ENDPOINTS",
     "FOREIGN_ENDPOINTS",
@@ -343,12 +396,7 @@ const MAP_NAMES: [&str; 58] = [
     "STAGED_ROOTS",
     "AUDIT",
     "EDGES",
-    "FLOWS_V4",
-    "FLOWS_V6",
-    "OVERFLOW_V4",
-    "OVERFLOW_V6",
-    "OVERFLOWED",
-    "OVERFLOW_COUNTER",
+    "WANTED",
     "FRAGMENTS",
     "SWEEP",
     "FLOW_RECORDS",

@@ -338,7 +338,9 @@ where
 /// Entries that a map can hold.
 pub(crate) fn capacity(map: &Map) -> usize {
     let data = match map {
-        Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuHashMap(data) => data,
+        Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuHashMap(data) => {
+            data
+        }
         _ => return 0,
     };
     data.info()

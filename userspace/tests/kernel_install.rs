@@ -121,22 +121,17 @@ fn each_policy_decides_from_its_installation_to_the_next() {
     };
     let (a, b) = (denying("a", [80]), denying("b", [81]));
     for round in 0..10 {
-        let generation = node.dataplane().generation();
+        let before = node.dataplane().generation();
         node.apply(&a).unwrap();
-        assert_eq!(
-            node.dataplane().generation(),
-            generation + 1,
-            "round {round}"
-        );
+        let generation = node.dataplane().generation();
+        // The first one is any, but none of nothing.
+        assert_ne!(generation, 0);
+        assert!(round == 0 || generation == before + 1, "round {round}");
         assert!(!is_delivered(&mut node, 80));
         assert!(is_delivered(&mut node, 81));
         // Again, which changes nothing.
         node.apply(&a).unwrap();
-        assert_eq!(
-            node.dataplane().generation(),
-            generation + 1,
-            "round {round}"
-        );
+        assert_eq!(node.dataplane().generation(), generation, "round {round}");
         node.apply(&b).unwrap();
         assert!(is_delivered(&mut node, 80));
         assert!(!is_delivered(&mut node, 81));
@@ -412,7 +407,7 @@ fn tables_that_make_no_sense_are_refused_and_the_old_ones_decide() {
 
 /// Numbers of the tables as the kernel has them.
 fn edges(node: &TestNode) -> BTreeMap<EdgeKey, Next> {
-    let map = MapData::from_pin(node.pins().join("maps-v6/EDGES")).unwrap();
+    let map = MapData::from_pin(node.pins().join("maps-v11/EDGES")).unwrap();
     let map = HashMap::<_, Pod<EdgeKey>, Pod<Next>>::try_from(Map::HashMap(map)).unwrap();
     map.iter()
         .map(|entry| entry.unwrap())

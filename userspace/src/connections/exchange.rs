@@ -17,7 +17,7 @@ use std::{
 use sunwire_dataplane_common::{
     address::Address,
     expiry::FlowRecord,
-    flow::{FlowEntry, TupleV6, kind, seen, shape},
+    flow::{FlowEntry, TupleV6, seen, tag},
     headers::Family,
 };
 
@@ -154,24 +154,17 @@ impl Connections {
         let now = self.tables.now()?;
         for connection in &parcel.connections {
             let (family, key) = key(place.vni, &connection.ends);
-            let mut entry = entry(connection, place.number, now, self.tables.hertz());
-            if place.is_attached
-                && let Some(there) = self.tables.get(family, &key)?
-                && there.local == place.number
-            {
+            let entry = entry(connection, place.number, now, self.tables.hertz());
+            if place.is_attached {
                 // Its packets pass here already.
-                entry.sent |= there.sent;
-                entry.received |= there.received;
-                entry.seen = there.seen;
+                self.tables.join(family, &key, entry)?;
+            } else {
+                self.tables.set(family, &key, entry)?;
             }
-            self.tables.set(family, &key, entry)?;
         }
         for ends in &parcel.gone {
             let (family, key) = key(place.vni, ends);
-            let there = self.tables.get(family, &key)?;
-            if there.is_some_and(|there| there.local == place.number) {
-                self.tables.remove(family, &key)?;
-            }
+            self.tables.remove_own(family, &key, place.number)?;
         }
         Ok(parcel.connections.len() as u64)
     }
@@ -252,27 +245,20 @@ fn key(vni: u32, ends: &Ends) -> (u32, TupleV6) {
 
 /// A connection as an entry without a verdict.
 fn entry(connection: &Connection, number: u32, now: u32, hertz: Hertz) -> FlowEntry {
-    let (original, original_port) = match connection.translated {
-        Some((address, port)) => (kernel_address(address), port),
-        None => (Address::ZERO, 0),
-    };
-    FlowEntry {
-        generation: 0,
+    let mut entry = FlowEntry {
         local: number,
         seen: hertz.seen(now, connection.silent_ms),
-        kind: if connection.translated.is_some() {
-            kind::ALIAS
-        } else {
-            kind::FLOW
-        },
-        shape: shape::WHOLE,
         sent: connection.sent,
         received: connection.received,
-        original_port,
-        original,
         bucket: connection.bucket,
         ..FlowEntry::default()
+    };
+    if let Some((address, port)) = connection.translated {
+        entry.tag = tag::ALIAS;
+        entry.set_original(kernel_address(address));
+        entry.original_port = port;
     }
+    entry
 }
 
 /// What a record says to another node; `None` when it is of no kind that is known here.
@@ -283,10 +269,10 @@ pub(super) fn connection(record: &FlowRecord, now: u32, hertz: Hertz) -> Option<
         _ => return None,
     };
     let entry = &record.entry;
-    let translated = match entry.kind {
-        kind::ALIAS => Some((ip(family, entry.original)?, entry.original_port)),
-        kind::FLOW => None,
-        _ => return None,
+    let translated = if entry.is_alias() {
+        Some((ip(family, entry.original())?, entry.original_port))
+    } else {
+        None
     };
     Some(Connection {
         ends: Ends {

@@ -146,6 +146,6 @@ fn list_one(
             .flatten(),
         translated: connection
             .translated
-            .map(|(address, port)| remote(address, port, entry.original)),
+            .map(|(address, port)| remote(address, port, entry.original())),
     }
 }

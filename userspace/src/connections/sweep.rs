@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! every 2 s, or every second while more than half of the room is taken:
-//!   FLOWS     forget what is over; the fuller, the sooner
+//!   FLOWS     forget what is over; the fuller, the sooner; free what was forgotten
 //!   OVERFLOW  forget what is over; take back what there is room for, both ways first
 //!   all back and room left -> packets look in one map only again
 //! ```
@@ -40,7 +40,7 @@ pub struct Usage {
     pub in_use_v4: u32,
     /// IPv6 flows, likewise.
     pub in_use_v6: u32,
-    /// How many of each family there is room for.
+    /// Lines of the table that both families share.
     pub capacity: u32,
     /// Flows there was no room for that are remembered while others do not need their place.
     pub overflow: u32,
@@ -105,19 +105,20 @@ fn limits(hertz: Hertz, room: Room) -> Sweep {
 }
 
 impl Sweeper {
-    /// How much room there was at the last sweep, in the fuller of the families.
-    fn room(&self, capacity: [usize; 2]) -> Room {
-        let exceed = |most: fn(usize) -> u32| {
-            let mut families = self.in_use.iter().zip(capacity);
-            families.any(|(in_use, capacity)| *in_use > most(capacity))
-        };
-        if self.is_overflowing || exceed(comfortable) {
+    /// How much room there was at the last sweep.
+    fn room(&self, capacity: usize) -> Room {
+        let in_use = self.total();
+        if self.is_overflowing || in_use > comfortable(capacity) {
             Room::Little
-        } else if exceed(|capacity| (capacity / 2) as u32) {
+        } else if in_use > (capacity / 2) as u32 {
             Room::Half
         } else {
             Room::Plenty
         }
+    }
+
+    fn total(&self) -> u32 {
+        self.in_use.iter().sum()
     }
 
     /// Sweeps once.
@@ -126,17 +127,13 @@ impl Sweeper {
         let capacity = tables.capacity();
         self.is_overflowing = tables.is_overflowed()?;
         let limits = limits(tables.hertz(), self.room(capacity));
-        for (family, which) in [Which::V4, Which::V6].into_iter().enumerate() {
-            let found = tables.sweep(which, limits)?;
-            self.in_use[family] = found.kept;
-            self.count(&found);
-        }
+        let found = tables.sweep(Which::Table, limits)?;
+        self.in_use = found.kept;
+        self.count(&found);
         if self.is_overflowing {
             self.take_back(tables, limits, take::BOTH_WAYS)?;
             self.take_back(tables, limits, take::ALL)?;
-            let families = self.in_use.iter().zip(capacity);
-            let mut families = families.map(|(in_use, capacity)| *in_use < comfortable(capacity));
-            if self.overflow == 0 && families.all(|has_room| has_room) {
+            if self.overflow == 0 && self.total() < comfortable(capacity) {
                 tables.clear_overflowed()?;
                 // What came between the last look and the word.
                 self.take_back(tables, limits, take::ALL)?;
@@ -154,8 +151,7 @@ impl Sweeper {
         self.overflow = 0;
         let maps = [Which::OverflowV4, Which::OverflowV6];
         for (family, which) in maps.into_iter().enumerate() {
-            let room = comfortable(tables.capacity()[family]);
-            let room = room.saturating_sub(self.in_use[family]);
+            let room = comfortable(tables.capacity()).saturating_sub(self.total());
             let limits = Sweep {
                 room,
                 take,
@@ -163,7 +159,7 @@ impl Sweeper {
             };
             let found = tables.sweep(which, limits)?;
             self.in_use[family] += found.taken;
-            self.overflow += found.kept;
+            self.overflow += found.kept[family];
             self.count(&found);
         }
         Ok(())
@@ -176,13 +172,13 @@ impl Sweeper {
     }
 
     /// What is to be told of it.
-    pub(super) fn usage(&self, capacity: [usize; 2]) -> Usage {
+    pub(super) fn usage(&self, capacity: usize) -> Usage {
         let ended = Ending::ALL.iter();
         let ended = ended.map(|ending| (ending.name().to_owned(), self.ended[*ending as usize]));
         Usage {
             in_use_v4: self.in_use[0],
             in_use_v6: self.in_use[1],
-            capacity: capacity[0] as u32,
+            capacity: capacity as u32,
             overflow: self.overflow,
             overflowed_total: self.overflowed_total,
             is_overflowing: self.is_overflowing,

@@ -8,12 +8,14 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
+use rustix::thread::{MembarrierCommand, membarrier};
 use sunwire_dataplane_common::{
-    expiry::{FlowRecord, RECORD_BYTES, Sweep},
-    flow::{FlowEntry, TupleV4, TupleV6},
+    address::Address,
+    expiry::{FlowRecord, RECORD_BYTES, Sweep, exchange, pass},
+    flow::{FlowEntry, TupleV6},
     limit::BUCKETS,
 };
 
@@ -59,6 +61,12 @@ pub enum TablesError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// The kernel has no membarrier system call.
+    #[error("cannot wait for the packets that are on their way through the programs")]
+    GracePeriod(#[source] std::io::Error),
+    /// There was no memory for a flow, not even where others make way for it.
+    #[error("the kernel has no room for a flow")]
+    NoRoom,
     /// A program says that it cannot go through a map.
     #[error("the kernel does not go through its flows")]
     Visit,
@@ -73,10 +81,8 @@ pub enum TablesError {
 /// One of the kernel's maps of flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// `FLOWS_V4`.
-    V4,
-    /// `FLOWS_V6`.
-    V6,
+    /// The table.
+    Table,
     /// `OVERFLOW_V4`.
     OverflowV4,
     /// `OVERFLOW_V6`.
@@ -89,23 +95,16 @@ pub struct Tables {
     hertz: Hertz,
     sweep: Mutex<Array<MapData, Pod<Sweep>>>,
     records: Mutex<RingBuf<MapData>>,
-    flows: Mutex<Flows>,
+    /// Held while a program runs that looks for flows: what it looks for is in memory that another
+    /// one on the same processor would use, too.
+    exchange: Mutex<()>,
     overflowed: Mutex<Array<MapData, Pod<u32>>>,
     overflow_counter: PerCpuArray<MapData, Pod<u64>>,
     limit_losses: PerCpuArray<MapData, Pod<u64>>,
-    capacity: [usize; 2],
+    capacity: usize,
 }
 
-type FlowMap<K> = HashMap<MapData, Pod<K>, Pod<FlowEntry>>;
-
-struct Flows {
-    v4: FlowMap<TupleV4>,
-    v6: FlowMap<TupleV6>,
-    overflow_v4: FlowMap<TupleV4>,
-    overflow_v6: FlowMap<TupleV6>,
-}
-
-const PROGRAMS: [&str; 3] = ["flow_clock", "flow_sweep", "flow_select"];
+const PROGRAMS: [&str; 4] = ["flow_clock", "flow_sweep", "flow_select", "flow_exchange"];
 
 impl Tables {
     /// Opens the flows of the node whose maps are pinned in `directory`.
@@ -124,19 +123,12 @@ impl Tables {
             })?;
         }
         let mut take = |map: &'static str| ebpf.take_map(map).ok_or(ShadowError::Missing { map });
-        let (v4, v6) = (take("FLOWS_V4")?, take("FLOWS_V6")?);
-        let capacity = [shadow::capacity(&v4), shadow::capacity(&v6)];
-        let flows = Flows {
-            v4: typed(v4, "FLOWS_V4")?,
-            v6: typed(v6, "FLOWS_V6")?,
-            overflow_v4: typed(take("OVERFLOW_V4")?, "OVERFLOW_V4")?,
-            overflow_v6: typed(take("OVERFLOW_V6")?, "OVERFLOW_V6")?,
-        };
+        let capacity = shadow::capacity(&take("FLOWS")?);
         Ok(Tables {
             hertz: Hertz::of_kernel().map_err(TablesError::Clock)?,
             sweep: Mutex::new(typed(take("SWEEP")?, "SWEEP")?),
             records: Mutex::new(typed(take("FLOW_RECORDS")?, "FLOW_RECORDS")?),
-            flows: Mutex::new(flows),
+            exchange: Mutex::default(),
             overflowed: Mutex::new(typed(take("OVERFLOWED")?, "OVERFLOWED")?),
             overflow_counter: typed(take("OVERFLOW_COUNTER")?, "OVERFLOW_COUNTER")?,
             limit_losses: typed(take("LIMIT_LOSSES")?, "LIMIT_LOSSES")?,
@@ -145,9 +137,9 @@ impl Tables {
         })
     }
 
-    /// Flows that there is room for, IPv4 and IPv6.
+    /// Lines of the table: flows of both families that there would be room for, if each found one.
     #[must_use]
-    pub fn capacity(&self) -> [usize; 2] {
+    pub fn capacity(&self) -> usize {
         self.capacity
     }
 
@@ -162,10 +154,11 @@ impl Tables {
     /// # Errors
     /// When the kernel does not run the program.
     pub fn now(&self) -> Result<u32, TablesError> {
-        self.run("flow_clock", [0; 4])
+        self.run("flow_clock", &[])
     }
 
-    /// Goes through one map by these limits; returns them with what was found.
+    /// Goes through one map by these limits; returns them with what was found. Lines of the table that
+    /// were taken by flows that are forgotten are free afterwards.
     ///
     /// # Errors
     /// When the kernel does not.
@@ -174,17 +167,27 @@ impl Tables {
         sweep
             .set(0, Pod(limits), 0)
             .map_err(access("SWEEP", "write"))?;
-        let map = match which {
-            Which::V4 => 4,
-            Which::V6 => 6,
-            Which::OverflowV4 => 104,
-            Which::OverflowV6 => 106,
-        };
-        if self.run("flow_sweep", [map, 0, 0, 0])? != 0 {
-            return Err(TablesError::Visit);
+        match which {
+            Which::Table => {
+                self.visit(pass::TABLE)?;
+                // Whoever found a flow before it was forgotten is done with it.
+                membarrier(MembarrierCommand::Global)
+                    .map_err(|error| TablesError::GracePeriod(error.into()))?;
+                self.visit(pass::FREE)?;
+            }
+            Which::OverflowV4 => self.visit(pass::OVERFLOW_V4)?,
+            Which::OverflowV6 => self.visit(pass::OVERFLOW_V6)?,
         }
         let found = sweep.get(&0, 0).map_err(access("SWEEP", "read"))?;
         Ok(found.0)
+    }
+
+    fn visit(&self, map: u64) -> Result<(), TablesError> {
+        let _exchange = locked(&self.exchange);
+        match self.run("flow_sweep", &[map])? {
+            0 => Ok(()),
+            _ => Err(TablesError::Visit),
+        }
     }
 
     /// The flows of an endpoint, or with zero all flows, in no order.
@@ -222,7 +225,9 @@ impl Tables {
     ) -> Result<u32, TablesError> {
         let mut ring = locked(&self.records);
         let program = "flow_select";
-        let there = self.run(program, [local.into(), part.into(), parts.into(), 0])?;
+        let exchange = locked(&self.exchange);
+        let there = self.run(program, &[local.into(), part.into(), parts.into(), 0])?;
+        drop(exchange);
         let mut told = 0;
         while let Some(item) = ring.next() {
             let Some(record) = FlowRecord::from_bytes(&item) else {
@@ -239,80 +244,90 @@ impl Tables {
     /// # Errors
     /// When the kernel does not.
     pub fn forget(&self, local: u32) -> Result<(), TablesError> {
-        self.run("flow_select", [local.into(), 0, 1, 1])?;
+        let _exchange = locked(&self.exchange);
+        self.run("flow_select", &[local.into(), 0, 1, 1])?;
         Ok(())
     }
 
     /// Forgets one flow; it may be gone already.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel does not run the program.
     pub fn remove(&self, family: u32, key: &TupleV6) -> Result<(), TablesError> {
-        let mut flows = locked(&self.flows);
-        let Flows {
-            v4,
-            v6,
-            overflow_v4,
-            overflow_v6,
-        } = &mut *flows;
-        if family == 4 {
-            erase(v4, "FLOWS_V4", short(key))?;
-            erase(overflow_v4, "OVERFLOW_V4", short(key))
-        } else {
-            erase(v6, "FLOWS_V6", *key)?;
-            erase(overflow_v6, "OVERFLOW_V6", *key)
-        }
+        self.exchange(exchange::FORGET, family, key, FlowEntry::default())?;
+        Ok(())
     }
 
-    /// A flow, if it is there.
+    /// Forgets one flow, if it is there and of this endpoint.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn get(&self, family: u32, key: &TupleV6) -> Result<Option<FlowEntry>, TablesError> {
-        let flows = locked(&self.flows);
-        if family == 4 {
-            let key = short(key);
-            let found = read(&flows.v4, "FLOWS_V4", key)?;
-            Ok(match found {
-                Some(entry) => Some(entry),
-                None => read(&flows.overflow_v4, "OVERFLOW_V4", key)?,
-            })
-        } else {
-            let found = read(&flows.v6, "FLOWS_V6", *key)?;
-            Ok(match found {
-                Some(entry) => Some(entry),
-                None => read(&flows.overflow_v6, "OVERFLOW_V6", *key)?,
-            })
-        }
+    /// When the kernel does not run the program.
+    pub fn remove_own(&self, family: u32, key: &TupleV6, local: u32) -> Result<(), TablesError> {
+        let entry = FlowEntry {
+            local,
+            ..FlowEntry::default()
+        };
+        self.exchange(exchange::FORGET_OWN, family, key, entry)?;
+        Ok(())
+    }
+
+    /// Whether a flow is there.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn has(&self, family: u32, key: &TupleV6) -> Result<bool, TablesError> {
+        let answer = self.exchange(exchange::FIND, family, key, FlowEntry::default())?;
+        Ok(answer != exchange::NO)
     }
 
     /// Sets a flow, in place of what is there. Where there is no room it goes where others make way
     /// for new ones.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel does not run the program.
     pub fn set(&self, family: u32, key: &TupleV6, entry: FlowEntry) -> Result<(), TablesError> {
-        let mut flows = locked(&self.flows);
-        let written = if family == 4 {
-            flows.v4.insert(Pod(short(key)), Pod(entry), 0)
-        } else {
-            flows.v6.insert(Pod(*key), Pod(entry), 0)
+        self.have(exchange::SET, family, key, entry)
+    }
+
+    /// As [`set`](Self::set), with what was seen of the flow here, if it is the same endpoint's.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn join(&self, family: u32, key: &TupleV6, entry: FlowEntry) -> Result<(), TablesError> {
+        self.have(exchange::JOIN, family, key, entry)
+    }
+
+    fn have(
+        &self,
+        what: u32,
+        family: u32,
+        key: &TupleV6,
+        entry: FlowEntry,
+    ) -> Result<(), TablesError> {
+        match self.exchange(what, family, key, entry)? {
+            exchange::NO => Err(TablesError::NoRoom),
+            _ => Ok(()),
+        }
+    }
+
+    fn exchange(
+        &self,
+        what: u32,
+        family: u32,
+        key: &TupleV6,
+        entry: FlowEntry,
+    ) -> Result<u32, TablesError> {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let address = |address: Address| {
+            let [a, b, c, d] = address.0;
+            [pair(a, b), pair(c, d)]
         };
-        match written {
-            Ok(()) => return Ok(()),
-            Err(error) if is_full(&error) => {}
-            Err(source) => return Err(access("FLOWS", "write")(source)),
-        }
-        locked(&self.overflowed)
-            .set(0, Pod(1), 0)
-            .map_err(access("OVERFLOWED", "write"))?;
-        if family == 4 {
-            let inserted = flows.overflow_v4.insert(Pod(short(key)), Pod(entry), 0);
-            inserted.map_err(access("OVERFLOW_V4", "write"))
-        } else {
-            let inserted = flows.overflow_v6.insert(Pod(*key), Pod(entry), 0);
-            inserted.map_err(access("OVERFLOW_V6", "write"))
-        }
+        let mut arguments = vec![pair(what, family), pair(key.network_protocol, key.ports)];
+        arguments.extend(address(key.local));
+        arguments.extend(address(key.remote));
+        arguments.extend(entry.to_words());
+        let _exchange = locked(&self.exchange);
+        self.run("flow_exchange", &arguments)
     }
 
     /// Whether there was no room since the word was last cleared.
@@ -349,10 +364,7 @@ impl Tables {
     /// # Errors
     /// When the kernel does not.
     pub fn sweep_buckets(&self) -> Result<(), TablesError> {
-        match self.run("flow_sweep", [BUCKETS, 0, 0, 0])? {
-            0 => Ok(()),
-            _ => Err(TablesError::Visit),
-        }
+        self.visit(BUCKETS)
     }
 
     /// Packets for which there was no room for a bucket, since the maps were made.
@@ -365,7 +377,7 @@ impl Tables {
         Ok(values.iter().map(|value| value.0).sum())
     }
 
-    fn run(&self, name: &'static str, arguments: [u64; 4]) -> Result<u32, TablesError> {
+    fn run(&self, name: &'static str, arguments: &[u64]) -> Result<u32, TablesError> {
         let program = self
             .ebpf
             .program(name)
@@ -374,7 +386,7 @@ impl Tables {
             .try_into()
             .map_err(|_| ProgramsError::Missing(name))?;
         let mut options = RawTracePointRunOptions::new();
-        options.args[..arguments.len()].copy_from_slice(&arguments);
+        options.args[..arguments.len()].copy_from_slice(arguments);
         let result = program
             .test_run(options)
             .map_err(|source| TablesError::Run {
@@ -385,58 +397,11 @@ impl Tables {
     }
 }
 
-/// The key of an IPv4 flow, from the form that both families are told in.
-fn short(key: &TupleV6) -> TupleV4 {
-    TupleV4 {
-        network_protocol: key.network_protocol,
-        local: key.local.0[0],
-        remote: key.remote.0[0],
-        ports: key.ports,
-    }
-}
-
 fn typed<M: TryFrom<Map, Error = MapError>>(
     map: Map,
     name: &'static str,
 ) -> Result<M, ShadowError> {
     M::try_from(map).map_err(|source| ShadowError::Layout { map: name, source })
-}
-
-fn erase<K>(map: &mut FlowMap<K>, name: &'static str, key: K) -> Result<(), TablesError>
-where
-    Pod<K>: aya::Pod,
-{
-    match map.remove(&Pod(key)) {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) if is_absent(&error) => Ok(()),
-        Err(source) => Err(access(name, "delete from")(source)),
-    }
-}
-
-fn read<K>(map: &FlowMap<K>, name: &'static str, key: K) -> Result<Option<FlowEntry>, TablesError>
-where
-    Pod<K>: aya::Pod,
-{
-    match map.get(&Pod(key), 0) {
-        Ok(entry) => Ok(Some(entry.0)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(source) => Err(access(name, "read")(source)),
-    }
-}
-
-fn error_number(error: &MapError) -> Option<i32> {
-    match error {
-        MapError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    }
-}
-
-fn is_full(error: &MapError) -> bool {
-    error_number(error) == Some(nix::errno::Errno::E2BIG as i32)
-}
-
-fn is_absent(error: &MapError) -> bool {
-    error_number(error) == Some(nix::errno::Errno::ENOENT as i32)
 }
 
 fn access(map: &'static str, verb: &'static str) -> impl FnOnce(MapError) -> TablesError {

@@ -248,7 +248,7 @@ impl FlowMap {
         self.check_capacity(maps, desired, &coming, Lane::InForce)?;
         self.write_tables(maps, desired, &coming)?;
         let control = maps.control.get(0);
-        let generation = control.generation.wrapping_add(1);
+        let generation = after(control.generation);
         for (vni, program) in &coming.programs {
             if let Some(root) = program.root {
                 let presets = (program.bucket, program.limit);
@@ -335,6 +335,15 @@ impl FlowMap {
             self.verdicts.release(&mut maps.ids, digest, number)?;
         }
         Ok(())
+    }
+}
+
+/// The generation after another. The first one of new maps is any: flows may be there with verdicts of
+/// the generations that maps of an earlier layout had, and are to be decided anew.
+fn after(generation: u32) -> u32 {
+    match generation {
+        0 => rand::random_range(1..1 << 31),
+        generation => generation.wrapping_add(1),
     }
 }
 

@@ -144,7 +144,7 @@ fn flows(out: &mut Exposition, readings: &Readings) {
     );
     out.gauge(
         "flows_capacity",
-        "Flows of a family that there is room for",
+        "Lines of the table that flows of both families are in",
         f64::from(flows.capacity),
     );
     out.gauge(

@@ -4,13 +4,18 @@ use std::{collections::BTreeMap, time::Instant};
 
 use sunwire_dataplane_common::{
     address::Address,
+    drop_reason::DropReason,
     expiry::SILENCE_S,
     flow::{FlowEntry, TupleV6, seen},
+    flow_key::Field,
 };
-use sunwire_userspace::{connections::clock::Hertz, maps::Capacity};
+use sunwire_userspace::{
+    connections::{Connections, clock::Hertz},
+    maps::Capacity,
+};
 
-use super::{A, AWAY, B, VNI, World, open, udp};
-use crate::fixture::node::OWN;
+use super::{A, AWAY, B, VNI, World, frame, open, replies_only, udp};
+use crate::fixture::{node::OWN, wire::Transport};
 
 /// The key of a made-up flow of endpoint A.
 pub(super) fn key(protocol: u8, number: u32) -> TupleV6 {
@@ -32,6 +37,54 @@ pub(super) fn entry(world: &World, sent: u8, received: u8, silent_s: u32) -> Flo
         received,
         seen: tables.hertz().seen(now, u64::from(silent_s) * 1000),
         ..FlowEntry::default()
+    }
+}
+
+#[test]
+fn kernel_connections_outlive_the_layout_of_other_maps_and_are_decided_anew() {
+    let Some(mut world) = World::new("kernel_other_layout", Capacity::default()) else {
+        return;
+    };
+    world.put(replies_only, "replies");
+    for is_v4 in [true, false] {
+        let transport = |there: (u16, u16)| Transport::Udp(there.0, there.1);
+        world.arrives(&frame(is_v4, AWAY, A, transport((5000, 6000))).bytes());
+        let reply = frame(is_v4, A, AWAY, transport((6000, 5000))).bytes();
+        world.passes(A, &reply, "reply");
+    }
+    let before = world.flows(A.0);
+    world.node.stop_agent();
+    let pins = std::fs::read_dir(world.node.pins()).unwrap().flatten();
+    let maps: Vec<_> = pins
+        .map(|pin| pin.path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("maps-v")
+        })
+        .collect();
+    std::fs::rename(&maps[0], world.node.pins().join("maps-v0")).unwrap();
+    world.node.start_agent();
+    world.connections = Connections::load(world.node.pins(), Capacity::default()).unwrap();
+    // Other verdicts in the same slots: what is remembered of the old ones must not decide.
+    world.put(
+        |policy| {
+            let new = policy.leaf("another new", &[]);
+            let reply = policy.leaf("another reply", &[super::owner()]);
+            policy.test("state", Field::Connection, &[(1, reply)], new)
+        },
+        "another",
+    );
+    assert_eq!(world.flows(A.0).len(), before.len());
+    for is_v4 in [true, false] {
+        let transport = |there: (u16, u16)| Transport::Udp(there.0, there.1);
+        for _ in 0..2 {
+            let reply = frame(is_v4, A, AWAY, transport((6000, 5000))).bytes();
+            world.passes(A, &reply, "another reply");
+            let unasked = frame(is_v4, A, AWAY, transport((6001, 5000))).bytes();
+            world.drops(A, &unasked, DropReason::Policy);
+        }
     }
 }
 

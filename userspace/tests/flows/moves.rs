@@ -2,10 +2,7 @@
 
 use std::net::IpAddr;
 
-use sunwire_dataplane_common::{
-    drop_reason::DropReason,
-    flow::{kind, seen},
-};
+use sunwire_dataplane_common::{drop_reason::DropReason, flow::seen};
 use sunwire_userspace::{
     connections::{
         exchange::ExchangeError,
@@ -188,7 +185,7 @@ fn kernel_only_an_endpoints_own_connections_are_taken_over() {
     adopt(connection(OTHER_ADDRESS.into(), original)).unwrap();
     let flows = world.flows(A.0);
     assert_eq!(flows.len(), 2);
-    let alias = flows.iter().find(|flow| flow.entry.kind == kind::ALIAS);
+    let alias = flows.iter().find(|flow| flow.entry.is_alias());
     let alias = alias.unwrap().entry;
     assert_eq!((alias.original_port, alias.bucket), (443, 3));
     // And it travels on as it came.
