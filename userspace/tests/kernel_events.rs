@@ -154,7 +154,7 @@ fn a_sampled_packet_is_told_as_it_came_and_with_where_it_went() {
         let copies = match &case.expect {
             Expect::Pass => 0,
             // The tunnel's own packet, and of no endpoint.
-            Expect::Out(_) if is_probe(&case.frame) => 0,
+            Expect::Out(_) | Expect::Consumed if is_probe(&case.frame) => 0,
             Expect::Out(out) => out.len(),
             // The answer to a packet that is dropped is no copy of it.
             Expect::OutAndDrop(_, DropReason::TooBig) => 1,
