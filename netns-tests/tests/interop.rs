@@ -138,6 +138,12 @@ fn beside(options: &str, plaintext: bool) -> Cloud {
     };
     let created = cloud.rest(|client| client.create_network(&network, Guard::None));
     created.unwrap();
+    // The rack is in a cloud of its own and encrypts nothing.
+    let spec = EncryptionSpec {
+        mode: EncryptionMode::Never,
+    };
+    let set = cloud.rest(|client| client.put_encryption(&spec, Guard::Any));
+    cloud.wait_applied(set.unwrap().revision).unwrap();
     set_up_rack(&cloud, options);
     declare(&cloud, plaintext).unwrap();
     cloud
