@@ -322,7 +322,7 @@ impl Skb {
     pub(crate) fn push_tag(&mut self, tag: u32) -> Result<(), DropReason> {
         let control = u16::from_be((tag >> 16) as u16);
         // SAFETY: the context is valid.
-        match unsafe { bpf_skb_vlan_push(self.raw, (tag as u16).into(), control) } {
+        match unsafe { bpf_skb_vlan_push(self.raw, tag as u16, control) } {
             0 => Ok(()),
             _ => Err(DropReason::Resize),
         }
