@@ -30,14 +30,14 @@ const ENCAP_FLAGS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
 
 /// An Ethernet header, to be put back after the packet grew or shrank behind the outer one.
-struct Ethernet {
-    words: [u32; 3],
-    ether_type: u16,
+pub(crate) struct Ethernet {
+    pub(crate) words: [u32; 3],
+    pub(crate) ether_type: u16,
 }
 
 impl Ethernet {
     #[inline(always)]
-    fn read(skb: &Skb, offset: usize) -> Result<Self, DropReason> {
+    pub(crate) fn read(skb: &Skb, offset: usize) -> Result<Self, DropReason> {
         let bytes = skb.window::<14>(offset).ok_or(DropReason::Malformed)?;
         Ok(Ethernet {
             words: [bytes.word::<0>(), bytes.word::<4>(), bytes.word::<8>()],
@@ -79,7 +79,13 @@ pub(crate) fn encapsulate(
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
     write_until_udp(&mut outer, peer, length);
     let udp_bytes = (length - UDP_OFFSET as u32) as u16;
-    write_from_udp(&mut outer, port, udp_bytes, header, &inner);
+    write_from_udp(
+        &mut outer,
+        port,
+        udp_bytes,
+        [header.first_word(), header.last_word()],
+        &inner,
+    );
     counters::tunnelled(skb, node, direction::SENT);
     Ok(skb.redirect(peer.ifindex))
 }
@@ -157,7 +163,13 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
     skb.flag(note::OUTER);
     let udp_bytes = (skb.len() - UDP_OFFSET as u32) as u16;
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
-    write_from_udp(&mut outer, port, udp_bytes, header, &inner);
+    write_from_udp(
+        &mut outer,
+        port,
+        udp_bytes,
+        [header.first_word(), header.last_word()],
+        &inner,
+    );
     Ok(())
 }
 
@@ -266,13 +278,14 @@ pub(crate) fn write_until_udp<const N: usize>(
     outer.set_half::<{ IPV4_OFFSET + 10 }>(checksum.to_be());
 }
 
-/// Writes the outer UDP and VXLAN headers, and the inner Ethernet header behind them.
+/// Writes the outer UDP header and the tunnel's, of which there are the words, and the inner Ethernet
+/// header behind them.
 #[inline(always)]
-fn write_from_udp(
+pub(crate) fn write_from_udp(
     outer: &mut PacketWindowMut<'_, { OUTER_BYTES + 14 }>,
     port: u16,
     udp_bytes: u16,
-    header: Vxlan,
+    header: [u32; 2],
     inner: &Ethernet,
 ) {
     outer.set_half::<UDP_OFFSET>(port);
@@ -280,8 +293,8 @@ fn write_from_udp(
     outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
     // No checksum: the inner packet has its own (RFC 7348, 5).
     outer.set_half::<{ UDP_OFFSET + 6 }>(0);
-    outer.set_word::<VXLAN_OFFSET>(header.first_word());
-    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
+    outer.set_word::<VXLAN_OFFSET>(header[0]);
+    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header[1]);
     outer.set_word::<OUTER_BYTES>(inner.words[0]);
     outer.set_word::<{ OUTER_BYTES + 4 }>(inner.words[1]);
     outer.set_word::<{ OUTER_BYTES + 8 }>(inner.words[2]);

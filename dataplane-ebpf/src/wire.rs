@@ -27,7 +27,7 @@ use sunwire_dataplane_common::{
         ETHER_IPV4, ETHER_IPV6, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, IPV6_BYTES, PROTOCOL_TCP,
         UDP_BYTES,
     },
-    vxlan::{self, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET},
+    vxlan::{MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET},
     wire::{TAG_BYTES, WireEntry, WireHeader, counter_key, wired},
 };
 
@@ -35,7 +35,8 @@ use crate::{
     Handled, counters, deliver,
     frame::{Skb, note},
     maps::{CONTROL, ENDPOINTS, PEER_ADDRESSES, WIRE_COUNTERS, WIRES},
-    tunnel, underlay,
+    tunnel::{self, Ethernet},
+    underlay,
 };
 
 /// Where the EtherType or the first tag is in a tunnelled frame.
@@ -326,9 +327,7 @@ fn encapsulate(
     skb.ensure_bytes(ETHERNET_BYTES as u32);
     let port = tunnel::source_port(skb);
     let is_ip = matches!(skb.protocol(), ETHER_IPV4 | ETHER_IPV6);
-    let inner = skb.window::<14>(0).ok_or(DropReason::Malformed)?;
-    let (a, b, c) = (inner.word::<0>(), inner.word::<4>(), inner.word::<8>());
-    let ether_type = inner.half::<12>();
+    let inner = Ethernet::read(skb, 0)?;
     let tag_bytes = tags.count * TAG_BYTES;
     tunnel::make_room(skb, peer, is_ip, tag_bytes)?;
     skb.flag(note::OUTER);
@@ -337,27 +336,26 @@ fn encapsulate(
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
     tunnel::write_until_udp(&mut outer, peer, length);
     let udp_bytes = (length - UDP_OFFSET as u32) as u16;
-    outer.set_half::<UDP_OFFSET>(port);
-    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
-    outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
-    outer.set_half::<{ UDP_OFFSET + 6 }>(0);
-    outer.set_word::<VXLAN_OFFSET>(header.first_word());
-    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
-    outer.set_word::<OUTER_BYTES>(a);
-    outer.set_word::<{ OUTER_BYTES + 4 }>(b);
-    outer.set_word::<{ OUTER_BYTES + 8 }>(c);
+    tunnel::write_from_udp(
+        &mut outer,
+        port,
+        udp_bytes,
+        [header.first_word(), header.last_word()],
+        &inner,
+    );
+    // Tags stand where the type of a frame without stands, and it behind them.
     match tags.count {
-        0 => outer.set_half::<INNER_TYPE>(ether_type),
+        0 => {}
         1 => {
             let mut rest = skb.window_mut::<6>(INNER_TYPE)?;
             rest.set_word::<0>(tags.first);
-            rest.set_half::<4>(ether_type);
+            rest.set_half::<4>(inner.ether_type);
         }
         _ => {
             let mut rest = skb.window_mut::<10>(INNER_TYPE)?;
             rest.set_word::<0>(tags.first);
             rest.set_word::<4>(tags.second);
-            rest.set_half::<8>(ether_type);
+            rest.set_half::<8>(inner.ether_type);
         }
     }
     counters::tunnelled(skb, node, direction::SENT);

@@ -15,16 +15,17 @@ mod fixture;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
 };
 
 use fixture::{
-    desired::{endpoint, network, node},
+    desired::node,
     devices::{UNDERLAY, UNDERLAY_MAC},
     node::{Fate, TestNode, VTEP},
     policy::{frame, install, stage},
     test_run::Action,
     wire::Tunnel,
+    world,
 };
 use proptest::prelude::*;
 use sunwire_dataplane_common::{drop_reason::DropReason, group::EACH_ITS_OWN};
@@ -291,7 +292,8 @@ fn agreed<'a>(
 
 /// The cloud as the node sees it that the packet enters at.
 fn desired(environment: &Environment, tables: &FlowTables, entered: &Packet) -> Desired {
-    let mut desired = Desired::default();
+    let node_of = |number| Placement::of(entered.port).node(number, entered.node);
+    let mut desired = world::lawless(environment, node_of);
     for number in 1..=NODES {
         let name = format!("n{number}");
         let address = if number == entered.node {
@@ -300,30 +302,6 @@ fn desired(environment: &Environment, tables: &FlowTables, entered: &Packet) -> 
             vtep(number)
         };
         desired.nodes.insert(number, node(&name, address));
-    }
-    let gateway = (
-        Ipv4Addr::new(10, 20, 255, 254),
-        "fd00:14::fffe".parse().unwrap(),
-    );
-    let shop = network("shop", 1300, gateway.0, gateway.1, [2, 0, 0, 0, 20, 254]);
-    desired.networks.insert(VNI, shop);
-    for one in environment
-        .endpoints
-        .iter()
-        .filter(|one| one.network == "shop")
-    {
-        let v4 = one.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        let v6 = one.addresses.iter().find_map(|address| match address {
-            IpAddr::V6(address) => Some(*address),
-            IpAddr::V4(_) => None,
-        });
-        let at = Placement::of(entered.port).node(one.number, entered.node);
-        let key = (VNI, one.number);
-        let endpoint = endpoint(key, one.number, one.mac, (v4, v6), at);
-        desired.endpoints.insert(one.number, endpoint);
     }
     install(tables, VNI, &mut desired);
     desired

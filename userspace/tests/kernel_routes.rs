@@ -14,6 +14,7 @@ use fixture::{
     node::{Fate, OWN, TestNode, VTEP},
     policy::install,
     wire::{Frame, Transport, Tunnel, assert_valid},
+    world::by_family,
 };
 use sunwire_dataplane_common::drop_reason::DropReason;
 use sunwire_policy::{compile_text, environment::Environment, testing::environment};
@@ -87,19 +88,12 @@ impl World {
         }
         for one in &self.environment.endpoints {
             let in_lab = one.network == "lab";
-            let v4 = one.addresses.iter().find_map(|address| match address {
-                IpAddr::V4(v4) => Some(*v4),
-                IpAddr::V6(_) => None,
-            });
-            let v6 = one.addresses.iter().find_map(|address| match address {
-                IpAddr::V6(v6) => Some(*v6),
-                IpAddr::V4(_) => None,
-            });
             let (vni, device, at) = match in_lab {
                 true => (LAB, BENCH_DEVICE, bench_at),
                 false => (SHOP, one.number, OWN),
             };
-            let made = endpoint((vni, one.number), device, one.mac, (v4, v6), at);
+            let addresses = by_family(&one.addresses);
+            let made = endpoint((vni, one.number), device, one.mac, addresses, at);
             desired.endpoints.insert(one.number, made);
         }
         let texts = [("shop", shop, SHOP), ("lab", lab, LAB)]

@@ -7,7 +7,7 @@ use sunwire_api::{Deleted, Name, Network, NetworkCreate, NetworkPeer, Page, Prob
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
 use super::request::{self, NetworkName, NoBody, Parameters, Write};
-use crate::command::Command;
+use crate::command::{Command, Proposal};
 use crate::handle::Handle;
 
 /// Lists networks.
@@ -42,13 +42,8 @@ pub(crate) async fn create(
 ) -> Result<Written<Network>, Failure> {
     let name = write.body.0.name.clone();
     let proposal = write.propose(|body| Command::CreateNetwork(body.0));
-    let resource = handle
-        .propose(proposal, move |cluster, _| {
-            cluster.state.network_view(&name)
-        })
-        .await?;
     Ok(Written {
-        resource,
+        resource: changed(&handle, proposal, name).await?,
         created: true,
         collection: "/v1/networks",
     })
@@ -114,12 +109,7 @@ pub(crate) async fn peer(
         name,
         peer: body.0.peer,
     });
-    let network = handle
-        .propose(proposal, move |cluster, _| {
-            cluster.state.network_view(&shown)
-        })
-        .await?;
-    Ok(Tagged(network))
+    Ok(Tagged(changed(&handle, proposal, shown).await?))
 }
 
 /// Has no packets routed between a network and another one any more.
@@ -144,10 +134,15 @@ pub(crate) async fn unpeer(
         name,
         peer: body.0.peer,
     });
+    Ok(Tagged(changed(&handle, proposal, shown).await?))
+}
+
+/// Has a change made, and shows the network as it is then.
+async fn changed(handle: &Handle, proposal: Proposal, name: Name) -> Result<Network, Failure> {
     let network = handle
         .propose(proposal, move |cluster, _| {
-            cluster.state.network_view(&shown)
+            cluster.state.network_view(&name)
         })
         .await?;
-    Ok(Tagged(network))
+    Ok(network)
 }

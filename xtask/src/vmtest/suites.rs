@@ -7,13 +7,16 @@ mod kernel;
 mod wireguard;
 
 use std::fmt;
+use std::fs::File;
+use std::io::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
 
 use super::Session;
 use super::kernel::{Kernel, KernelFiles};
-use crate::test_output::Tally;
+use super::machine::{Config, Machine};
+use crate::test_output::{Reader, Tally};
 
 /// A suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +34,30 @@ pub(super) trait Prepared {
     /// # Errors
     /// When a machine cannot be started, dies or takes too long.
     fn run(&self, session: &Session, kernel: Kernel, files: &KernelFiles) -> Result<Tally>;
+}
+
+/// Runs test programs in a machine, shows what they say and keeps it as `output.log` in the machine's
+/// folder. A machine that dies or takes too long is a failure beside theirs.
+///
+/// # Errors
+/// When the machine cannot be started, or the log not be made.
+fn tests_in(config: &Config<'_>) -> Result<Tally> {
+    let machine = Machine::start(config)?;
+    let path = config.folder.join("output.log");
+    let mut log =
+        File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut reader = Reader::default();
+    let followed = machine.follow(|line| {
+        println!("{line}");
+        // A log that cannot be written keeps nobody from the result.
+        let _ = writeln!(log, "{line}");
+        reader.line(line);
+    });
+    let mut tally = reader.finish();
+    if let Err(error) = followed {
+        tally.failures.push(format!("{error:#}"));
+    }
+    Ok(tally)
 }
 
 impl Suite {

@@ -1,20 +1,19 @@
 //! The tests of tier `kernel`, the same programs that `cargo xtask test` runs, in one machine.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::Prepared;
-use crate::test_output::{Reader, Tally};
+use super::{Prepared, tests_in};
+use crate::test_output::Tally;
 use crate::tiers::{self, Tier};
 use crate::vmtest::Session;
 use crate::vmtest::image::{quoted, quoted_text};
 use crate::vmtest::kernel::{Kernel, KernelFiles};
-use crate::vmtest::machine::{Config, Machine};
+use crate::vmtest::machine::Config;
 use crate::{build_ebpf, process, progress, setup, test, workspace};
 
 /// The tier whose tests these are.
@@ -71,28 +70,14 @@ impl Prepared for Programs {
     fn run(&self, session: &Session, kernel: Kernel, files: &KernelFiles) -> Result<Tally> {
         let filter = session.filter.as_deref();
         let folder = session.folder.join(format!("{TIER}-{kernel}"));
-        let machine = Machine::start(&Config {
+        let mut tally = tests_in(&Config {
             tools: &session.tools,
             kernel: files,
-            folder: folder.clone(),
+            folder,
             memory_mib: MEMORY_MIB,
             script: &self.script(filter)?,
             limit: LIMIT,
         })?;
-        let path = folder.join("output.log");
-        let mut log =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut reader = Reader::default();
-        let followed = machine.follow(|line| {
-            println!("{line}");
-            // A log that cannot be written keeps nobody from the result.
-            let _ = writeln!(log, "{line}");
-            reader.line(line);
-        });
-        let mut tally = reader.finish();
-        if let Err(error) = followed {
-            tally.failures.push(format!("{error:#}"));
-        }
         if filter.is_none() && tally.ran() < self.tier.minimum {
             tally.failures.push(format!(
                 "{} tests ran, fewer than the minimum of {} ({} skipped)",

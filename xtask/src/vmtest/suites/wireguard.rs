@@ -1,20 +1,18 @@
 //! Tunnels by the kernel's WireGuard in one machine: a whole lab in it, with the real binary, and
 //! delay and loss by the kernel's own netem.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::Prepared;
 use super::kernel::{executables, kept};
-use crate::test_output::{Reader, Tally};
+use super::{Prepared, tests_in};
+use crate::test_output::Tally;
 use crate::vmtest::Session;
 use crate::vmtest::image::{quoted, quoted_text};
 use crate::vmtest::kernel::{Kernel, KernelFiles};
-use crate::vmtest::machine::{Config, Machine};
+use crate::vmtest::machine::Config;
 use crate::{build_ebpf, process, progress, setup, workspace};
 
 const TEST: &str = "lab_wireguard";
@@ -77,28 +75,14 @@ impl Programs {
 impl Prepared for Programs {
     fn run(&self, session: &Session, kernel: Kernel, files: &KernelFiles) -> Result<Tally> {
         let folder = session.folder.join(format!("wireguard-{kernel}"));
-        let machine = Machine::start(&Config {
+        let mut tally = tests_in(&Config {
             tools: &session.tools,
             kernel: files,
-            folder: folder.clone(),
+            folder,
             memory_mib: MEMORY_MIB,
             script: &self.script(session.filter.as_deref())?,
             limit: LIMIT,
         })?;
-        let path = folder.join("output.log");
-        let mut log =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut reader = Reader::default();
-        let followed = machine.follow(|line| {
-            println!("{line}");
-            // A log that cannot be written keeps nobody from the result.
-            let _ = writeln!(log, "{line}");
-            reader.line(line);
-        });
-        let mut tally = reader.finish();
-        if let Err(error) = followed {
-            tally.failures.push(format!("{error:#}"));
-        }
         // There a kernel that has it is started for them.
         for test in &tally.skipped {
             tally
