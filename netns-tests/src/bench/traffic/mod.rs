@@ -17,6 +17,7 @@ mod tcp;
 mod udp;
 
 use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -148,6 +149,8 @@ struct Threads {
     /// Client and server wait for each other.
     takes_turns: bool,
     running: Vec<(&'static str, JoinHandle<Result<()>>)>,
+    /// Open until all threads have ended; see [`Threads::keep`].
+    sockets: Vec<Arc<UdpSocket>>,
 }
 
 /// Which end a thread is.
@@ -172,7 +175,17 @@ impl Threads {
             shared: Shared::default(),
             takes_turns,
             running: Vec::new(),
+            sockets: Vec::new(),
         }
+    }
+
+    /// Keeps a socket open until all threads have ended. One thread stops before the other: were its
+    /// socket closed by then, what the other still sends would come back as an ICMP error, and the
+    /// other would take the end of the run for a failure (`ECONNREFUSED`).
+    fn keep(&mut self, socket: UdpSocket) -> Arc<UdpSocket> {
+        let socket = Arc::new(socket);
+        self.sockets.push(Arc::clone(&socket));
+        socket
     }
 
     /// Starts a thread. Its sockets may belong to any namespace: `namespace` only says where it
@@ -221,5 +234,72 @@ fn unless_timed_out<T>(result: io::Result<T>) -> io::Result<Option<T>> {
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Two sockets connected to each other, in a namespace of their own; `None` where none can be
+    /// made.
+    fn pair() -> Option<(Namespace, [UdpSocket; 2])> {
+        let namespace = match Namespace::new() {
+            Ok(namespace) => namespace,
+            Err(error) => {
+                println!("SKIPPED: a network namespace cannot be made ({error:#})");
+                return None;
+            }
+        };
+        let sockets = namespace.run(|| {
+            let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let second = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            first.connect(second.local_addr()?)?;
+            second.connect(first.local_addr()?)?;
+            Ok([first, second])
+        });
+        Some((namespace, sockets.unwrap()))
+    }
+
+    /// Sends to who ended, until it would have been told so.
+    fn send_on(socket: &UdpSocket) -> Result<()> {
+        // What a datagram is answered with is told by the call after it.
+        for _ in 0..2 {
+            socket.send(&[0])?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_ends_first_is_no_failure_of_who_still_sends() {
+        let Some((namespace, [first, second])) = pair() else {
+            return;
+        };
+        let mut threads = Threads::new(false);
+        let (first, second) = (threads.keep(first), threads.keep(second));
+        let (ended, end) = mpsc::channel();
+        threads.start(Side::Server, &namespace, move |_| {
+            drop(first);
+            ended.send(())?;
+            Ok(())
+        });
+        threads.start(Side::Client, &namespace, move |_| {
+            end.recv()?;
+            send_on(&second)
+        });
+        threads.stop().unwrap();
+    }
+
+    /// What the test above would see of sockets that nobody keeps.
+    #[test]
+    fn what_is_sent_to_a_closed_socket_comes_back() {
+        let Some((_namespace, [first, second])) = pair() else {
+            return;
+        };
+        drop(first);
+        send_on(&second).unwrap_err();
     }
 }

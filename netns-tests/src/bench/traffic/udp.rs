@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub(super) fn datagrams(
     client: &Namespace,
     server: &Namespace,
 ) -> Result<()> {
-    let (sender, receiver) = opened_pair(client, server)?;
+    let (sender, receiver) = opened_pair(threads, client, server)?;
     threads.start(Side::Server, server, move |shared| {
         count_arrivals(&receiver, shared)
     });
@@ -53,7 +54,7 @@ pub(super) fn both_ways(
     client: &Namespace,
     server: &Namespace,
 ) -> Result<()> {
-    let (asking, answering) = opened_pair(client, server)?;
+    let (asking, answering) = opened_pair(threads, client, server)?;
     for (side, namespace, socket) in [
         (Side::Server, server, answering),
         (Side::Client, client, asking),
@@ -77,7 +78,7 @@ pub(super) fn request_response(
     client: &Namespace,
     server: &Namespace,
 ) -> Result<()> {
-    let (asking, answering) = opened_pair(client, server)?;
+    let (asking, answering) = opened_pair(threads, client, server)?;
     threads.start(Side::Server, server, move |shared| {
         let mut buffer = [0];
         while !shared.is_stopped() {
@@ -143,15 +144,19 @@ pub(super) fn prepare(socket: &UdpSocket) -> Result<()> {
 }
 
 /// Two sockets connected to each other, the client's and the server's, that have exchanged a
-/// datagram.
-fn opened_pair(client: &Namespace, server: &Namespace) -> Result<(UdpSocket, UdpSocket)> {
+/// datagram. Both stay open until both sides have ended.
+fn opened_pair(
+    threads: &mut Threads,
+    client: &Namespace,
+    server: &Namespace,
+) -> Result<(Arc<UdpSocket>, Arc<UdpSocket>)> {
     let answering = receiver(server)?;
     let asking = client.run(|| UdpSocket::bind((CLIENT, 0)).context("cannot open a socket"))?;
     prepare(&asking)?;
     asking.connect((SERVER, PORT))?;
     open(&asking, &answering)?;
     answering.connect(asking.local_addr()?)?;
-    Ok((asking, answering))
+    Ok((threads.keep(asking), threads.keep(answering)))
 }
 
 /// Datagrams to send by one system call from a connected socket.
