@@ -52,16 +52,31 @@ pub(crate) struct Selection {
 /// Returns zero, unless the kernel cannot.
 #[inline(always)]
 pub(crate) fn sweep(map: u64) -> u32 {
-    let nothing = core::ptr::null_mut();
     let visited = match map {
+        pass::TABLE => sweep_one::<{ pass::TABLE }>(),
+        pass::FREE => sweep_one::<{ pass::FREE }>(),
+        pass::OVERFLOW_V4 => sweep_one::<{ pass::OVERFLOW_V4 }>(),
+        pass::OVERFLOW_V6 => sweep_one::<{ pass::OVERFLOW_V6 }>(),
+        BUCKETS => sweep_one::<BUCKETS>(),
+        _ => -1,
+    };
+    u32::from(visited < 0)
+}
+
+/// Goes through the map that `PASS` says. A function for each: within one, the compiler makes one call
+/// of all, and Linux 6.1 refuses a call that visits now this map and now that one
+/// (`set_map_elem_callback_state` in `kernel/bpf/verifier.c`).
+#[inline(never)]
+fn sweep_one<const PASS: u64>() -> i64 {
+    let nothing = core::ptr::null_mut();
+    match PASS {
         pass::TABLE => visit(&FLOWS, sweep_line, nothing),
         pass::FREE => visit(&FLOWS, free_line, nothing),
         pass::OVERFLOW_V4 => visit(&OVERFLOW_V4, sweep_overflow_v4, nothing),
         pass::OVERFLOW_V6 => visit(&OVERFLOW_V6, sweep_overflow_v6, nothing),
         BUCKETS => visit(&LIMIT_BUCKETS, sweep_bucket, nothing),
         _ => -1,
-    };
-    u32::from(visited < 0)
+    }
 }
 
 /// Tells or forgets flows; returns how many there were.

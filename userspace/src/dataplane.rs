@@ -147,6 +147,14 @@ impl Dataplane {
         })
     }
 
+    /// Loads the programs, too, that are else loaded when something needs them for the first time.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub fn load_rest(&mut self) -> Result<(), DataplaneError> {
+        Ok(self.programs.load_rest()?)
+    }
+
     /// Runs the underlay program on a device.
     ///
     /// # Errors

@@ -114,11 +114,12 @@ enum Kind {
 }
 
 impl Kind {
-    /// Those that are loaded at once.
-    const ALL: [Kind; 5] = [
-        Kind::Endpoint,
-        Kind::Underlay,
+    /// Those that every node needs, and are loaded at once.
+    const FIRST: [Kind; 2] = [Kind::Endpoint, Kind::Underlay];
+    /// Those that are loaded when they are needed for the first time: the verifier takes its time.
+    const LATER: [Kind; 4] = [
         Kind::Foreign,
+        Kind::Tunnel,
         Kind::EndpointTrace,
         Kind::UnderlayTrace,
     ];
@@ -156,17 +157,21 @@ impl Programs {
             path: links.clone(),
             source,
         })?;
-        for kind in Kind::ALL {
-            let program = program(&mut ebpf, kind)?;
-            program.load().map_err(|source| ProgramsError::Program {
-                name: kind.program(),
-                source: Box::new(source),
-            })?;
+        for kind in Kind::FIRST {
+            loaded(&mut ebpf, kind)?;
         }
         let maps = Maps::open(&mut ebpf)?;
         remove_older_layouts(directory);
         let hook = hook.unwrap_or_else(Hook::probe);
         Ok((Programs { ebpf, links, hook }, maps))
+    }
+
+    /// Loads the programs, too, that would else be loaded when they are needed.
+    pub(crate) fn load_rest(&mut self) -> Result<(), ProgramsError> {
+        for kind in Kind::LATER {
+            loaded(&mut self.ebpf, kind)?;
+        }
+        Ok(())
     }
 
     /// Where programs are attached.
@@ -212,14 +217,6 @@ impl Programs {
     /// Runs the program for packets without an Ethernet header on a device of the kernel's WireGuard.
     pub(crate) fn attach_kernel_tunnel(&mut self, device: &str) -> Result<(), ProgramsError> {
         let path = self.links.join(device);
-        let tunnel = program(&mut self.ebpf, Kind::Tunnel)?;
-        // Few nodes need it, so it is not loaded before.
-        if tunnel.fd().is_err() {
-            tunnel.load().map_err(|source| ProgramsError::Program {
-                name: Kind::Tunnel.program(),
-                source: Box::new(source),
-            })?;
-        }
         self.attach(Kind::Tunnel, device, &path)
     }
 
@@ -243,12 +240,12 @@ impl Programs {
 
     /// The endpoint program, to be run on test packets.
     pub(crate) fn endpoint_program(&mut self) -> Result<&mut SchedClassifier, ProgramsError> {
-        program(&mut self.ebpf, Kind::Endpoint)
+        loaded(&mut self.ebpf, Kind::Endpoint)
     }
 
     /// The underlay program, to be run on test packets.
     pub(crate) fn underlay_program(&mut self) -> Result<&mut SchedClassifier, ProgramsError> {
-        program(&mut self.ebpf, Kind::Underlay)
+        loaded(&mut self.ebpf, Kind::Underlay)
     }
 
     /// The program that says what becomes of an endpoint's packet, or of one from the underlay.
@@ -261,7 +258,7 @@ impl Programs {
         } else {
             Kind::EndpointTrace
         };
-        program(&mut self.ebpf, kind)
+        loaded(&mut self.ebpf, kind)
     }
 
     fn endpoint_link(&self, number: u32) -> PathBuf {
@@ -270,7 +267,7 @@ impl Programs {
 
     fn attach(&mut self, kind: Kind, device: &str, path: &Path) -> Result<(), ProgramsError> {
         let hook = self.hook;
-        hook::attach(hook, program(&mut self.ebpf, kind)?, device, path)
+        hook::attach(hook, loaded(&mut self.ebpf, kind)?, device, path)
     }
 }
 
@@ -356,10 +353,20 @@ fn remove_older_layouts(directory: &Path) {
     }
 }
 
-fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, ProgramsError> {
-    ebpf.program_mut(kind.program())
+/// A program, which is loaded if it is not yet.
+fn loaded(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, ProgramsError> {
+    let name = kind.program();
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or(ProgramsError::Missing(kind.program()))
+        .ok_or(ProgramsError::Missing(name))?;
+    if program.fd().is_err() {
+        program.load().map_err(|source| ProgramsError::Program {
+            name,
+            source: Box::new(source),
+        })?;
+    }
+    Ok(program)
 }
 
 /// The maps that hold what is known of flows.

@@ -4,14 +4,16 @@ mod fixture;
 
 use aya::maps::MapData;
 use fixture::BpfDirectory;
-use sunwire_userspace::{dataplane::Dataplane, maps::Capacity};
+use sunwire_userspace::{connections::Connections, dataplane::Dataplane, maps::Capacity};
 
 #[test]
 fn the_kernel_accepts_the_programs() {
     let Some(directory) = BpfDirectory::new("the_kernel_accepts_the_programs") else {
         return;
     };
-    Dataplane::load(directory.path(), Capacity::default()).unwrap();
+    let mut dataplane = Dataplane::load(directory.path(), Capacity::default()).unwrap();
+    dataplane.load_rest().unwrap();
+    Connections::load(directory.path(), Capacity::default()).unwrap();
     // Again, against the maps that are pinned now.
     Dataplane::load(directory.path(), Capacity::default()).unwrap();
 }
