@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     process::Command,
     sync::{
@@ -16,14 +16,15 @@ use std::{
     time::Duration,
 };
 
-use common::{OPEN, can_run};
-use dhcproto::{
-    Decodable as _, Decoder, Encodable as _,
-    v4::{self, DhcpOption, OptionCode},
+use common::{
+    OPEN,
+    asking::{ask, dhcp, exchange, query},
+    can_run,
 };
+use dhcproto::v4::{self, DhcpOption, OptionCode};
 use hickory_proto::{
-    op::{Message, MessageType, OpCode, Query, ResponseCode},
-    rr::{Name, RData, Record, RecordType, rdata::A},
+    op::{Message, OpCode, ResponseCode},
+    rr::{RData, Record, RecordType, rdata::A},
 };
 use sunwire_lab::{
     Topology, Workload, WorkloadSpec, eventually_ok,
@@ -42,9 +43,6 @@ const RESOLVER: &str = "192.0.2.53:5353";
 /// A name that only that resolver knows, its address, and a long one.
 const OUTSIDE: &str = "www.example.org";
 const OUTSIDE_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
-
-/// How long one datagram is waited for before it is sent again.
-const TRY: Duration = Duration::from_secs(3);
 
 /// Two nodes with one workload each, of both families; agents forward to [`RESOLVER`], which is at
 /// node `third`.
@@ -115,43 +113,6 @@ fn has(program: &str, test: &str) -> bool {
         eprintln!("SKIPPED {test}: {program} is not installed");
     }
     is_there
-}
-
-/// Sends a DHCP message and waits for the answer, as a client without an address does.
-fn exchange(workload: &Workload, message: &v4::Message) -> v4::Message {
-    let bytes = message.to_vec().unwrap();
-    let received = workload.namespace().run(|| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 68))?;
-        nix::sys::socket::setsockopt(
-            &socket,
-            nix::sys::socket::sockopt::BindToDevice,
-            &"eth0".into(),
-        )?;
-        socket.set_broadcast(true)?;
-        socket.set_read_timeout(Some(TRY))?;
-        let mut buffer = [0; 1500];
-        for _ in 0..10 {
-            socket.send_to(&bytes, (Ipv4Addr::BROADCAST, 67))?;
-            match socket.recv_from(&mut buffer) {
-                Ok((length, from)) => return Ok((buffer[..length].to_vec(), from)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(std::io::Error::from(ErrorKind::TimedOut))
-    });
-    let (bytes, from) = received.unwrap().unwrap();
-    assert_eq!(from, SocketAddr::from((GATEWAY, 67)));
-    v4::Message::decode(&mut Decoder::new(&bytes)).unwrap()
-}
-
-fn dhcp(workload: &Workload, kind: v4::MessageType) -> v4::Message {
-    let mut message = v4::Message::default();
-    message
-        .set_flags(v4::Flags::default().set_broadcast())
-        .set_chaddr(&workload.spec().effective_mac().0);
-    message.opts_mut().insert(DhcpOption::MessageType(kind));
-    message
 }
 
 #[test]
@@ -435,45 +396,6 @@ fn write_message(stream: &mut TcpStream, message: &[u8]) {
     let length = u16::try_from(message.len()).unwrap();
     let bytes = [&length.to_be_bytes()[..], message].concat();
     stream.write_all(&bytes).unwrap();
-}
-
-fn query(name: &str, kind: RecordType) -> Message {
-    let mut message = Message::new(rand_id(), MessageType::Query, OpCode::Query);
-    message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-    message
-}
-
-fn rand_id() -> u16 {
-    std::process::id() as u16 ^ 0x5a5a
-}
-
-/// Asks the gateway by UDP, as a stub resolver does.
-fn ask(workload: &Workload, server: IpAddr, name: &str, kind: RecordType) -> Message {
-    let asked = query(name, kind);
-    let bytes = asked.to_vec().unwrap();
-    let answer = workload.namespace().run(|| {
-        let any: SocketAddr = match server {
-            IpAddr::V4(_) => "0.0.0.0:0".parse().unwrap(),
-            IpAddr::V6(_) => "[::]:0".parse().unwrap(),
-        };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect((server, 53))?;
-        socket.set_read_timeout(Some(TRY))?;
-        let mut buffer = [0; 4096];
-        for _ in 0..10 {
-            socket.send(&bytes)?;
-            match socket.recv(&mut buffer) {
-                Ok(length) => return Ok(buffer[..length].to_vec()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(std::io::Error::from(ErrorKind::TimedOut))
-    });
-    let answer = Message::from_vec(&answer.unwrap().unwrap()).unwrap();
-    assert_eq!(answer.metadata.id, asked.metadata.id);
-    answer
 }
 
 /// Asks the gateway by TCP.

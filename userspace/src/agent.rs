@@ -9,11 +9,13 @@
 //! ```
 //!
 //! Without the controller nothing changes and forwarding goes on; without the agent, too. The
-//! agent removes nothing before it has seen a whole snapshot.
+//! agent removes nothing before it has seen a whole snapshot; one that starts while the controller is away
+//! goes by the state that is in force, which it finds on disk, until there is one.
 
 mod counters;
 mod encryption;
 mod foreign;
+mod last_known;
 mod listening;
 mod local;
 mod place;
@@ -53,6 +55,7 @@ use crate::{
     crypt::{self, keeper::Keeper, key::KeyError},
     dataplane::{Attachment, Dataplane, DataplaneError, Surroundings, chain},
     groups::listeners::Groups,
+    last_known::{LastKnown, News},
     maps::Capacity,
     metrics::{self, Board},
     netlink::{self, NetlinkError},
@@ -207,6 +210,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     std::fs::create_dir_all(&config.state_directory).map_err(socket)?;
     let listener = control::bind(&config.state_directory).map_err(socket)?;
+    let last_known = Arc::new(LastKnown::new(&config.state_directory, &config.node));
     let keeper = Keeper::open(&config.state_directory, config.encryption.clone())?;
     let mut dataplane = Dataplane::load_at(&config.bpf_directory, config.capacity, config.hook)?;
     let punts = dataplane.take_punts().expect("nobody took it before");
@@ -278,12 +282,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         prober,
         rates: Default::default(),
         tunnels: Vec::new(),
+        last_known: Arc::clone(&last_known),
+        writing: last_known::Writing::default(),
     };
     tokio::select! {
         () = agent.serve(transport, events, asked) => {}
         () = shutdown => {}
     }
     drop(sweeping);
+    last_known::write(&last_known);
     Ok(())
 }
 
@@ -339,6 +346,10 @@ struct Agent {
     rates: tunnels::Rates,
     /// How tunnels are, as they were last looked at.
     tunnels: Vec<wire::Tunnel>,
+    /// What is in force, for an agent that starts without the controller.
+    last_known: Arc<LastKnown>,
+    /// Who writes it.
+    writing: last_known::Writing,
 }
 
 type Inbound = Streaming<ControllerMessage>;
@@ -358,6 +369,7 @@ impl Agent {
         let mut connecting: Option<tokio::task::JoinHandle<_>> = None;
         let mut heard = self.services.heard();
         let mut hear_until: Option<Instant> = None;
+        self.recall().await;
         loop {
             tokio::select! {
                 // Local callers hold a device still while they wait, so they go first.
@@ -412,6 +424,7 @@ impl Agent {
                 }
                 _ = counters.tick() => {
                     self.keep_keys().await;
+                    self.keep_state();
                     self.read_counters().await;
                 }
             }
@@ -430,7 +443,7 @@ impl Agent {
     }
 
     async fn receive(&mut self, message: controller_message::Message) {
-        let (revision, parsed) = match message {
+        let (revision, news, parsed) = match message {
             controller_message::Message::Question(question) => return self.tell(question),
             controller_message::Message::Withdrawal(withdrawal) => {
                 self.telling.remove(&withdrawal.question);
@@ -440,19 +453,21 @@ impl Agent {
                 return self.learn_listeners(listening).await;
             }
             controller_message::Message::Snapshot(snapshot) => {
+                let news = News::whole(&snapshot);
                 let desired = Desired::from_snapshot(snapshot.state.unwrap_or_default());
-                (snapshot.revision, desired)
+                (snapshot.revision, news, desired)
             }
             controller_message::Message::Delta(delta) => {
-                let revision = delta.revision;
+                let (revision, news) = (delta.revision, News::part(&delta));
                 let mut desired = self.desired.clone().unwrap_or_default();
-                (revision, desired.apply(delta).map(|()| desired))
+                (revision, news, desired.apply(delta).map(|()| desired))
             }
         };
         let error = match parsed {
             Ok(mut desired) => {
                 desired.forget_unreachable();
                 self.desired = Some(desired);
+                self.last_known.note(news);
                 self.look_around().await;
                 self.apply().await
             }
@@ -460,6 +475,7 @@ impl Agent {
         };
         if error.is_none() {
             self.revision = revision;
+            self.last_known.in_force(self.dataplane.generation());
         }
         let error = error.unwrap_or_default();
         self.send(agent_message::Message::Acknowledge(wire::Acknowledge {

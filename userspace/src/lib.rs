@@ -9,6 +9,7 @@
 //!
 //! - [`agent`]: the loop that listens to the controller, to the kernel and to local callers.
 //! - [`state`]: the controller's messages, parsed once.
+//! - [`last_known`]: the state in force, on disk for an agent that starts while the controller is away.
 //! - [`dataplane`]: the whole desired state into the kernel, in an order that loses no packet.
 //! - [`programs`]: loading, and where programs are attached.
 //! - [`flow_map`]: policies into flow tables, all networks from one packet to the next.
@@ -46,6 +47,7 @@ pub mod dataplane;
 pub mod flow_map;
 pub mod groups;
 mod ids;
+pub mod last_known;
 pub mod maps;
 mod metrics;
 pub mod netlink;

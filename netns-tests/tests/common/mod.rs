@@ -1,6 +1,9 @@
 //! What the end-to-end tests share: a small cloud of two nodes and two workloads.
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+pub(crate) mod asking;
+pub(crate) mod telling;
+
 use sunwire_lab::{Topology, WorkloadSpec};
 use sunwire_netns_tests::cloud::Cloud;
 
