@@ -16,6 +16,9 @@ use sunwire_dataplane_common::{
 use super::ring::Punt;
 use crate::state::{self, Desired};
 
+/// The domain of all networks' names.
+pub(crate) const INTERNAL: &str = "internal";
+
 /// A subnet, by its gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subnet<A> {
@@ -40,13 +43,15 @@ pub struct Network {
     pub v4: Option<Subnet<Ipv4Addr>>,
     /// The IPv6 subnet.
     pub v6: Option<Subnet<Ipv6Addr>>,
+    /// VNIs of the networks that packets are routed to and from.
+    pub peers: Vec<u32>,
 }
 
 impl Network {
     /// Where the names of the network's endpoints are: `shop.internal`.
     #[must_use]
     pub fn domain(&self) -> String {
-        format!("{}.internal", self.name)
+        format!("{}.{INTERNAL}", self.name)
     }
 }
 
@@ -154,6 +159,22 @@ impl Directory {
         self.here.keys().filter_map(|ifindex| self.at(*ifindex))
     }
 
+    /// The networks whose names `asker` is told: its own, and those that it is peered with.
+    pub fn networks_of<'a>(
+        &'a self,
+        asker: &Asker<'a>,
+    ) -> impl Iterator<Item = (u32, &'a Network)> {
+        let peers = asker.network.peers.iter();
+        let peers = peers.filter_map(|vni| Some((*vni, self.networks.get(vni)?)));
+        [(asker.vni, asker.network)].into_iter().chain(peers)
+    }
+
+    /// The network of this cloud with this name, in lower case.
+    #[must_use]
+    pub fn network_named(&self, name: &str) -> Option<&Network> {
+        self.networks.values().find(|network| network.name == name)
+    }
+
     /// The endpoint of a network with this name, in lower case.
     #[must_use]
     pub fn by_name(&self, vni: u32, name: &str) -> Option<&Member> {
@@ -202,6 +223,7 @@ fn network(network: &state::Network) -> Network {
             gateway,
             prefix: prefix_v6,
         }),
+        peers: network.peers.clone(),
     }
 }
 

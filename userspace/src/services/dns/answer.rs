@@ -1,4 +1,5 @@
-//! What a query is answered with: records of the asker's own network, or a question for others.
+//! What a query is answered with: records of the asker's own network and of its peers, or a question for
+//! others.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use hickory_proto::{
 
 use super::message::{self, Limit};
 use crate::services::{
-    directory::{Asker, Directory, Member},
+    directory::{Asker, Directory, INTERNAL, Member, Network},
     handler::Malformed,
 };
 
@@ -138,19 +139,55 @@ impl Records {
     }
 }
 
-/// What the network knows of a question; `None` when it is not about it.
+/// What the asker is told of a question without asking others; `None` when it is not about names of
+/// networks.
 fn own(asker: &Asker<'_>, directory: &Directory, question: &Query) -> Option<Records> {
-    let network = Name::from_ascii(asker.network.domain() + ".").ok()?;
     let name = question.name();
-    if network.zone_of(name) {
-        Some(forward(asker, directory, question, network))
-    } else {
-        reverse(asker, directory, question, network)
-    }
+    let mut known = directory.networks_of(asker);
+    let answered = known.find_map(|(vni, network)| {
+        let known = Known {
+            directory,
+            vni,
+            network,
+        };
+        let domain = Name::from_ascii(network.domain() + ".").ok()?;
+        if domain.zone_of(name) {
+            Some(forward(&known, question, domain))
+        } else {
+            reverse(&known, question, domain)
+        }
+    });
+    answered.or_else(|| hidden(asker, directory, name))
+}
+
+/// A name of a network that is nothing to the asker: there is none, and nobody outside is asked for it.
+fn hidden(asker: &Asker<'_>, directory: &Directory, name: &Name) -> Option<Records> {
+    let labels: Vec<_> = name.iter().rev().take(2).collect();
+    let [last, network] = labels[..] else {
+        return None;
+    };
+    let network = String::from_utf8_lossy(network).to_ascii_lowercase();
+    let is_internal = last.eq_ignore_ascii_case(INTERNAL.as_bytes());
+    directory.network_named(&network).filter(|_| is_internal)?;
+    Some(Records {
+        zone: name.trim_to(2),
+        exists: false,
+        records: Vec::new(),
+        name: name.clone(),
+        // Who says so is the asker's own gateway.
+        network: Name::from_ascii(asker.network.domain() + ".").ok()?,
+    })
+}
+
+/// A network that the asker is told about.
+struct Known<'a> {
+    directory: &'a Directory,
+    vni: u32,
+    network: &'a Network,
 }
 
 /// A name in the network's domain.
-fn forward(asker: &Asker<'_>, directory: &Directory, question: &Query, network: Name) -> Records {
+fn forward(known: &Known<'_>, question: &Query, network: Name) -> Records {
     let name = question.name();
     let wants =
         |kind| matches!(question.query_type(), asked if asked == kind || asked == RecordType::ANY);
@@ -175,7 +212,7 @@ fn forward(asker: &Asker<'_>, directory: &Directory, question: &Query, network: 
         1 => {
             let label = name.iter().next().unwrap_or_default();
             let label = String::from_utf8_lossy(label).to_ascii_lowercase();
-            match addresses(asker, directory, &label) {
+            match addresses(known, &label) {
                 Some(addresses) => {
                     found.records = addresses
                         .filter_map(|address| match address {
@@ -198,16 +235,12 @@ fn forward(asker: &Asker<'_>, directory: &Directory, question: &Query, network: 
 }
 
 /// The addresses under a name; `None` when there is no such name.
-fn addresses(
-    asker: &Asker<'_>,
-    directory: &Directory,
-    label: &str,
-) -> Option<impl Iterator<Item = IpAddr> + use<>> {
-    let (v4, v6) = match directory.by_name(asker.vni, label) {
+fn addresses(known: &Known<'_>, label: &str) -> Option<impl Iterator<Item = IpAddr> + use<>> {
+    let (v4, v6) = match known.directory.by_name(known.vni, label) {
         Some(Member { ipv4, ipv6, .. }) => (*ipv4, *ipv6),
         None if label == GATEWAY => (
-            asker.network.v4.map(|subnet| subnet.gateway),
-            asker.network.v6.map(|subnet| subnet.gateway),
+            known.network.v4.map(|subnet| subnet.gateway),
+            known.network.v6.map(|subnet| subnet.gateway),
         ),
         None => return None,
     };
@@ -217,21 +250,16 @@ fn addresses(
 }
 
 /// An address of the network's subnets, as a name (RFC 1035, 3.5; RFC 3596, 2.5).
-fn reverse(
-    asker: &Asker<'_>,
-    directory: &Directory,
-    question: &Query,
-    network: Name,
-) -> Option<Records> {
+fn reverse(known: &Known<'_>, question: &Query, network: Name) -> Option<Records> {
     let name = question.name();
     let asked = name.parse_arpa_name().ok()?;
     let (address, bits) = (asked.addr(), asked.prefix_len());
     let subnet = match address {
-        IpAddr::V4(_) => asker
+        IpAddr::V4(_) => known
             .network
             .v4
             .map(|of| (IpAddr::V4(of.gateway), of.prefix)),
-        IpAddr::V6(_) => asker
+        IpAddr::V6(_) => known
             .network
             .v6
             .map(|of| (IpAddr::V6(of.gateway), of.prefix)),
@@ -251,7 +279,7 @@ fn reverse(
         network,
     };
     if bits == width {
-        let member = directory.by_address(asker.vni, address);
+        let member = known.directory.by_address(known.vni, address);
         let owner = match member {
             Some(member) => found.network.prepend_label(member.name.as_bytes()).ok(),
             None if address == gateway => gateway_name(&found.network),

@@ -5,7 +5,8 @@ use hickory_proto::{
     rr::{DNSClass, Name, RData, Record, RecordType, rdata::A},
 };
 
-use super::{asker, directory};
+use super::{OTHER, SHOP, WEB, address, asker, desired, directory, endpoint};
+use crate::services::directory::Directory;
 use crate::services::dns::{
     answer::{Bad, Outcome, outcome},
     message::{self, Limit},
@@ -173,12 +174,113 @@ fn the_same_question_is_answered_by_the_askers_own_network() {
 #[test]
 fn all_other_names_are_forwarded() {
     assert!(is_forwarded("www.example.org.", RecordType::A));
-    assert!(is_forwarded("secret1.other.internal.", RecordType::A));
     assert!(is_forwarded("internal.", RecordType::SOA));
     assert!(is_forwarded("xshop.internal.", RecordType::A));
     assert!(is_forwarded("8.8.8.8.in-addr.arpa.", RecordType::PTR));
     assert!(is_forwarded("10.in-addr.arpa.", RecordType::NS));
     assert!(is_forwarded(".", RecordType::NS));
+}
+
+#[test]
+fn names_of_a_network_that_is_no_peer_do_not_exist_and_nobody_else_is_asked() {
+    let missing = ResponseCode::NXDomain;
+    for name in [
+        "secret1.other.internal.",
+        "other.internal.",
+        "none.OTHER.internal.",
+    ] {
+        for kind in [RecordType::A, RecordType::SOA, RecordType::ANY] {
+            let zone = Name::from_ascii(name).unwrap().trim_to(2).to_ascii();
+            is_nothing(name, kind, missing, &zone);
+        }
+    }
+    // What is no network of this cloud may be somebody else's.
+    assert!(is_forwarded("www.corporate.internal.", RecordType::A));
+    assert!(is_forwarded("other.internal.example.org.", RecordType::A));
+}
+
+/// `shop` with the peer `lab`, and `other` with neither; what endpoint `number` is answered.
+fn answered_beside_lab(is_peered: bool, number: u32, name: &str, kind: RecordType) -> Outcome {
+    let mut desired = desired();
+    let mut lab = desired.networks[&OTHER].clone();
+    lab.name = "Lab".to_owned();
+    (lab.gateway_v4, lab.gateway_v6) = (address("10.30.0.1"), address("fd00:30::1"));
+    if is_peered {
+        lab.peers = vec![SHOP];
+        desired.networks.get_mut(&SHOP).unwrap().peers = vec![LAB];
+    }
+    desired.networks.insert(LAB, lab);
+    let bench = endpoint("Bench1", LAB, 0x16, "10.30.0.12", "fd00:30::12");
+    desired.endpoints.insert(6, bench);
+    let here = (WEB..).zip(1..=6).collect();
+    let directory = Directory::new(&desired, here);
+    assert!(directory.reflects(&desired, &(WEB..).zip(1..=6).collect()));
+    desired.networks.get_mut(&SHOP).unwrap().peers = vec![OTHER];
+    assert!(!directory.reflects(&desired, &(WEB..).zip(1..=6).collect()));
+    let asker = asker(&directory, number);
+    let query = query(name, kind).to_vec().unwrap();
+    outcome(&asker, &directory, &query, PACKET).unwrap()
+}
+
+const LAB: u32 = 102;
+const BENCH_V6: &str = "2.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.3.0.0.0.0.d.f.ip6.arpa.";
+
+/// What a question is answered with: the code, and the records.
+fn said(outcome: Outcome) -> (ResponseCode, Vec<String>) {
+    let Outcome::Answer(bytes) = outcome else {
+        panic!("it is not answered here");
+    };
+    let answer = Message::from_vec(&bytes).unwrap();
+    let records = answer.answers.iter();
+    let records = records.map(|record| record.data.to_string()).collect();
+    (answer.metadata.response_code, records)
+}
+
+#[test]
+fn names_of_a_peer_are_answered_on_both_sides() {
+    let found = |number, name, kind, expected: &[&str]| {
+        let (code, records) = said(answered_beside_lab(true, number, name, kind));
+        assert_eq!(code, ResponseCode::NoError, "{name}");
+        assert_eq!(records, expected, "{name}");
+    };
+    let v4 = &["10.30.0.12"];
+    let v6 = &["fd00:30::12"];
+    found(1, "bench1.lab.internal.", RecordType::A, v4);
+    found(1, "bench1.lab.internal.", RecordType::AAAA, v6);
+    found(1, "BENCH1.Lab.internal.", RecordType::A, v4);
+    found(1, "gateway.lab.internal.", RecordType::A, &["10.30.0.1"]);
+    let bench = &["bench1.lab.internal."];
+    found(1, "12.0.30.10.in-addr.arpa.", RecordType::PTR, bench);
+    found(1, BENCH_V6, RecordType::PTR, bench);
+    // Its own names are as before, and the other side has as much of it.
+    found(1, "web1.shop.internal.", RecordType::A, &["10.20.0.11"]);
+    found(6, "web1.shop.internal.", RecordType::A, &["10.20.0.11"]);
+    let web = &["web1.shop.internal."];
+    found(6, "11.0.20.10.in-addr.arpa.", RecordType::PTR, web);
+    // What is not there is not there.
+    let missing = answered_beside_lab(true, 1, "none.lab.internal.", RecordType::A);
+    assert_eq!(said(missing), (ResponseCode::NXDomain, Vec::new()));
+}
+
+#[test]
+fn names_of_a_network_are_answered_to_its_peers_alone() {
+    let missing = (ResponseCode::NXDomain, Vec::new());
+    let hidden = |is_peered, number, name| {
+        let outcome = answered_beside_lab(is_peered, number, name, RecordType::A);
+        assert_eq!(said(outcome), missing, "{name}");
+    };
+    hidden(false, 1, "bench1.lab.internal.");
+    hidden(false, 6, "web1.shop.internal.");
+    // Whoever is peered with nobody, and has the addresses of `shop`.
+    hidden(true, 4, "bench1.lab.internal.");
+    hidden(true, 4, "web1.shop.internal.");
+    hidden(true, 1, "secret1.other.internal.");
+    // An address outside of all subnets of the asker's is nobody's here.
+    for (is_peered, number) in [(false, 1), (true, 4)] {
+        let name = "12.0.30.10.in-addr.arpa.";
+        let outcome = answered_beside_lab(is_peered, number, name, RecordType::PTR);
+        assert!(matches!(outcome, Outcome::Forward(_)));
+    }
 }
 
 #[test]

@@ -29,14 +29,14 @@ pub(super) const WEB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 /// ifindex of the device of endpoint 1, `web1`.
 pub(super) const WEB: u32 = 7;
 
-fn address(text: &str) -> Address {
+pub(super) fn address(text: &str) -> Address {
     match text {
         "" => Address::ZERO,
         text => kernel_address(text.parse::<IpAddr>().expect("an address")),
     }
 }
 
-fn endpoint(name: &str, vni: u32, last: u8, v4: &str, v6: &str) -> Endpoint {
+pub(super) fn endpoint(name: &str, vni: u32, last: u8, v4: &str, v6: &str) -> Endpoint {
     Endpoint {
         name: name.to_owned(),
         vni,
