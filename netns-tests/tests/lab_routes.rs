@@ -8,17 +8,24 @@ mod common;
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
-use common::can_run;
+use common::{asking::ask, can_run};
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{RData, RecordType},
+};
 use nix::{
     errno::Errno,
     sys::socket::{setsockopt, sockopt},
 };
-use sunwire_api::client::Guard;
+use sunwire_api::{FlowEnd, FlowItem, FlowQuery, Question, Telling, client::Guard};
 use sunwire_lab::{Topology, Workload, WorkloadSpec, eventually};
 use sunwire_netns_tests::cloud::{Cloud, PATIENCE};
+use sunwire_userspace::control::{self, Answer, Request};
 
 const CLIENT: [&str; 2] = ["10.20.0.11", "fd00:20::11"];
 const BENCH: [&str; 2] = ["10.30.0.12", "fd00:30::12"];
@@ -146,6 +153,99 @@ fn goes_on(stream: &mut TcpStream, word: u64) {
     assert_eq!(u64::from_be_bytes(bytes), word);
 }
 
+/// What the gateway of a workload's network says of a name: records, or nothing when there is none.
+fn resolved(
+    cloud: &Cloud,
+    name: &str,
+    gateway: &str,
+    asked: &str,
+    kind: RecordType,
+) -> Vec<String> {
+    let answer = ask(
+        &workload(cloud, name),
+        gateway.parse().unwrap(),
+        asked,
+        kind,
+    );
+    let code = answer.metadata.response_code;
+    let is_none = code == ResponseCode::NXDomain && answer.answers.is_empty();
+    assert!(
+        is_none || code == ResponseCode::NoError,
+        "{asked}: {answer:?}"
+    );
+    let records = answer.answers.iter().map(|record| match &record.data {
+        RData::A(address) => address.to_string(),
+        RData::AAAA(address) => address.to_string(),
+        RData::PTR(name) => name.to_ascii(),
+        other => panic!("{other:?}"),
+    });
+    records.collect()
+}
+
+/// Both sides know each other's names, by both families; who is a peer of neither knows none.
+fn names_are_known(cloud: &Cloud) {
+    let bench = "bench1.lab.internal.";
+    for gateway in ["10.20.0.1", "fd00:20::1"] {
+        let found = |asked, kind| resolved(cloud, "client1", gateway, asked, kind);
+        assert_eq!(found(bench, RecordType::A), [BENCH[0]]);
+        assert_eq!(found(bench, RecordType::AAAA), [BENCH[1]]);
+        assert_eq!(found("12.0.30.10.in-addr.arpa.", RecordType::PTR), [bench]);
+        let v6 = "2.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.3.0.0.0.0.d.f.ip6.arpa.";
+        assert_eq!(found(v6, RecordType::PTR), [bench]);
+        assert!(found("twin2.other.internal.", RecordType::A).is_empty());
+    }
+    let client = "client1.shop.internal.";
+    let found = resolved(cloud, "bench1", "10.30.0.1", client, RecordType::A);
+    assert_eq!(found, [CLIENT[0]]);
+    for asked in [client, bench] {
+        let found = resolved(cloud, "twin1", "10.0.0.1", asked, RecordType::A);
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
+
+/// Flows of a connection from `client1` to `bench1` name both, wherever they are told.
+fn flows_have_names(cloud: &Cloud) {
+    let (from, to) = ("client1", "bench1");
+    for node in ["near", "far"] {
+        let state = cloud.lab().node(node).unwrap().state_dir.clone();
+        let query = FlowQuery {
+            filter: format!("from {from} and to {to} and tcp and network shop and network lab"),
+            last: 1,
+            follow: true,
+            sample: 1,
+        };
+        let mut answers = control::listen(&state, &Request::Ask(Question::Flows(query))).unwrap();
+        let (found, told) = mpsc::channel();
+        thread::spawn(move || {
+            let flow = answers.find_map(|answer| match answer {
+                Ok(Answer::Told(Telling::Flow {
+                    item: FlowItem::Flow(flow),
+                })) => Some(flow),
+                _ => None,
+            });
+            let _ = found.send(flow);
+        });
+        let flow = loop {
+            let (mut stream, _) = connect(cloud, "client1", BENCH[0], PORT);
+            goes_on(&mut stream, 7);
+            match told.recv_timeout(Duration::from_millis(200)) {
+                Ok(flow) => break flow.unwrap(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let names = |end: &FlowEnd| (end.endpoint.clone(), end.network.clone());
+        let some = |name: &str| Some(name.to_owned());
+        let (network, from, to) = match node {
+            "near" => ("shop", (some(from), None), (some(to), some("lab"))),
+            _ => ("lab", (some(from), some("shop")), (some(to), None)),
+        };
+        assert_eq!(flow.network.as_deref(), Some(network), "{flow:?}");
+        assert_eq!((names(&flow.from), names(&flow.to)), (from, to), "{flow:?}");
+        assert_eq!(flow.destination.as_deref(), Some("bench1"));
+    }
+}
+
 fn expired(cloud: &Cloud) -> u64 {
     let counters = cloud.rest(|client| client.counters()).unwrap();
     let all = counters.drops.iter();
@@ -195,7 +295,15 @@ fn lab_peered_networks_reach_each_other_as_both_policies_let_them_and_no_others_
     cloud
         .apply_policy("shop", "network shop policy main = forward")
         .unwrap();
+    for (name, gateway, asked) in [
+        ("client1", "10.20.0.1", "bench1.lab.internal."),
+        ("bench1", "10.30.0.1", "client1.shop.internal."),
+    ] {
+        let found = resolved(&cloud, name, gateway, asked, RecordType::A);
+        assert!(found.is_empty(), "they are no peers yet");
+    }
     peer(&cloud, "shop", "lab").unwrap();
+    names_are_known(&cloud);
     // An assertion that the other policy would have to hold for.
     let refused = cloud.apply_policy("shop", SHOP).unwrap_err();
     assert!(
@@ -226,11 +334,13 @@ fn lab_peered_networks_reach_each_other_as_both_policies_let_them_and_no_others_
         assert_eq!(who, "twin2");
     }
 
+    flows_have_names(&cloud);
+
     // The receiver's policy refuses what the sender's lets go, and has the label.
     let workload_client = workload(&cloud, "client1");
     let at = SocketAddr::new(BENCH[0].parse().unwrap(), CLOSED_PORT);
     let asked = workload_client.namespace().run(|| {
-        let socket = TcpStream::connect_timeout(&at, std::time::Duration::from_secs(1));
+        let socket = TcpStream::connect_timeout(&at, Duration::from_secs(1));
         socket.is_ok()
     });
     assert!(!asked.unwrap());
@@ -282,8 +392,11 @@ fn lab_peered_networks_reach_each_other_as_both_policies_let_them_and_no_others_
     cloud.wait_applied(apart.unwrap().revision).unwrap();
     let asked = workload_client.namespace().run(|| {
         let at = SocketAddr::new(BENCH[0].parse().unwrap(), PORT);
-        TcpStream::connect_timeout(&at, std::time::Duration::from_secs(1)).is_ok()
+        TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_ok()
     });
     assert!(!asked.unwrap(), "nothing crosses any more");
+    let name = "bench1.lab.internal.";
+    let found = resolved(&cloud, "client1", "10.20.0.1", name, RecordType::A);
+    assert!(found.is_empty(), "its name neither");
     cloud.down().unwrap();
 }

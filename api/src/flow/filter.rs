@@ -143,7 +143,9 @@ impl Test {
                 end.port
                     .is_some_and(|port| (*first..=*last).contains(&port))
             }),
-            Test::Network(pattern) => is(pattern, &flow.network),
+            Test::Network(pattern) => [&flow.network, &flow.from.network, &flow.to.network]
+                .into_iter()
+                .any(|network| is(pattern, network)),
             Test::Wire(pattern) => is(pattern, &flow.wire),
             Test::Node(pattern) => pattern.matches(&flow.node),
             Test::Next(pattern) => is(pattern, &flow.next_node),
@@ -467,6 +469,7 @@ mod tests {
     fn flow() -> Flow {
         let end = |endpoint: &str, address: &str, port| FlowEnd {
             endpoint: Some(endpoint.to_owned()),
+            network: (endpoint == "db1").then(|| "vault".to_owned()),
             address: Some(address.parse().unwrap()),
             port: Some(port),
             mac: None,
@@ -518,6 +521,7 @@ mod tests {
             "source-port 40000",
             "destination-port 443",
             "network shop",
+            "network vault",
             "wire patch*",
             "node aws1",
             "next gcp1",

@@ -79,9 +79,12 @@ pub struct Flow {
 /// One end of a flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowEnd {
-    /// The endpoint; absent when none of the network owns the address.
+    /// The endpoint; absent when none of the network or of its peers owns the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// The endpoint's network, when it is a peer of the flow's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// IP address, when it is an IP packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -207,6 +210,9 @@ impl FlowCause {
 
 impl fmt::Display for FlowEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(network) = &self.network {
+            write!(f, "{network}.")?;
+        }
         match (&self.endpoint, self.address, self.mac) {
             (Some(endpoint), _, _) => write!(f, "{endpoint}")?,
             (None, Some(IpAddr::V6(address)), _) if self.port.is_some() => {

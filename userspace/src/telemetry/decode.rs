@@ -161,6 +161,11 @@ fn fill(flow: &mut Flow, parsed: &Parsed, frame: &[u8], event: &Event, names: &N
     ] {
         end.address = names::ip(family, address);
         end.endpoint = names.owner(vni, family, address);
+        if end.endpoint.is_none()
+            && let Some((endpoint, network)) = names.peers_owner(vni, family, address)
+        {
+            (end.endpoint, end.network) = (Some(endpoint), Some(network));
+        }
         end.port = has_ports.then_some(port);
     }
     flow.protocol = Some(headers.protocol);
