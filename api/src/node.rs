@@ -32,7 +32,7 @@ pub struct NodeCreate {
     pub kind: NodeKind,
     /// Where it is.
     pub location: NodeLocation,
-    /// Its address on the underlay: an IPv4 address.
+    /// Its address on the underlay.
     #[schema(value_type = String, example = "198.18.0.21")]
     pub underlay_address: IpAddr,
     /// Packets to and from it are never encrypted, whatever the cloud's setting says. Without it, what
@@ -46,9 +46,9 @@ pub struct NodeCreate {
 pub struct NodeSpec {
     /// Where it is.
     pub location: NodeLocation,
-    /// Its address on the underlay.
-    #[schema(value_type = String, example = "198.18.0.11")]
-    pub underlay_address: IpAddr,
+    /// Its addresses on the underlay: of IPv4, of IPv6, or one of each.
+    #[schema(value_type = Vec<String>, example = json!(["198.18.0.11", "2001:db8::11"]))]
+    pub underlay_addresses: Vec<IpAddr>,
     /// Its public keys, the oldest first: one, or two while the newer one takes over; none when its
     /// agent announced none.
     #[serde(default)]

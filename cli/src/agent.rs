@@ -1,6 +1,6 @@
 //! `sunwire agent`: runs one, or talks to one on this node.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,9 +59,10 @@ struct RunArgs {
     /// The device that leads to the other nodes.
     #[arg(long, value_name = "DEVICE")]
     underlay: DeviceName,
-    /// This node's address on the underlay; by default the device's first IPv4 address.
+    /// This node's address on the underlay; may be given twice, once of IPv4 and once of IPv6. By default
+    /// the device's first IPv4 and first IPv6 address, whichever it has. Two nodes that have both use IPv4.
     #[arg(long, value_name = "IP")]
-    address: Option<Ipv4Addr>,
+    address: Vec<IpAddr>,
     /// Where the controller serves agents.
     #[arg(long, value_name = "http://ADDR:PORT")]
     controller: String,
@@ -240,7 +241,7 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         node: args.node.to_string(),
         location: args.location.to_string(),
         underlay: args.underlay.to_string(),
-        address: args.address,
+        addresses: args.address,
         controller: args.controller,
         bpf_directory: args.bpf_dir,
         state_directory: args.state_dir,

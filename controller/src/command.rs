@@ -1,7 +1,7 @@
 //! Commands: the only way the state changes. What is accepted becomes a log entry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
@@ -20,8 +20,11 @@ pub enum Command {
         name: Name,
         /// Where it is.
         location: NodeLocation,
-        /// Its address on the underlay.
-        underlay_address: Ipv4Addr,
+        /// Its IPv4 address on the underlay.
+        underlay_address: Option<Ipv4Addr>,
+        /// Its IPv6 address there: it has one of them, or both.
+        #[serde(default)]
+        underlay_address_v6: Option<Ipv6Addr>,
         /// Its public keys, the oldest first.
         #[serde(default)]
         public_keys: Vec<PublicKey>,

@@ -1,6 +1,6 @@
 //! The agents' side of the controller: one stream for each node.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -134,12 +134,29 @@ fn parse(hello: &agent::Hello) -> Result<(Name, Command), Status> {
         .location
         .parse()
         .map_err(|error| wrong("location of the node", &error))?;
-    let address = <[u8; 4]>::try_from(hello.underlay_address.as_slice())
-        .map_err(|_| wrong("underlay address of the node", &"it has to have 4 bytes"))?;
+    let underlay = |detail: &str| wrong("underlay address of the node", &detail);
+    let v4 = match hello.underlay_address.as_slice() {
+        [] => None,
+        bytes => {
+            let bytes = <[u8; 4]>::try_from(bytes);
+            Some(bytes.map_err(|_| underlay("one of IPv4 has to have 4 bytes"))?)
+        }
+    };
+    let v6 = match hello.underlay_address_v6.as_slice() {
+        [] => None,
+        bytes => {
+            let bytes = <[u8; 16]>::try_from(bytes);
+            Some(bytes.map_err(|_| underlay("one of IPv6 has to have 16 bytes"))?)
+        }
+    };
+    if v4.is_none() && v6.is_none() {
+        return Err(underlay("there has to be one"));
+    }
     let register = Command::RegisterNode {
         name: name.clone(),
         location,
-        underlay_address: Ipv4Addr::from(address),
+        underlay_address: v4.map(Ipv4Addr::from),
+        underlay_address_v6: v6.map(Ipv6Addr::from),
         public_keys: public_keys(&hello.public_keys)
             .map_err(|error| wrong("public keys of the node", &error))?,
         tunnel_port: u16::try_from(hello.tunnel_port)

@@ -272,10 +272,13 @@ impl Owner {
     /// Registers a node, and refuses one whose name is at work at another address.
     fn register(&mut self, hello: &Hello) -> Result<(), Refusal> {
         if let Command::RegisterNode {
-            underlay_address, ..
+            underlay_address,
+            underlay_address_v6,
+            ..
         } = &hello.register.command
             && let Some(known) = self.cluster.state.nodes().get(&hello.node)
-            && known.underlay_address != *underlay_address
+            && (known.underlay_address, known.underlay_address_v6)
+                != (*underlay_address, *underlay_address_v6)
             && self.cluster.sessions.is_connected(&hello.node)
         {
             return Err(Refusal::new(
@@ -283,7 +286,8 @@ impl Owner {
                 format!(
                     "an agent is connected as node {} from {}: give this node another name, or \
                      stop that agent",
-                    hello.node, known.underlay_address
+                    hello.node,
+                    known.addresses_text()
                 ),
             ));
         }

@@ -130,7 +130,12 @@ fn node(name: &Name, record: &NodeRecord) -> agent::Node {
     agent::Node {
         number: record.number,
         name: name.to_string(),
-        underlay_address: record.underlay_address.octets().to_vec(),
+        underlay_address: record
+            .underlay_address
+            .map_or(Vec::new(), |address| address.octets().to_vec()),
+        underlay_address_v6: record
+            .underlay_address_v6
+            .map_or(Vec::new(), |address| address.octets().to_vec()),
         cloud: record.location.cloud().to_owned(),
         region: record.location.to_string(),
         public_keys: record

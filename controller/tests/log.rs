@@ -25,7 +25,8 @@ fn entry(revision: u64) -> Entry {
             tunnel_port: 51820,
             name: format!("node{revision}").parse().unwrap(),
             location: "aws:us-east-1".parse().unwrap(),
-            underlay_address: [198, 18, 1, revision as u8].into(),
+            underlay_address: Some([198, 18, 1, revision as u8].into()),
+            underlay_address_v6: None,
         }),
         outcome: Some(Outcome::default()),
     }

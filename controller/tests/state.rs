@@ -39,7 +39,8 @@ fn command() -> impl Strategy<Value = Command> {
         |(name, last, location)| Command::RegisterNode {
             name,
             location: location.parse().unwrap(),
-            underlay_address: Ipv4Addr::new(198, 18, 0, last),
+            underlay_address: Some(Ipv4Addr::new(198, 18, 0, last)),
+            underlay_address_v6: None,
             public_keys: Vec::new(),
             tunnel_port: 51820,
         },
@@ -191,7 +192,8 @@ fn prelude() -> Vec<Proposal> {
             tunnel_port: 51820,
             name: name(&format!("node{last}")),
             location: "aws:us-east-1".parse().unwrap(),
-            underlay_address: Ipv4Addr::new(198, 18, 0, last),
+            underlay_address: Some(Ipv4Addr::new(198, 18, 0, last)),
+            underlay_address_v6: None,
         });
     }
     for index in 1..=2 {

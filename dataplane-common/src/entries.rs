@@ -18,13 +18,15 @@ pub struct Control {
     pub generation: u32,
     /// This node's own number; zero before the controller gave one.
     pub node: u32,
-    /// This node's underlay address (the VTEP).
+    /// This node's IPv4 address on the underlay (the VTEP); zero when it has none.
     pub vtep: Address,
     /// Zero while no policy is staged, else 1 or 2: see [`audit`](crate::audit). Its lowest bit
     /// selects the class slot.
     pub staged: u32,
     /// ifindex of the device behind which packets are encrypted, or zero.
     pub tunnel: u32,
+    /// This node's IPv6 address on the underlay; zero when it has none.
+    pub vtep_v6: Address,
 }
 
 /// The classes of a packet's source, by parity.
@@ -132,8 +134,8 @@ pub struct PeerEntry {
     /// ifindex of the underlay device, or of the one that encrypts; zero while the next hop is not
     /// resolved, or the tunnel not there.
     pub ifindex: u32,
-    /// The node's underlay address, memory order; zero for one without an agent, whose packets never
-    /// go by what is remembered of others.
+    /// The node's IPv4 address on the underlay, memory order; zero for one that packets come from over
+    /// IPv6, and for one without an agent, whose packets never go by what is remembered of others.
     pub address: u32,
     /// Bits of [`peer`].
     pub flags: u32,
@@ -142,6 +144,18 @@ pub struct PeerEntry {
     /// Outer Ethernet, IPv4, UDP and VXLAN headers, complete but for lengths, IPv4 checksum, UDP
     /// source port and VNI; words in memory order.
     pub template: [u32; crate::vxlan::OUTER_WORDS],
+}
+
+/// How a node is reached over IPv6, in `PEERS_V6` by its number: what [`PeerEntry`] does not say of one
+/// with [`peer::OVER_IPV6`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct PeerEntryV6 {
+    /// The node's IPv6 address on the underlay; zero for one without an agent.
+    pub address: Address,
+    /// Outer Ethernet and IPv6 headers, complete but for the payload length and the flow label; words
+    /// in memory order.
+    pub template: [u32; crate::vxlan::OUTER_WORDS_V6],
 }
 
 /// Bits of [`PeerEntry::flags`].
@@ -154,6 +168,8 @@ pub mod peer {
     pub const NEAR: u32 = 1 << 4;
     /// The node has no agent: nobody has decided yet about what comes from it.
     pub const FOREIGN: u32 = 1 << 1;
+    /// The node is reached over IPv6: see [`PeerEntryV6`](super::PeerEntryV6).
+    pub const OVER_IPV6: u32 = 1 << 3;
 }
 
 /// What a node needs to know of a network, in `NETWORKS` by VNI.
@@ -261,12 +277,13 @@ pub struct LabelKey {
 
 const _: () = assert!(size_of::<IdKey>() == 36);
 const _: () = assert!(size_of::<LabelKey>() == 128);
-const _: () = assert!(size_of::<Control>() == 32);
+const _: () = assert!(size_of::<Control>() == 48);
 const _: () = assert!(size_of::<SourceClasses>() == 24);
 const _: () = assert!(size_of::<EndpointEntry>() == 112);
 const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 36);
 const _: () = assert!(size_of::<PeerEntry>() == 68);
+const _: () = assert!(size_of::<PeerEntryV6>() == 88);
 const _: () = assert!(size_of::<NetworkEntry>() == 48);
 const _: () = assert!(size_of::<ClassKeyV4>() == 8);
 const _: () = assert!(size_of::<ClassKeyV6>() == 20);

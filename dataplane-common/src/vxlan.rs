@@ -1,4 +1,4 @@
-//! The outer header of a tunnelled packet: VXLAN over UDP over IPv4 (RFC 7348).
+//! The outer header of a tunnelled packet: VXLAN over UDP over IPv4 or IPv6 (RFC 7348).
 //!
 //! ```text
 //!  0          14      34    42       50         64
@@ -6,6 +6,14 @@
 //!  | Ethernet | IPv4  | UDP | VXLAN  | Ethernet | IPv4 or IPv6 ...
 //!  +----------+-------+-----+--------+----------+----------------
 //!               outer                   inner
+//!
+//!  0          14      54    62       70         84
+//!  +----------+-------+-----+--------+----------+----------------
+//!  | Ethernet | IPv6  | UDP | VXLAN  | Ethernet | IPv4 or IPv6 ...
+//!  +----------+-------+-----+--------+----------+----------------
+//!
+//! Over IPv6 too the UDP checksum is zero (RFC 6935, 6936): the inner packet has its own, and who is
+//! addressed is checked on receipt. The flow label spreads flows as the source port does (RFC 6438).
 //!
 //!  VXLAN:  | flags = 0x08 | group (24) | VNI (24) | reserved (5) hops (3) |
 //! ```
@@ -20,6 +28,8 @@ use crate::bytes::Window;
 pub const PORT: u16 = 4789;
 /// Bytes from the outer Ethernet header to the inner one.
 pub const OUTER_BYTES: usize = 50;
+/// The same over IPv6.
+pub const OUTER_BYTES_V6: usize = 70;
 /// The VNI flag, the only one that may be set.
 pub const FLAG_VNI: u8 = 0x08;
 /// Largest hop count that the header can carry.
@@ -56,6 +66,12 @@ pub const fn key_address(node: u32, slot: u8) -> [u8; 4] {
 pub const fn node_of(key_address: u32) -> u32 {
     (u32::from_be(key_address) & !KEY_ADDRESSES) >> 1
 }
+/// Offset of the outer IPv6 header.
+pub const IPV6_OFFSET: usize = 14;
+/// Offset of the UDP header behind it.
+pub const UDP_OFFSET_V6: usize = 54;
+/// Offset of the VXLAN header behind that.
+pub const VXLAN_OFFSET_V6: usize = 62;
 
 /// A VXLAN header that passed the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +165,34 @@ pub fn template(
         *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     }
     (words, sum)
+}
+
+/// Words that hold the outer headers over IPv6; the last two bytes are the inner frame's and not used.
+pub const OUTER_WORDS_V6: usize = OUTER_BYTES_V6.div_ceil(4);
+
+/// As [`template`], over IPv6; what is not filled in is the payload length, the flow label, and what
+/// is behind the IPv6 header.
+#[must_use]
+pub fn template_v6(
+    source_mac: [u8; 6],
+    next_hop_mac: [u8; 6],
+    source: [u8; 16],
+    destination: [u8; 16],
+) -> [u32; OUTER_WORDS_V6] {
+    let mut bytes = [0; OUTER_WORDS_V6 * 4];
+    bytes[0..6].copy_from_slice(&next_hop_mac);
+    bytes[6..12].copy_from_slice(&source_mac);
+    bytes[12..14].copy_from_slice(&crate::headers::ETHER_IPV6.to_be_bytes());
+    bytes[14] = 0x60;
+    bytes[20] = crate::headers::PROTOCOL_UDP;
+    bytes[21] = 64;
+    bytes[22..38].copy_from_slice(&source);
+    bytes[38..54].copy_from_slice(&destination);
+    let mut words = [0; OUTER_WORDS_V6];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    words
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{Counter, direction},
     punt::Kind,
-    vxlan::OUTER_BYTES,
 };
 
 use crate::{
@@ -56,9 +55,9 @@ pub(crate) fn copied(skb: &Skb, slot: u32) {
     count(&COPY_COUNTERS, slot, skb);
 }
 
-/// Counts a packet that goes to another node or came from it; its outer headers are on.
+/// Counts a packet that goes to another node or came from it; its outer headers, so many bytes, are on.
 #[inline(always)]
-pub(crate) fn tunnelled(skb: &Skb, node: u32, direction: u32) {
+pub(crate) fn tunnelled(skb: &Skb, node: u32, direction: u32, outer: usize) {
     if skb.is_traced() {
         return;
     }
@@ -67,7 +66,7 @@ pub(crate) fn tunnelled(skb: &Skb, node: u32, direction: u32) {
         // SAFETY: the value is this CPU's own, as in `count`.
         unsafe {
             (*counter).packets += skb.segments();
-            (*counter).bytes += u64::from(skb.len() - OUTER_BYTES as u32);
+            (*counter).bytes += u64::from(skb.len() - outer as u32);
         }
     }
 }

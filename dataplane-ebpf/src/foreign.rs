@@ -13,7 +13,7 @@
 //! nobody here has seen: that a local endpoint has sent to it stands in for that.
 
 use sunwire_dataplane_common::{
-    address::{Address, Mac},
+    address::Mac,
     bytes::Window,
     drop_reason::DropReason,
     entries::{AddressKey, Control, EndpointEntry, peer},
@@ -64,9 +64,8 @@ fn sender(skb: &mut Skb, control: &Control, noted: u32) -> Result<(), DropReason
         return Ok(());
     };
     skb.set_note::<{ note::NETWORK }>(vni);
-    let address = Address([source, 0, 0, 0]);
     // SAFETY: values are plain numbers, replaced whole.
-    let Some(node) = (unsafe { PEER_ADDRESSES.get(address) }).copied() else {
+    let Some(node) = (unsafe { PEER_ADDRESSES.get(source) }).copied() else {
         return Ok(());
     };
     let flags = tunnel::peer_flags(node);
@@ -84,7 +83,13 @@ fn sender(skb: &mut Skb, control: &Control, noted: u32) -> Result<(), DropReason
         return Err(DropReason::SourceNotThere);
     }
     skb.set_priority(number);
-    skb.set_tunnel(vni, control.vtep.0[0], source)
+    let is_v6 = flags & peer::OVER_IPV6 != 0;
+    let own = if is_v6 {
+        &control.vtep_v6
+    } else {
+        &control.vtep
+    };
+    skb.set_tunnel(vni, is_v6, own, &source)
 }
 
 /// The number of the endpoint with the packet's source MAC address.

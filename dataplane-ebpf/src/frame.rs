@@ -35,7 +35,7 @@ mod tunnel_key;
 use crate::maps::PACKET;
 
 /// Bytes that are pulled into the linear part when a header is not in it.
-const PULL_BYTES: u32 = 128;
+const PULL_BYTES: u32 = 160;
 /// Bytes of the longest headers that are read: Ethernet, IPv4 with all options, and TCP without.
 const LONGEST_HEADERS: u32 = 14 + 60 + 20;
 
@@ -273,7 +273,19 @@ impl Skb {
     /// Payload bytes of one segment of a super-packet; zero for an ordinary packet.
     #[inline(always)]
     pub(crate) fn gso_size(&self) -> u32 {
-        self.context().gso_size
+        let value: u64;
+        // Written out, as the accesses to the control block are, and for the same reason.
+        // SAFETY: as for `context`.
+        unsafe {
+            asm!(
+                "{value} = *(u32 *)({context} + {at})",
+                value = out(reg) value,
+                context = in(reg) self.raw,
+                at = const offset_of!(__sk_buff, gso_size),
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        value as u32
     }
 
     /// How many packets this is on a wire.

@@ -22,7 +22,7 @@ use sunwire_dataplane_common::{
         copies, is_listened_for,
     },
     headers::{ETHERNET_BYTES, Family, Headers},
-    vxlan::{OUTER_BYTES, Vxlan},
+    vxlan::{OUTER_BYTES, OUTER_BYTES_V6, Vxlan},
 };
 
 use crate::{
@@ -63,6 +63,8 @@ pub(crate) struct Cast {
     encrypted: u32,
     /// Not zero: it came from another region, and goes on within this one.
     relaying: u32,
+    /// Not zero: some of the nodes are reached over the other family than it is wrapped for.
+    others: u32,
 }
 
 /// Notes what a packet with these headers is and where it goes; returns whether each member gets
@@ -88,6 +90,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
         (*cast).each = each as u32;
         (*cast).encrypted = encrypted as u32;
         (*cast).relaying = 0;
+        (*cast).others = 0;
     }
     each
 }
@@ -154,7 +157,17 @@ pub(crate) fn send(
     };
     tunnel::wrap(skb, header, port)?;
     send_to_nodes(raw);
+    if has_others() {
+        tunnel::wrap_again(skb, (OUTER_BYTES_V6 - OUTER_BYTES) as u32, header, port)?;
+        send_to_nodes_v6(raw);
+    }
     Ok(())
+}
+
+/// Whether some nodes are reached over the other family than the packet was wrapped for.
+#[inline(always)]
+fn has_others() -> bool {
+    cast().is_some_and(|cast| cast.others != 0)
 }
 
 /// Calls `each` for the numbers below `count`, in the kernel's own loop (Linux 5.17): the verifier looks
@@ -219,12 +232,21 @@ fn copy_to_member(skb: &mut Skb, location: &LocationEntry, each: u32) {
     }
 }
 
-/// Sends a copy of a wrapped packet to each node with members.
+/// Sends a copy of a packet that is wrapped for IPv4 to each node with members that is reached over it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn send_to_nodes(context: *mut __sk_buff) -> u32 {
     let nodes = (cast().and_then(|cast| chunk_of(&cast.key))).map_or(0, |chunk| chunk.nodes);
-    for_each(nodes, send_to_node, context);
+    for_each(nodes, send_to_node::<false>, context);
+    0
+}
+
+/// The same over IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn send_to_nodes_v6(context: *mut __sk_buff) -> u32 {
+    let nodes = (cast().and_then(|cast| chunk_of(&cast.key))).map_or(0, |chunk| chunk.nodes);
+    for_each(nodes, send_to_node::<true>, context);
     0
 }
 
@@ -232,7 +254,7 @@ extern "C" fn send_to_nodes(context: *mut __sk_buff) -> u32 {
 ///
 /// # Safety
 /// As [`send_to_member`].
-unsafe extern "C" fn send_to_node(index: u32, context: *mut *mut __sk_buff) -> i64 {
+unsafe extern "C" fn send_to_node<const V6: bool>(index: u32, context: *mut *mut __sk_buff) -> i64 {
     // SAFETY: the caller's promise.
     let mut skb = Skb::from_raw(unsafe { *context }, false);
     let Some(cast) = cast() else {
@@ -249,20 +271,29 @@ unsafe extern "C" fn send_to_node(index: u32, context: *mut *mut __sk_buff) -> i
         return 0;
     }
     if cast.listened == 0 || has_listeners(cast.network, node, &cast.address) {
-        copy_to_node(&mut skb, node, cast.encrypted != 0, chunk.tag);
+        copy_to_node::<V6>(&mut skb, node, cast.encrypted != 0, chunk.tag);
     }
     0
 }
 
 #[inline(never)]
-fn copy_to_node(skb: &mut Skb, node: u32, encrypted: bool, tag: u32) {
+fn copy_to_node<const V6: bool>(skb: &mut Skb, node: u32, encrypted: bool, tag: u32) {
     let tag = match node & RELAY {
         0 => tag,
         _ => tag | RELAYED,
     };
-    match tunnel::send_copy(skb, node & !RELAY, encrypted, tag) {
-        Ok(()) => counters::copied(skb, copies::TUNNEL),
+    match tunnel::send_copy::<V6>(skb, node & !RELAY, encrypted, tag) {
+        Ok(true) => counters::copied(skb, copies::TUNNEL),
+        Ok(false) => note_others(),
         Err(reason) => counters::dropped(skb, reason),
+    }
+}
+
+#[inline(always)]
+fn note_others() {
+    if let Some(cast) = CAST.get_ptr_mut(0) {
+        // SAFETY: as in `prepare`.
+        unsafe { (*cast).others = 1 };
     }
 }
 
@@ -286,7 +317,7 @@ fn has_listeners(network: u32, node: u32, address: &Address) -> bool {
 
 /// Sends a wrapped packet on to the nodes with members in this region.
 #[inline(always)]
-fn send_on(skb: &mut Skb) {
+fn send_on<const V6: bool>(skb: &mut Skb) {
     let Some(cast) = CAST.get_ptr_mut(0) else {
         return;
     };
@@ -294,7 +325,38 @@ fn send_on(skb: &mut Skb) {
     unsafe {
         (*cast).relaying = 1;
     }
-    send_to_nodes(skb.raw());
+    if V6 {
+        send_to_nodes_v6(skb.raw());
+    } else {
+        send_to_nodes(skb.raw());
+    }
+}
+
+/// Sends a packet, whose outer headers were taken off, on to the nodes that [`send_on`] left out.
+#[inline(never)]
+fn send_on_to_others<const V6: bool>(skb: &mut Skb, vni: u32, port: u16) -> Result<(), DropReason> {
+    let Some(cast) = cast() else {
+        return Ok(());
+    };
+    if cast.others == 0 {
+        return Ok(());
+    }
+    if cast.each != 0 {
+        skb.window_mut::<6>(0)?.set_mac::<0>(EACH_ITS_OWN);
+    }
+    let header = Vxlan {
+        vni,
+        hops: 0,
+        tag: 0,
+    };
+    if V6 {
+        tunnel::wrap_plain(skb, header, port)?;
+        send_to_nodes(skb.raw());
+    } else {
+        tunnel::wrap_again(skb, OUTER_BYTES_V6 as u32, header, port)?;
+        send_to_nodes_v6(skb.raw());
+    }
+    Ok(())
 }
 
 /// The group with a tag, or zero, which is none.
@@ -309,15 +371,14 @@ fn tagged(network: u32, tag: u32) -> u32 {
 /// A frame to a group address that came by a tunnel: to the members here and, where it is asked to
 /// be sent on, to the nodes with members in this region.
 #[inline(always)]
-pub(crate) fn receive(
+pub(crate) fn receive<const V6: bool>(
     skb: &mut Skb,
     headers: &Headers,
     header: Vxlan,
-    address: u32,
     plain: bool,
 ) -> Result<Handled, DropReason> {
-    let from = underlay::sender(headers, header.vni, address, plain)?;
-    underlay::count_received(skb, address);
+    let from = underlay::sender::<V6>(skb, header.vni, plain)?;
+    underlay::count_received::<V6>(skb);
     let Some(from) = from else {
         return Ok(Handled::Pass);
     };
@@ -331,7 +392,7 @@ pub(crate) fn receive(
     chunk_of(&key).ok_or(DropReason::UnknownGroup)?;
     // SAFETY: a network is replaced whole and freed only after a grace period.
     let network = unsafe { NETWORKS.get(header.vni) }.ok_or(DropReason::UnknownNetwork)?;
-    let bytes = skb.len() - (OUTER_BYTES + ETHERNET_BYTES) as u32;
+    let bytes = skb.len() - (tunnel::outer_bytes(V6) + ETHERNET_BYTES) as u32;
     if skb.gso_size() == 0 && bytes > network.mtu {
         return Err(DropReason::TooBig);
     }
@@ -344,10 +405,12 @@ pub(crate) fn receive(
     }
     skb.set_mark(0);
     prepare(key.group, key.chunk, header.vni, from, headers);
-    if header.tag & RELAYED != 0 && underlay::is_far(address) {
-        send_on(skb);
+    let port = tunnel::source_port(skb);
+    if header.tag & RELAYED != 0 && underlay::is_far::<V6>(skb) {
+        send_on::<V6>(skb);
     }
-    tunnel::decapsulate(skb, headers.family)?;
+    tunnel::decapsulate::<V6>(skb, headers.family)?;
     send_to_members(skb.raw());
+    send_on_to_others::<V6>(skb, header.vni, port)?;
     Ok(Handled::Consumed)
 }

@@ -65,7 +65,11 @@ use aya_ebpf::{
     macros::classifier,
     programs::{RawTracePointContext, TcContext},
 };
-use sunwire_dataplane_common::{drop_reason::DropReason, event::program, headers::ETHERNET_BYTES};
+use sunwire_dataplane_common::{
+    drop_reason::DropReason,
+    event::program,
+    headers::{ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES},
+};
 
 use crate::frame::Skb;
 
@@ -178,7 +182,18 @@ fn endpoint_packet(skb: &mut Skb) -> i32 {
 #[inline(always)]
 fn underlay_packet(skb: &mut Skb) -> i32 {
     event::begin(skb);
-    let outcome = underlay::ingress(skb);
+    match skb.protocol() {
+        ETHER_IPV4 => underlay_over::<false>(skb),
+        ETHER_IPV6 => underlay_over::<true>(skb),
+        _ => TC_ACT_OK,
+    }
+}
+
+/// A packet over IPv6 or over IPv4.
+// A function of its own for each: one after the other they use the same stack.
+#[inline(never)]
+fn underlay_over<const V6: bool>(skb: &mut Skb) -> i32 {
+    let outcome = underlay::ingress::<V6>(skb);
     finish(skb, outcome, program::UNDERLAY)
 }
 

@@ -12,7 +12,7 @@ use sunwire_dataplane_common::{
     audit::{AuditKey, StagedRoot},
     entries::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
-        LocationEntry, NetworkEntry, PeerEntry,
+        LocationEntry, NetworkEntry, PeerEntry, PeerEntryV6,
     },
     event::{EventLosses, EventRecord, EventSettings},
     expiry::Sweep,
@@ -41,6 +41,8 @@ pub(crate) static FOREIGN_ENDPOINTS: HashMap<u32, EndpointEntry> =
 pub(crate) static LOCATIONS: Array<LocationEntry> = Array::with_max_entries(4096, 0);
 #[map]
 pub(crate) static PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
+#[map]
+pub(crate) static PEERS_V6: Array<PeerEntryV6> = Array::with_max_entries(256, 0);
 #[map]
 pub(crate) static ENCRYPTED_PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
 #[map]

@@ -5,42 +5,54 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use sunwire_dataplane_common::{
-    address::Address,
     bytes::Window,
     drop_reason::DropReason,
     entries::peer,
     event::program,
     probe::{self, ETHER_PROBE, MAGIC, kind},
-    vxlan::OUTER_BYTES,
 };
 
 use crate::{
     Handled, counters, event,
     frame::Skb,
-    maps::{CONTROL, PEER_ADDRESSES, PEERS, PROBES},
-    tunnel,
+    maps::{PEER_ADDRESSES, PEERS, PROBES},
+    tunnel::{self, outer_bytes},
+    underlay::outer_source,
 };
 
-const PAYLOAD: usize = OUTER_BYTES + probe::PAYLOAD;
+/// Offset of the payload in the inner frame.
+const PAYLOAD: usize = probe::PAYLOAD;
 
-/// A packet for network 0 that came by a tunnel from `address`; `by_kernel`: that of its WireGuard.
+/// A packet for network 0 that came by a tunnel; `plain` if it was not encrypted.
 #[inline(always)]
-pub(crate) fn receive(skb: &mut Skb, address: u32, by_kernel: bool) -> Result<Handled, DropReason> {
-    Ok(Handled::Told(handle_probe(
-        skb.raw(),
-        address,
-        skb.is_traced() as u32 | (by_kernel as u32) << 1,
-    )))
+pub(crate) fn receive<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<Handled, DropReason> {
+    let (traced, plain) = (skb.is_traced() as u32, plain as u32);
+    Ok(Handled::Told(if V6 {
+        handle_probe_v6(skb.raw(), traced, plain)
+    } else {
+        handle_probe(skb.raw(), traced, plain)
+    }))
 }
 
-/// What becomes of it, told and counted, as the kernel's return code. A global function, verified once:
-/// a packet a second and node comes by here.
+// Global functions, verified once: a packet a second and node comes by here.
+
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn handle_probe(context: *mut __sk_buff, address: u32, how: u32) -> i32 {
-    let mut skb = Skb::from_raw(context, how & 1 != 0);
-    let outcome = look(&mut skb, address, how & 2 != 0);
-    match outcome {
+extern "C" fn handle_probe(context: *mut __sk_buff, traced: u32, plain: u32) -> i32 {
+    handle::<false>(context, traced != 0, plain != 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn handle_probe_v6(context: *mut __sk_buff, traced: u32, plain: u32) -> i32 {
+    handle::<true>(context, traced != 0, plain != 0)
+}
+
+/// What becomes of it, told and counted, as the kernel's return code.
+#[inline(always)]
+fn handle<const V6: bool>(context: *mut __sk_buff, traced: bool, plain: bool) -> i32 {
+    let mut skb = Skb::from_raw(context, traced);
+    match look::<V6>(&mut skb, plain) {
         Ok(action) => action,
         Err(reason) => {
             event::end(&mut skb, &Err(reason), program::UNDERLAY);
@@ -51,11 +63,10 @@ extern "C" fn handle_probe(context: *mut __sk_buff, address: u32, how: u32) -> i
 }
 
 #[inline(always)]
-fn look(skb: &mut Skb, address: u32, by_kernel: bool) -> Result<i32, DropReason> {
-    let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
-    let plain = !by_kernel && !tunnel::was_encrypted(skb, control);
+fn look<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason> {
+    let address = outer_source::<V6>(skb);
     // SAFETY: values are plain numbers, replaced whole.
-    let node = unsafe { PEER_ADDRESSES.get(Address([address, 0, 0, 0])) };
+    let node = unsafe { PEER_ADDRESSES.get(address) };
     let node = *node.ok_or(DropReason::UnknownPeer)?;
     let has_to_be_encrypted = PEERS
         .get(node)
@@ -63,9 +74,9 @@ fn look(skb: &mut Skb, address: u32, by_kernel: bool) -> Result<i32, DropReason>
     if plain && has_to_be_encrypted {
         return Err(DropReason::Unencrypted);
     }
-    let frame = skb.window::<{ OUTER_BYTES + probe::INNER_BYTES }>(0);
+    let frame = skb.window::<{ probe::INNER_BYTES }>(outer_bytes(V6));
     let frame = frame.ok_or(DropReason::UnknownNetwork)?;
-    if u16::from_be(frame.half::<{ OUTER_BYTES + 12 }>()) != ETHER_PROBE
+    if u16::from_be(frame.half::<12>()) != ETHER_PROBE
         || frame.word::<PAYLOAD>() != u32::from_ne_bytes(MAGIC)
     {
         return Err(DropReason::UnknownNetwork);
@@ -76,8 +87,8 @@ fn look(skb: &mut Skb, address: u32, by_kernel: bool) -> Result<i32, DropReason>
         | u64::from(frame.word::<{ PAYLOAD + 20 }>()) << 32;
     match asks {
         kind::ASK => {
-            let action = tunnel::send_back(skb, node, !plain)?;
-            let mut payload = skb.window_mut::<8>(PAYLOAD)?;
+            let action = tunnel::send_back::<V6>(skb, node, !plain)?;
+            let mut payload = skb.window_mut::<8>(outer_bytes(V6) + PAYLOAD)?;
             payload.set_word::<4>(kind::ANSWER.to_be());
             Ok(action)
         }

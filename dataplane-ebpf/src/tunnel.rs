@@ -1,33 +1,58 @@
-//! Into the tunnel and on through it: VXLAN over IPv4, with super-packets kept whole.
+//! Into the tunnel and on through it: VXLAN over IPv4 or IPv6, with super-packets kept whole.
+//!
+//! Whether over IPv4 or IPv6 is the peer's. What is written is written once for each, because the headers
+//! have nothing in common; all else is the same text, over a constant.
 
+use aya_ebpf::bindings::__sk_buff;
 use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
-    entries::{Control, LocationEntry, PeerEntry, direction, location, peer},
-    headers::{ETHER_IPV4, ETHER_IPV6, Family},
-    vxlan::{self, IPV4_OFFSET, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan, fold_checksum},
+    entries::{Control, LocationEntry, PeerEntry, PeerEntryV6, direction, location, peer},
+    headers::{ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, IPV6_BYTES},
+    vxlan::{
+        self, IPV4_OFFSET, IPV6_OFFSET, OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET, UDP_OFFSET_V6,
+        VXLAN_OFFSET, VXLAN_OFFSET_V6, Vxlan, fold_checksum,
+    },
     wire::FRAME_BYTES_MIN,
 };
 
 use crate::{
     counters,
     frame::{PacketWindowMut, Skb, note},
-    maps::{ENCRYPTED_PEERS, PEERS},
+    maps::{ENCRYPTED_PEERS, PEERS, PEERS_V6},
 };
 
 const BPF_F_ADJ_ROOM_FIXED_GSO: u64 = 1 << 0;
 const BPF_F_ADJ_ROOM_ENCAP_L3_IPV4: u64 = 1 << 1;
+const BPF_F_ADJ_ROOM_ENCAP_L3_IPV6: u64 = 1 << 2;
 const BPF_F_ADJ_ROOM_ENCAP_L4_UDP: u64 = 1 << 4;
 const BPF_F_ADJ_ROOM_ENCAP_L2_ETH: u64 = 1 << 6;
+const BPF_F_ADJ_ROOM_DECAP_L3_IPV4: u64 = 1 << 7;
 const BPF_F_ADJ_ROOM_DECAP_L3_IPV6: u64 = 1 << 8;
 /// The inner Ethernet header without tags.
 const INNER_L2_BYTES: u64 = 14;
-/// With the length of the inner Ethernet header in the upper 8 bits, so that segmentation knows where
+/// The length of the inner Ethernet header goes into the upper 8 bits, so that segmentation knows where
 /// the inner IP header is.
-const ENCAP_FLAGS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO
-    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
-    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
-    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
+const ENCAP_FLAGS: u64 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | ENCAP_ANY;
+const ENCAP_FLAGS_V6: u64 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | ENCAP_ANY;
+const ENCAP_ANY: u64 =
+    BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
+
+/// Bytes of the outer headers, over IPv6 or over IPv4.
+#[inline(always)]
+pub(crate) const fn outer_bytes(v6: bool) -> usize {
+    if v6 { OUTER_BYTES_V6 } else { OUTER_BYTES }
+}
+
+/// Offset of the VXLAN header behind the outer ones.
+#[inline(always)]
+pub(crate) const fn vxlan_offset(v6: bool) -> usize {
+    if v6 { VXLAN_OFFSET_V6 } else { VXLAN_OFFSET }
+}
+
+const fn encap_flags(v6: bool) -> u64 {
+    if v6 { ENCAP_FLAGS_V6 } else { ENCAP_FLAGS }
+}
 
 /// An Ethernet header, to be put back after the packet grew or shrank behind the outer one.
 pub(crate) struct Ethernet {
@@ -67,12 +92,22 @@ pub(crate) fn encapsulate(
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node, is_encrypted(location))?;
+    if peer.flags & peer::OVER_IPV6 != 0 {
+        let ifindex = peer.ifindex;
+        let (first, last) = (header.first_word(), header.last_word());
+        if wrap_v6(skb.raw(), node, last, first, u32::from(port)) == 0 {
+            return Err(DropReason::Resize);
+        }
+        skb.flag(note::OUTER);
+        counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES_V6);
+        return Ok(skb.redirect(ifindex));
+    }
     let is_ip = is_ip(skb);
     if !is_ip {
         fill_up(skb)?;
     }
     let inner = Ethernet::read(skb, 0)?;
-    make_room(skb, peer, is_ip, 0)?;
+    make_room::<false>(skb, peer, is_ip, 0)?;
     skb.flag(note::OUTER);
 
     let length = skb.len();
@@ -86,7 +121,7 @@ pub(crate) fn encapsulate(
         [header.first_word(), header.last_word()],
         &inner,
     );
-    counters::tunnelled(skb, node, direction::SENT);
+    counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES);
     Ok(skb.redirect(peer.ifindex))
 }
 
@@ -110,13 +145,13 @@ pub(crate) fn fill_up(skb: &mut Skb) -> Result<(), DropReason> {
 /// Makes room for the outer headers, and for tags of the inner frame in bytes; `is_ip` if it has an IP
 /// header behind these.
 #[inline(always)]
-pub(crate) fn make_room(
+pub(crate) fn make_room<const V6: bool>(
     skb: &mut Skb,
     peer: &PeerEntry,
     is_ip: bool,
     tag_bytes: usize,
 ) -> Result<(), DropReason> {
-    let bytes = OUTER_BYTES + tag_bytes;
+    let bytes = outer_bytes(V6) + tag_bytes;
     if !is_ip && peer.flags & peer::KERNEL != 0 {
         // A device without Ethernet headers gets the packet from the IP header on that the kernel
         // knows of, and of a frame that is no IP packet it would know none.
@@ -129,19 +164,173 @@ pub(crate) fn make_room(
         return skb.push(bytes as u32);
     }
     let link = INNER_L2_BYTES + tag_bytes as u64;
-    skb.adjust_room(bytes as i32, ENCAP_FLAGS | link << 56)
+    skb.adjust_room(bytes as i32, encap_flags(V6) | link << 56)
 }
 
-/// Takes away what [`make_room`] makes.
+/// Takes away what [`make_room`] makes, around a packet of a family. Returns the family that
+/// skb->protocol tells of now, or none where that is not the inner packet's.
 #[inline(always)]
-pub(crate) fn take_room(skb: &mut Skb, is_v6: bool, tag_bytes: usize) -> Result<(), DropReason> {
-    let shrink = -((OUTER_BYTES + tag_bytes) as i32);
-    // As in `decapsulate`.
-    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
-    if is_v6 && skb.adjust_room(shrink, flags).is_ok() {
-        return Ok(());
+pub(crate) fn take_room<const V6: bool>(
+    skb: &mut Skb,
+    family: Family,
+    tag_bytes: usize,
+) -> Result<Family, DropReason> {
+    let shrink = -((outer_bytes(V6) + tag_bytes) as i32);
+    if V6 {
+        return shrink_v6(skb, family, shrink);
     }
-    skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)
+    // Without the flag skb->protocol stays what the outer header is. Linux before 6.3 does not know the
+    // flag, and refuses it before it changes anything.
+    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+    if family == Family::V6 && skb.adjust_room(shrink, flags).is_ok() {
+        return Ok(Family::V6);
+    }
+    skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)?;
+    match family {
+        Family::V4 => Ok(Family::V4),
+        Family::V6 | Family::None => Ok(Family::None),
+    }
+}
+
+/// Wraps the packet for a node that is reached over IPv6; returns zero when the kernel refuses. The words
+/// of the VXLAN header and the source port are in memory order.
+///
+/// What is encrypted never comes here: within its tunnel it is wrapped for IPv4, whatever that goes over.
+///
+/// A global function, which the verifier looks at once, and not anew for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn wrap_v6(
+    context: *mut __sk_buff,
+    node: u32,
+    last_word: u32,
+    first_word: u32,
+    port: u32,
+) -> u32 {
+    let mut skb = Skb::from_raw(context, false);
+    match write_v6(&mut skb, node, [first_word, last_word], port as u16) {
+        Ok(()) => 1,
+        Err(_) => 0,
+    }
+}
+
+#[inline(always)]
+fn write_v6(skb: &mut Skb, node: u32, words: [u32; 2], port: u16) -> Result<(), DropReason> {
+    let is_ip = is_ip(skb);
+    if !is_ip {
+        fill_up(skb)?;
+    }
+    let inner = Ethernet::read(skb, 0)?;
+    let peer = reachable(node, false)?;
+    make_room::<true>(skb, peer, is_ip, 0)?;
+    write_outer_v6(skb, node, words, port, &inner)
+}
+
+/// Writes everything in front of a frame's EtherType over IPv6, and that; the room is there.
+#[inline(always)]
+pub(crate) fn write_outer_v6(
+    skb: &mut Skb,
+    node: u32,
+    words: [u32; 2],
+    port: u16,
+    inner: &Ethernet,
+) -> Result<(), DropReason> {
+    let peer = PEERS_V6.get(node).ok_or(DropReason::NoRoute)?;
+    let length = skb.len();
+    let mut outer = skb.window_mut::<{ OUTER_BYTES_V6 + 14 }>(0)?;
+    write_ipv6(&mut outer, peer, length, port);
+    write_behind_ipv6(&mut outer, length, port);
+    outer.set_word::<VXLAN_OFFSET_V6>(words[0]);
+    outer.set_word::<{ VXLAN_OFFSET_V6 + 4 }>(words[1]);
+    outer.set_word::<OUTER_BYTES_V6>(inner.words[0]);
+    outer.set_word::<{ OUTER_BYTES_V6 + 4 }>(inner.words[1]);
+    outer.set_word::<{ OUTER_BYTES_V6 + 8 }>(inner.words[2]);
+    outer.set_half::<{ OUTER_BYTES_V6 + 12 }>(inner.ether_type);
+    Ok(())
+}
+
+/// Wraps the packet for nodes that are reached over IPv6 and are not told yet: see [`send_copy`]. What is
+/// there of outer headers over IPv4 is written over: `grow` is how many bytes are missing.
+///
+/// It is wrapped as what goes to an encrypted node is, because a packet that was marked once as being
+/// within a tunnel cannot be marked anew. So super-packets stay here.
+#[inline(always)]
+pub(crate) fn wrap_again(
+    skb: &mut Skb,
+    grow: u32,
+    header: Vxlan,
+    port: u16,
+) -> Result<(), DropReason> {
+    if skb.gso_size() != 0 {
+        return Err(DropReason::Resize);
+    }
+    skb.push(grow)?;
+    skb.flag(note::OUTER);
+    let length = skb.len();
+    let mut outer = skb.window_mut::<OUTER_BYTES_V6>(0)?;
+    write_behind_ipv6(&mut outer, length, port);
+    outer.set_word::<VXLAN_OFFSET_V6>(header.first_word());
+    outer.set_word::<{ VXLAN_OFFSET_V6 + 4 }>(header.last_word());
+    Ok(())
+}
+
+/// As [`wrap_again`], for a packet without outer headers and nodes that are reached over IPv4.
+#[inline(always)]
+pub(crate) fn wrap_plain(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropReason> {
+    if skb.gso_size() != 0 {
+        return Err(DropReason::Resize);
+    }
+    skb.push(OUTER_BYTES as u32)?;
+    skb.flag(note::OUTER);
+    let udp_bytes = (skb.len() - UDP_OFFSET as u32) as u16;
+    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
+    outer.set_half::<UDP_OFFSET>(port);
+    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
+    outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
+    outer.set_half::<{ UDP_OFFSET + 6 }>(0);
+    outer.set_word::<VXLAN_OFFSET>(header.first_word());
+    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
+    Ok(())
+}
+
+/// Writes the UDP header over IPv6, for a packet of `length` bytes.
+#[inline(always)]
+fn write_behind_ipv6<const N: usize>(outer: &mut PacketWindowMut<'_, N>, length: u32, port: u16) {
+    let udp_bytes = (length - UDP_OFFSET_V6 as u32) as u16;
+    outer.set_half::<UDP_OFFSET_V6>(port);
+    outer.set_half::<{ UDP_OFFSET_V6 + 2 }>(vxlan::PORT.to_be());
+    outer.set_half::<{ UDP_OFFSET_V6 + 4 }>(udp_bytes.to_be());
+    // No checksum: see `vxlan`.
+    outer.set_half::<{ UDP_OFFSET_V6 + 6 }>(0);
+}
+
+/// Writes the outer Ethernet and IPv6 headers from the peer's template, for a packet of `length` bytes;
+/// `port` is the flow label too.
+#[inline(always)]
+fn write_ipv6<const N: usize>(
+    outer: &mut PacketWindowMut<'_, N>,
+    peer: &PeerEntryV6,
+    length: u32,
+    port: u16,
+) {
+    outer.set_word::<0>(peer.template[0]);
+    outer.set_word::<4>(peer.template[1]);
+    outer.set_word::<8>(peer.template[2]);
+    outer.set_word::<12>(peer.template[3]);
+    outer.set_word::<16>(peer.template[4]);
+    outer.set_word::<20>(peer.template[5]);
+    outer.set_word::<24>(peer.template[6]);
+    outer.set_word::<28>(peer.template[7]);
+    outer.set_word::<32>(peer.template[8]);
+    outer.set_word::<36>(peer.template[9]);
+    outer.set_word::<40>(peer.template[10]);
+    outer.set_word::<44>(peer.template[11]);
+    outer.set_word::<48>(peer.template[12]);
+    outer.set_half::<52>(peer.template[13] as u16);
+    // RFC 6438: no more is asked of it than to be the flow's.
+    outer.set_half::<{ IPV6_OFFSET + 2 }>(port);
+    let payload = (length - UDP_OFFSET_V6 as u32) as u16;
+    outer.set_half::<{ IPV6_OFFSET + 4 }>(payload.to_be());
 }
 
 /// Wraps the packet for nodes that are not told yet: see [`send_copy`].
@@ -174,35 +363,45 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
 }
 
 /// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes, and
-/// `tag` says to which endpoints there.
+/// `tag` says to which endpoints there. A packet that is wrapped for the other family than the node is
+/// reached over is not sent: returns whether the node's is the packet's.
 #[inline(always)]
-pub(crate) fn send_copy(
+pub(crate) fn send_copy<const V6: bool>(
     skb: &mut Skb,
     node: u32,
     encrypted: bool,
     tag: u32,
-) -> Result<(), DropReason> {
+) -> Result<bool, DropReason> {
     let peer = reachable(node, encrypted)?;
-    let length = skb.len();
-    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
-    write_until_udp(&mut outer, peer, length);
+    if (peer.flags & peer::OVER_IPV6 != 0) != V6 {
+        return Ok(false);
+    }
+    readdress::<V6>(skb, node, peer)?;
     // The kernel's VXLAN refuses what others have put into reserved bits.
     let tag = match peer.flags & peer::FOREIGN {
         0 => tag,
         _ => 0,
     };
-    outer.set_word::<VXLAN_OFFSET>(vxlan::first_word(tag));
+    let mut word = skb.window_mut::<4>(vxlan_offset(V6))?;
+    word.set_word::<0>(vxlan::first_word(tag));
     if skb.send_copy(peer.ifindex) {
-        counters::tunnelled(skb, node, direction::SENT);
-        Ok(())
+        counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
+        Ok(true)
     } else {
         Err(DropReason::NoRoute)
     }
 }
 
-/// Sends a tunnelled packet on to another node, as it is but for the outer addresses.
+/// Whether packets to a node, where their destination at `location` is, go over IPv6.
 #[inline(always)]
-pub(crate) fn forward(
+pub(crate) fn is_over_ipv6(node: u32, location: &LocationEntry) -> bool {
+    reachable(node, is_encrypted(location)).is_ok_and(|peer| peer.flags & peer::OVER_IPV6 != 0)
+}
+
+/// Sends a tunnelled packet on to another node, which is reached over the same family, as it is but for
+/// the outer addresses.
+#[inline(always)]
+pub(crate) fn forward<const V6: bool>(
     skb: &mut Skb,
     node: u32,
     header: Vxlan,
@@ -210,49 +409,89 @@ pub(crate) fn forward(
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node, is_encrypted(location))?;
-    let length = skb.len();
-    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
-    write_until_udp(&mut outer, peer, length);
-    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
-    counters::tunnelled(skb, node, direction::SENT);
+    readdress::<V6>(skb, node, peer)?;
+    let mut word = skb.window_mut::<4>(vxlan_offset(V6) + 4)?;
+    word.set_word::<0>(header.last_word());
+    counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
     Ok(skb.redirect(peer.ifindex))
 }
 
 /// Sends a packet back to the node that it came from, as it is but for the outer addresses; `encrypted`
 /// if it came so.
 #[inline(always)]
-pub(crate) fn send_back(skb: &mut Skb, node: u32, encrypted: bool) -> Result<i32, DropReason> {
+pub(crate) fn send_back<const V6: bool>(
+    skb: &mut Skb,
+    node: u32,
+    encrypted: bool,
+) -> Result<i32, DropReason> {
     let peer = reachable(node, encrypted)?;
-    let length = skb.len();
-    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
-    write_until_udp(&mut outer, peer, length);
+    if (peer.flags & peer::OVER_IPV6 != 0) != V6 {
+        // A node is asked the way that it is reached, and of two each finds the same.
+        return Err(DropReason::NoRoute);
+    }
+    readdress::<V6>(skb, node, peer)?;
     Ok(skb.redirect(peer.ifindex))
+}
+
+/// Writes the outer Ethernet and IP headers of a tunnelled packet anew, for a node that is reached over
+/// the same family.
+#[inline(always)]
+pub(crate) fn readdress<const V6: bool>(
+    skb: &mut Skb,
+    node: u32,
+    peer: &PeerEntry,
+) -> Result<(), DropReason> {
+    let length = skb.len();
+    if V6 {
+        let entry = PEERS_V6.get(node).ok_or(DropReason::NoRoute)?;
+        let port = skb.window::<2>(UDP_OFFSET_V6);
+        let port = port.ok_or(DropReason::Malformed)?.half::<0>();
+        let mut outer = skb.window_mut::<OUTER_BYTES_V6>(0)?;
+        write_ipv6(&mut outer, entry, length, port);
+    } else {
+        let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
+        write_until_udp(&mut outer, peer, length);
+    }
+    Ok(())
 }
 
 /// Takes the outer headers off; the inner Ethernet header takes their place. Returns the family that
 /// skb->protocol tells of now, or none where that is not the inner packet's.
 #[inline(always)]
-pub(crate) fn decapsulate(skb: &mut Skb, family: Family) -> Result<Family, DropReason> {
-    let inner = Ethernet::read(skb, OUTER_BYTES)?;
-    let shrink = -(OUTER_BYTES as i32);
-    // Without the flag skb->protocol stays IPv4. Linux before 6.3 does not know the flag, and refuses
-    // it before it changes anything.
-    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
-    let told = if family == Family::V6 && skb.adjust_room(shrink, flags).is_ok() {
-        Family::V6
-    } else {
-        skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)?;
-        match family {
-            Family::V4 => Family::V4,
-            Family::V6 | Family::None => Family::None,
-        }
-    };
+pub(crate) fn decapsulate<const V6: bool>(
+    skb: &mut Skb,
+    family: Family,
+) -> Result<Family, DropReason> {
+    let inner = Ethernet::read(skb, outer_bytes(V6))?;
+    let told = take_room::<V6>(skb, family, 0)?;
     let mut frame = skb.window_mut::<14>(0)?;
     frame.set_word::<0>(inner.words[0]);
     frame.set_word::<4>(inner.words[1]);
     frame.set_word::<8>(inner.words[2]);
     frame.set_half::<12>(inner.ether_type);
     Ok(told)
+}
+
+/// Takes outer headers over IPv6 off; returns as [`decapsulate`].
+#[inline(always)]
+fn shrink_v6(skb: &mut Skb, family: Family, shrink: i32) -> Result<Family, DropReason> {
+    // The kernel leaves an IPv6 header's bytes behind the Ethernet header, or with the flag an IPv4
+    // header's. A shorter frame is filled up, as one on a wire is.
+    const LEAST: u32 = (OUTER_BYTES_V6 + ETHERNET_BYTES + IPV6_BYTES) as u32;
+    if family != Family::V6 {
+        let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
+        if skb.adjust_room(shrink, flags).is_ok() {
+            return Ok(family);
+        }
+        if skb.len() < LEAST {
+            skb.set_len(LEAST)?;
+        }
+    }
+    skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)?;
+    match family {
+        Family::V6 => Ok(Family::V6),
+        Family::V4 | Family::None => Ok(Family::None),
+    }
 }
 
 /// Writes the outer Ethernet and IPv4 headers from the peer's template, for a packet of `length`

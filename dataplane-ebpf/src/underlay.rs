@@ -5,11 +5,14 @@ use sunwire_dataplane_common::{
     address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{AddressKey, LocationEntry, direction, location, peer},
+    entries::{AddressKey, Control, LocationEntry, direction, location, peer},
     flow::{Direction, has_flow},
-    headers::{ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
+    headers::{ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
     probe as probes,
-    vxlan::{self, IPV4_OFFSET, MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET, Vxlan},
+    vxlan::{
+        self, IPV4_OFFSET, IPV6_OFFSET, MAX_HOPS, OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET,
+        UDP_OFFSET_V6, Vxlan,
+    },
     wire::WireHeader,
 };
 
@@ -17,71 +20,61 @@ use crate::{
     Handled, counters, deliver, flow, fragment,
     frame::{self, Skb, note},
     group,
-    maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEER_ADDRESSES, PEERS},
-    probe, routes, tunnel, wire,
+    maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEER_ADDRESSES, PEERS, PEERS_V6},
+    probe, routes,
+    tunnel::{self, outer_bytes, vxlan_offset},
+    wire,
 };
 
 /// A packet that the kernel's WireGuard has decrypted, with an Ethernet header that says nothing.
 #[inline(always)]
 pub(crate) fn decrypted(skb: &mut Skb) -> Result<Handled, DropReason> {
-    receive::<true>(skb)
+    receive::<true, false>(skb)
 }
 
-/// A packet that comes in on the underlay device, or from the process that encrypts.
+/// A packet that comes in on the underlay device, over IPv6 or over IPv4, or from the process that
+/// encrypts.
 #[inline(always)]
-pub(crate) fn ingress(skb: &mut Skb) -> Result<Handled, DropReason> {
-    receive::<false>(skb)
+pub(crate) fn ingress<const V6: bool>(skb: &mut Skb) -> Result<Handled, DropReason> {
+    receive::<false, V6>(skb)
 }
 
 /// `BY_KERNEL`: the kernel's WireGuard has decrypted it. The source is then the address of a node's
 /// key ([`vxlan::node_of`]), which the kernel has proved, and so is the destination.
 #[inline(always)]
-fn receive<const BY_KERNEL: bool>(skb: &mut Skb) -> Result<Handled, DropReason> {
-    if skb.protocol() != ETHER_IPV4 {
-        return Ok(Handled::Pass);
-    }
+fn receive<const BY_KERNEL: bool, const V6: bool>(skb: &mut Skb) -> Result<Handled, DropReason> {
     skb.ensure_headers(0);
-    let Some(ip) = skb.window::<20>(IPV4_OFFSET) else {
-        return Ok(Handled::Pass);
-    };
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
-    let mut source = ip.word::<12>();
-    // A tunnelled packet of ours never has IPv4 options; one that has is the stack's to refuse.
-    if ip.byte::<0>() != 0x45
-        || ip.byte::<9>() != PROTOCOL_UDP
-        || (!BY_KERNEL && ip.word::<16>() != control.vtep.0[0])
-    {
-        return Ok(Handled::Pass);
-    }
-    // Of a fragmented datagram only the first fragment has a port: the stack takes them all, and
-    // the idle tunnel device behind it drops them.
-    if u16::from_be(ip.half::<6>()) & 0x3fff != 0 {
-        return Ok(Handled::Pass);
-    }
-    let Some(udp) = skb.window::<8>(UDP_OFFSET) else {
-        return Ok(Handled::Pass);
+    let plain = !BY_KERNEL && !tunnel::was_encrypted(skb, control);
+    let is_ours = if V6 {
+        is_tunnelled_v6(skb, control)
+    } else {
+        is_tunnelled::<BY_KERNEL>(skb, control, plain)
     };
-    if u16::from_be(udp.half::<2>()) != vxlan::PORT {
+    if !is_ours {
         return Ok(Handled::Pass);
     }
     if BY_KERNEL {
-        let node = ENCRYPTED_PEERS.get(vxlan::node_of(source));
-        source = node.ok_or(DropReason::UnknownPeer)?.address;
+        name_source(skb)?;
     }
-    skb.ensure_headers(OUTER_BYTES);
-    let wire = skb.window::<8>(VXLAN_OFFSET).and_then(WireHeader::parse);
-    if wire.is_some() {
-        let plain = !BY_KERNEL && !tunnel::was_encrypted(skb, control);
-        return wire::receive(skb, source, plain);
+    skb.ensure_headers(outer_bytes(V6));
+    let wire = skb.window::<8>(vxlan_offset(V6));
+    if wire.and_then(WireHeader::parse).is_some() {
+        return wire::receive::<V6>(skb, plain);
     }
-    let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
+    let header = skb.window::<8>(vxlan_offset(V6)).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
     skb.set_note::<{ note::NETWORK }>(header.vni);
     if header.vni == probes::NETWORK {
-        return probe::receive(skb, source, BY_KERNEL);
+        return probe::receive::<V6>(skb, plain);
     }
 
-    if parse_inner(skb.raw()) == 0 {
+    let is_parsed = if V6 {
+        parse_inner_v6(skb.raw())
+    } else {
+        parse_inner(skb.raw())
+    };
+    if is_parsed == 0 {
         return Err(DropReason::Malformed);
     }
     let inner = frame::parsed().ok_or(DropReason::BadTables)?;
@@ -89,24 +82,28 @@ fn receive<const BY_KERNEL: bool>(skb: &mut Skb) -> Result<Handled, DropReason> 
         // Without its first part it belongs to no flow, and is still delivered to whom it is for.
         let _ = fragment::find_ports(skb, inner, header.vni);
     }
-    let plain = !BY_KERNEL && !tunnel::was_encrypted(skb, control);
     if inner.headers.eth_dst.is_group() {
-        return group::receive(skb, &inner.headers, header, source, plain);
+        return group::receive::<V6>(skb, &inner.headers, header, plain);
     }
-    let known = known(skb, &inner.headers, header, source, plain);
+    let known = known::<V6>(skb, &inner.headers, header, plain);
     let (from, to) = match &known {
         Some(flow) => (flow.remote, flow.local),
         None => {
-            let found = identify(&inner.headers, header.vni, header.hops, source, plain);
+            let (vni, hops) = (header.vni, u32::from(header.hops));
+            let found = if V6 {
+                identify_v6(skb.raw(), vni, hops, u32::from(plain))
+            } else {
+                identify(skb.raw(), vni, hops, u32::from(plain))
+            };
             let (from, to) = (found as u32, (found >> 32) as u32);
             if to == 0 {
                 if from == UNDECIDED {
-                    count_received(skb, source);
+                    count_received::<V6>(skb);
                     return Ok(Handled::Pass);
                 }
                 return Err(unidentified(from));
             }
-            count_received(skb, source);
+            count_received::<V6>(skb);
             (from, to)
         }
     };
@@ -116,12 +113,12 @@ fn receive<const BY_KERNEL: bool>(skb: &mut Skb) -> Result<Handled, DropReason> 
         return Err(DropReason::Unencrypted);
     }
     if location.ifindex != 0 {
-        let bytes = skb.len() - (OUTER_BYTES + ETHERNET_BYTES) as u32;
+        let bytes = skb.len() - (outer_bytes(V6) + ETHERNET_BYTES) as u32;
         if skb.gso_size() == 0 && bytes > location.mtu {
             // redirect_peer would drop it without a word.
             return Err(DropReason::TooBig);
         }
-        let told = tunnel::decapsulate(skb, inner.headers.family)?;
+        let told = tunnel::decapsulate::<V6>(skb, inner.headers.family)?;
         match known {
             Some(flow) => deliver::receive_in(skb, inner, header.vni, flow)?,
             None => deliver::receive(skb, inner, header.vni, to, from)?,
@@ -133,7 +130,83 @@ fn receive<const BY_KERNEL: bool>(skb: &mut Skb) -> Result<Handled, DropReason> 
         return Err(DropReason::HopLimit);
     }
     let by_process = !plain && !BY_KERNEL;
-    send_on(skb, location, node, by_process).map(Handled::Redirect)
+    send_on::<V6>(skb, location, node, by_process).map(Handled::Redirect)
+}
+
+/// Writes what the node is called whose key's address is the source in place of that: from here on the
+/// packet is like any that came out of an encrypted tunnel.
+#[inline(always)]
+fn name_source(skb: &mut Skb) -> Result<(), DropReason> {
+    let source = skb.window::<4>(IPV4_OFFSET + 12);
+    let source = source.ok_or(DropReason::Malformed)?.word::<0>();
+    let node = ENCRYPTED_PEERS.get(vxlan::node_of(source));
+    let called = node.ok_or(DropReason::UnknownPeer)?.address;
+    let mut source = skb.window_mut::<4>(IPV4_OFFSET + 12)?;
+    source.set_word::<0>(called);
+    Ok(())
+}
+
+/// Whether a packet over IPv4 is one of a tunnel to this node. What is not is the stack's.
+#[inline(always)]
+fn is_tunnelled<const BY_KERNEL: bool>(skb: &Skb, control: &Control, plain: bool) -> bool {
+    let Some(ip) = skb.window::<20>(IPV4_OFFSET) else {
+        return false;
+    };
+    // A tunnelled packet of ours never has IPv4 options; one that has is the stack's to refuse. So is
+    // one from nowhere, which is what entries without an address have, and outside of an encrypted
+    // tunnel one from the reserved range, where nodes without an IPv4 address are called so.
+    if ip.byte::<0>() != 0x45
+        || ip.byte::<9>() != PROTOCOL_UDP
+        || (!BY_KERNEL && ip.word::<16>() != control.vtep.0[0])
+        || ip.word::<12>() == 0
+        || (plain && ip.byte::<12>() >= 0xf0)
+    {
+        return false;
+    }
+    // Of a fragmented datagram only the first fragment has a port: the stack takes them all, and
+    // the idle tunnel device behind it drops them.
+    if u16::from_be(ip.half::<6>()) & 0x3fff != 0 {
+        return false;
+    }
+    let udp = skb.window::<8>(UDP_OFFSET);
+    udp.is_some_and(|udp| u16::from_be(udp.half::<2>()) == vxlan::PORT)
+}
+
+/// The same of a packet over IPv6. One with extension headers, a fragment too, is the stack's.
+#[inline(always)]
+fn is_tunnelled_v6(skb: &Skb, control: &Control) -> bool {
+    let Some(ip) = skb.window::<40>(IPV6_OFFSET) else {
+        return false;
+    };
+    let vtep = &control.vtep_v6.0;
+    if ip.byte::<0>() >> 4 != 6
+        || ip.byte::<6>() != PROTOCOL_UDP
+        || ip.word::<24>() != vtep[0]
+        || ip.word::<28>() != vtep[1]
+        || ip.word::<32>() != vtep[2]
+        || ip.word::<36>() != vtep[3]
+        || ip.word::<8>() | ip.word::<12>() | ip.word::<16>() | ip.word::<20>() == 0
+    {
+        return false;
+    }
+    let udp = skb.window::<8>(UDP_OFFSET_V6);
+    udp.is_some_and(|udp| u16::from_be(udp.half::<2>()) == vxlan::PORT)
+}
+
+/// The underlay address that a packet comes from; it was found to be a tunnel's.
+#[inline(always)]
+pub(crate) fn outer_source<const V6: bool>(skb: &Skb) -> Address {
+    // Word by word: the kernel's pointers into the packet do not outlive a loop over bytes.
+    let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
+    if V6 {
+        if let Some(ip) = skb.window::<16>(IPV6_OFFSET + 8) {
+            (a, b) = (ip.word::<0>(), ip.word::<4>());
+            (c, d) = (ip.word::<8>(), ip.word::<12>());
+        }
+    } else if let Some(ip) = skb.window::<4>(IPV4_OFFSET + 12) {
+        a = ip.word::<0>();
+    }
+    Address([a, b, c, d])
 }
 
 /// Reads the inner headers into the memory of this CPU for them; tells whether they are well-formed.
@@ -142,11 +215,22 @@ fn receive<const BY_KERNEL: bool>(skb: &mut Skb) -> Result<Handled, DropReason> 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn parse_inner(context: *mut __sk_buff) -> u32 {
+    parse_behind(context, OUTER_BYTES)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn parse_inner_v6(context: *mut __sk_buff) -> u32 {
+    parse_behind(context, OUTER_BYTES_V6)
+}
+
+#[inline(always)]
+fn parse_behind(context: *mut __sk_buff, offset: usize) -> u32 {
     let skb = Skb::from_raw(context, false);
     let Some(inner) = frame::parsed() else {
         return 0;
     };
-    let Ok(parsed) = Headers::parse(&skb.view(OUTER_BYTES)) else {
+    let Ok(parsed) = Headers::parse(&skb.view(offset)) else {
         return 0;
     };
     *inner = parsed;
@@ -157,37 +241,38 @@ extern "C" fn parse_inner(context: *mut __sk_buff) -> u32 {
 /// `by_process`: it came from the process that encrypts.
 // A function of its own: what it needs of the stack the way of most packets has when it is over.
 #[inline(never)]
-fn send_on(
+fn send_on<const V6: bool>(
     skb: &mut Skb,
     location: &LocationEntry,
     node: u32,
     by_process: bool,
 ) -> Result<i32, DropReason> {
-    let header = skb.window::<8>(VXLAN_OFFSET).and_then(Vxlan::parse);
+    let header = skb.window::<8>(vxlan_offset(V6)).and_then(Vxlan::parse);
     let header = header.ok_or(DropReason::BadTunnel)?;
     let header = Vxlan {
         hops: header.hops + 1,
         ..header
     };
-    if skb.gso_size() != 0 && by_process {
+    let is_crossing = tunnel::is_over_ipv6(node, location) != V6;
+    if (skb.gso_size() != 0 && by_process) || is_crossing {
         // What came whole out of the process that encrypts is not marked as being within one: it is
-        // wrapped anew, for the way that it goes on.
+        // wrapped anew, for the way that it goes on. So is what goes on over the other family; a
+        // super-packet that is marked the kernel refuses to mark anew.
         let inner = frame::parsed().ok_or(DropReason::BadTables)?;
         let port = tunnel::source_port(skb);
-        tunnel::decapsulate(skb, inner.headers.family)?;
+        tunnel::decapsulate::<V6>(skb, inner.headers.family)?;
         return tunnel::encapsulate(skb, node, header, location, port);
     }
-    tunnel::forward(skb, node, header, location)
+    tunnel::forward::<V6>(skb, node, header, location)
 }
 
 /// The flow of a packet, if what an earlier one has shown of who sends to whom still holds: the
 /// source lives at the node that the packet comes from, and the destination here.
 #[inline(always)]
-fn known(
+fn known<const V6: bool>(
     skb: &Skb,
     inner: &Headers,
     header: Vxlan,
-    address: u32,
     plain: bool,
 ) -> Option<flow::Entry> {
     if !has_flow(inner) || header.hops != 0 {
@@ -197,7 +282,13 @@ fn known(
     let from = deliver::location(flow.remote, header.vni)?;
     let peer = PEERS.get(from.node)?;
     let to = deliver::location(flow.local, header.vni)?;
-    let holds = peer.address == address
+    let source = outer_source::<V6>(skb);
+    let is_from = if V6 {
+        PEERS_V6.get(from.node)?.address == source
+    } else {
+        peer.address == source.0[0]
+    };
+    let holds = is_from
         && !(plain && peer.flags & peer::ENCRYPTED != 0)
         && from.mac == inner.eth_src
         && to.ifindex != 0
@@ -205,17 +296,46 @@ fn known(
     if !holds {
         return None;
     }
-    counters::tunnelled(skb, from.node, direction::RECEIVED);
+    counters::tunnelled(skb, from.node, direction::RECEIVED, outer_bytes(V6));
     Some(flow)
 }
 
-/// Counts a packet of a node by its address. A function of its own, for the key's sake.
-#[inline(never)]
-pub(crate) fn count_received(skb: &Skb, address: u32) {
-    // SAFETY: values are plain numbers, replaced whole.
-    if let Some(node) = unsafe { PEER_ADDRESSES.get(Address([address, 0, 0, 0])) } {
-        counters::tunnelled(skb, *node, direction::RECEIVED);
+/// Counts a packet of a node by its address.
+#[inline(always)]
+pub(crate) fn count_received<const V6: bool>(skb: &mut Skb) {
+    if skb.is_traced() {
+        return;
     }
+    if V6 {
+        count_source_v6(skb.raw());
+    } else {
+        count_source(skb.raw());
+    }
+}
+
+// Global functions, as `identify`, and for the same reason.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_source(context: *mut __sk_buff) -> u32 {
+    count_source_over::<false>(context)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_source_v6(context: *mut __sk_buff) -> u32 {
+    count_source_over::<true>(context)
+}
+
+#[inline(always)]
+fn count_source_over<const V6: bool>(context: *mut __sk_buff) -> u32 {
+    let skb = Skb::from_raw(context, false);
+    let address = outer_source::<V6>(&skb);
+    // SAFETY: values are plain numbers, replaced whole.
+    if let Some(node) = unsafe { PEER_ADDRESSES.get(address) } {
+        counters::tunnelled(&skb, *node, direction::RECEIVED, outer_bytes(V6));
+    }
+    0
 }
 
 /// In place of a drop reason: nobody has decided about the packet yet. The device that holds the port
@@ -224,10 +344,28 @@ const UNDECIDED: u32 = u32::MAX;
 
 /// Finds out who sends to whom: their numbers, the destination's in the upper half. With an upper
 /// half of zero, the lower one is the number of a drop reason.
+///
+/// A global function for each family: the kernel's pointers into the packet cannot be handed over.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn identify(inner: &Headers, vni: u32, hops: u8, address: u32, plain: bool) -> u64 {
-    let found = peer(address, plain)
-        .and_then(|peer| look_up(inner, vni, hops, peer).map_err(|reason| reason as u32));
+extern "C" fn identify(context: *mut __sk_buff, vni: u32, hops: u32, plain: u32) -> u64 {
+    identify_over::<false>(context, vni, hops, plain)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn identify_v6(context: *mut __sk_buff, vni: u32, hops: u32, plain: u32) -> u64 {
+    identify_over::<true>(context, vni, hops, plain)
+}
+
+#[inline(always)]
+fn identify_over<const V6: bool>(context: *mut __sk_buff, vni: u32, hops: u32, plain: u32) -> u64 {
+    let skb = Skb::from_raw(context, false);
+    let Some(inner) = frame::parsed() else {
+        return u64::from(DropReason::BadTables as u32);
+    };
+    let found = peer(outer_source::<V6>(&skb), plain != 0)
+        .and_then(|peer| look_up(&inner.headers, vni, hops, peer).map_err(|reason| reason as u32));
     match found {
         Ok((from, to)) => u64::from(to) << 32 | u64::from(from),
         Err(code) => u64::from(code),
@@ -236,8 +374,7 @@ fn identify(inner: &Headers, vni: u32, hops: u8, address: u32, plain: bool) -> u
 
 /// The number of the node that a packet comes from, or the number of a drop reason, or [`UNDECIDED`].
 #[inline(always)]
-fn peer(address: u32, plain: bool) -> Result<u32, u32> {
-    let address = Address([address, 0, 0, 0]);
+fn peer(address: Address, plain: bool) -> Result<u32, u32> {
     // SAFETY: values are plain numbers, replaced whole.
     let Some(peer) = (unsafe { PEER_ADDRESSES.get(address) }).copied() else {
         return Err(DropReason::UnknownPeer as u32);
@@ -265,7 +402,7 @@ fn unidentified(code: u32) -> DropReason {
 }
 
 #[inline(always)]
-fn look_up(inner: &Headers, vni: u32, hops: u8, peer: u32) -> Result<(u32, u32), DropReason> {
+fn look_up(inner: &Headers, vni: u32, hops: u32, peer: u32) -> Result<(u32, u32), DropReason> {
     // SAFETY: a network is replaced whole and freed only after a grace period.
     unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
     // The entry node decided and put the destination's MAC address; deliver to whom it says, even
@@ -292,13 +429,17 @@ fn look_up(inner: &Headers, vni: u32, hops: u8, peer: u32) -> Result<(u32, u32),
 /// Number of the endpoint that sent a packet for several, which has to live at the node that the
 /// packet comes from, or to be moving to or from it. `None`: nobody has decided about it yet.
 #[inline(always)]
-pub(crate) fn sender(
-    inner: &Headers,
+pub(crate) fn sender<const V6: bool>(
+    skb: &mut Skb,
     vni: u32,
-    address: u32,
     plain: bool,
 ) -> Result<Option<u32>, DropReason> {
-    match find_sender(inner, vni, address, plain) {
+    let found = if V6 {
+        find_sender_v6(skb.raw(), vni, u32::from(plain))
+    } else {
+        find_sender(skb.raw(), vni, u32::from(plain))
+    };
+    match found {
         found if found >> 32 != 0 => Ok(Some(found as u32)),
         code if code as u32 == UNDECIDED => Ok(None),
         code => Err(unidentified(code as u32)),
@@ -306,10 +447,28 @@ pub(crate) fn sender(
 }
 
 /// As [`identify`]: a number in the lower half, and whether it is the sender's in the upper one.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn find_sender(inner: &Headers, vni: u32, address: u32, plain: bool) -> u64 {
-    let found = peer(address, plain)
-        .and_then(|peer| look_up_sender(inner, vni, peer, plain).map_err(|reason| reason as u32));
+extern "C" fn find_sender(context: *mut __sk_buff, vni: u32, plain: u32) -> u64 {
+    find_sender_over::<false>(context, vni, plain)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_sender_v6(context: *mut __sk_buff, vni: u32, plain: u32) -> u64 {
+    find_sender_over::<true>(context, vni, plain)
+}
+
+#[inline(always)]
+fn find_sender_over<const V6: bool>(context: *mut __sk_buff, vni: u32, plain: u32) -> u64 {
+    let skb = Skb::from_raw(context, false);
+    let plain = plain != 0;
+    let Some(inner) = frame::parsed() else {
+        return u64::from(DropReason::BadTables as u32);
+    };
+    let found = peer(outer_source::<V6>(&skb), plain).and_then(|peer| {
+        look_up_sender(&inner.headers, vni, peer, plain).map_err(|reason| reason as u32)
+    });
     match found {
         Ok(from) => 1 << 32 | u64::from(from),
         Err(code) => u64::from(code),
@@ -339,10 +498,10 @@ fn is_relayed(source: &LocationEntry, peer: u32) -> bool {
     source.flags & location::RELAYED != 0 && tunnel::is_near(peer) && !tunnel::is_near(source.node)
 }
 
-/// Whether a node is another region's.
+/// Whether the node that a packet comes from is another region's.
 #[inline(always)]
-pub(crate) fn is_far(address: u32) -> bool {
-    let address = Address([address, 0, 0, 0]);
+pub(crate) fn is_far<const V6: bool>(skb: &Skb) -> bool {
+    let address = outer_source::<V6>(skb);
     // SAFETY: values are plain numbers, replaced whole.
     unsafe { PEER_ADDRESSES.get(address) }.is_some_and(|peer| !tunnel::is_near(*peer))
 }

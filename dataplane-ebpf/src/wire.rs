@@ -19,15 +19,14 @@
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK};
 use sunwire_dataplane_common::{
-    address::Address,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{LocationEntry, direction, peer},
+    entries::{LocationEntry, PeerEntry, direction, peer},
     headers::{
-        ETHER_IPV4, ETHER_IPV6, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, IPV6_BYTES, PROTOCOL_TCP,
-        UDP_BYTES,
+        ETHER_IPV4, ETHER_IPV6, ETHER_QINQ, ETHER_VLAN, ETHERNET_BYTES, Family, IPV6_BYTES,
+        PROTOCOL_TCP, UDP_BYTES,
     },
-    vxlan::{MAX_HOPS, OUTER_BYTES, UDP_OFFSET, VXLAN_OFFSET},
+    vxlan::{MAX_HOPS, OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET},
     wire::{TAG_BYTES, WireEntry, WireHeader, counter_key, wired},
 };
 
@@ -35,12 +34,14 @@ use crate::{
     Handled, counters, deliver,
     frame::{Skb, note},
     maps::{CONTROL, ENDPOINTS, PEER_ADDRESSES, WIRE_COUNTERS, WIRES},
-    tunnel::{self, Ethernet},
+    tunnel::{self, Ethernet, outer_bytes, vxlan_offset},
     underlay,
 };
 
 /// Where the EtherType or the first tag is in a tunnelled frame.
-const INNER_TYPE: usize = OUTER_BYTES + 12;
+const fn inner_type(v6: bool) -> usize {
+    outer_bytes(v6) + 12
+}
 /// The kernel's own stack goes on with it.
 const PASS: i32 = TC_ACT_OK;
 /// Added to the number of a drop reason.
@@ -53,11 +54,15 @@ pub(crate) fn enter(skb: &mut Skb) -> Result<Handled, DropReason> {
     outcome(wire_enter(skb.raw(), traced))
 }
 
-/// A tunnelled packet of a wire, from a node by its address; `plain` if it was not encrypted.
+/// A tunnelled packet of a wire; `plain` if it was not encrypted.
 #[inline(always)]
-pub(crate) fn receive(skb: &mut Skb, address: u32, plain: bool) -> Result<Handled, DropReason> {
-    let traced = skb.is_traced() as u32;
-    outcome(wire_receive(skb.raw(), traced, address, plain as u32))
+pub(crate) fn receive<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<Handled, DropReason> {
+    let (traced, plain) = (skb.is_traced() as u32, plain as u32);
+    outcome(if V6 {
+        wire_receive_v6(skb.raw(), traced, plain)
+    } else {
+        wire_receive(skb.raw(), traced, plain)
+    })
 }
 
 #[inline(always)]
@@ -107,9 +112,16 @@ extern "C" fn wire_enter(context: *mut __sk_buff, traced: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn wire_receive(context: *mut __sk_buff, traced: u32, address: u32, plain: u32) -> u32 {
+extern "C" fn wire_receive(context: *mut __sk_buff, traced: u32, plain: u32) -> u32 {
     let mut skb = Skb::from_raw(context, traced != 0);
-    coded(deliver(&mut skb, address, plain != 0))
+    coded(deliver::<false>(&mut skb, plain != 0))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn wire_receive_v6(context: *mut __sk_buff, traced: u32, plain: u32) -> u32 {
+    let mut skb = Skb::from_raw(context, traced != 0);
+    coded(deliver::<true>(&mut skb, plain != 0))
 }
 
 #[inline(always)]
@@ -165,11 +177,12 @@ fn send(skb: &mut Skb) -> Result<i32, DropReason> {
 }
 
 #[inline(always)]
-fn deliver(skb: &mut Skb, address: u32, plain: bool) -> Result<i32, DropReason> {
+fn deliver<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason> {
     let control = CONTROL.get(0).ok_or(DropReason::BadTables)?;
-    let header = skb.window::<8>(VXLAN_OFFSET).and_then(WireHeader::parse);
+    let header = skb.window::<8>(vxlan_offset(V6));
+    let header = header.and_then(WireHeader::parse);
     let header = header.ok_or(DropReason::Malformed)?;
-    let address = Address([address, 0, 0, 0]);
+    let address = underlay::outer_source::<V6>(skb);
     skb.set_note::<{ note::NETWORK }>(header.vni);
     skb.flag(note::WIRE);
     // SAFETY: values are plain numbers, replaced whole.
@@ -201,14 +214,14 @@ fn deliver(skb: &mut Skb, address: u32, plain: bool) -> Result<i32, DropReason> 
     if plain && tunnel::is_encrypted(location) {
         return Err(DropReason::Unencrypted);
     }
-    counters::tunnelled(skb, peer, direction::RECEIVED);
+    counters::tunnelled(skb, peer, direction::RECEIVED, outer_bytes(V6));
     if location.ifindex != 0 {
-        let frame = skb.len() - OUTER_BYTES as u32;
+        let frame = skb.len() - outer_bytes(V6) as u32;
         let largest = location.mtu + (ETHERNET_BYTES + TAG_BYTES) as u32;
         if skb.gso_size() == 0 && frame > largest {
             return Err(DropReason::TooBig);
         }
-        decapsulate(skb)?;
+        decapsulate::<V6>(skb)?;
         return Ok(skb.redirect(location.ifindex));
     }
     let node = underlay::next_home(location, control.node, header.hops)?;
@@ -219,18 +232,18 @@ fn deliver(skb: &mut Skb, address: u32, plain: bool) -> Result<i32, DropReason> 
         hops: header.hops + 1,
         ..header
     };
-    if skb.gso_size() != 0 && !plain {
+    let is_crossing = tunnel::is_over_ipv6(node, location) != V6;
+    if (skb.gso_size() != 0 && !plain) || is_crossing {
         // As in `underlay`.
-        decapsulate(skb)?;
+        decapsulate::<V6>(skb)?;
         return encapsulate(skb, node, header, location);
     }
     let peer = tunnel::reachable(node, tunnel::is_encrypted(location))?;
     skb.set_note::<{ note::NODE }>(node);
-    let length = skb.len();
-    let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
-    tunnel::write_until_udp(&mut outer, peer, length);
-    outer.set_word::<{ VXLAN_OFFSET + 4 }>(header.last_word());
-    counters::tunnelled(skb, node, direction::SENT);
+    tunnel::readdress::<V6>(skb, node, peer)?;
+    let mut word = skb.window_mut::<4>(vxlan_offset(V6) + 4)?;
+    word.set_word::<0>(header.last_word());
+    counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
     Ok(skb.redirect(peer.ifindex))
 }
 
@@ -322,6 +335,26 @@ fn encapsulate(
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
     let peer = tunnel::reachable(node, tunnel::is_encrypted(location))?;
+    let words = [header.first_word(), header.last_word()];
+    if peer.flags & peer::OVER_IPV6 != 0 {
+        wrap::<true>(skb, node, words, peer)?;
+        counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES_V6);
+    } else {
+        wrap::<false>(skb, node, words, peer)?;
+        counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES);
+    }
+    Ok(skb.redirect(peer.ifindex))
+}
+
+/// Wraps a frame for a node, over IPv6 or over IPv4; the words are those of the header.
+// A function of its own for each: one after the other they use the same stack.
+#[inline(never)]
+fn wrap<const V6: bool>(
+    skb: &mut Skb,
+    node: u32,
+    words: [u32; 2],
+    peer: &PeerEntry,
+) -> Result<(), DropReason> {
     let tags = take_tags(skb)?;
     tunnel::fill_up(skb)?;
     skb.ensure_bytes(ETHERNET_BYTES as u32);
@@ -329,43 +362,41 @@ fn encapsulate(
     let is_ip = matches!(skb.protocol(), ETHER_IPV4 | ETHER_IPV6);
     let inner = Ethernet::read(skb, 0)?;
     let tag_bytes = tags.count * TAG_BYTES;
-    tunnel::make_room(skb, peer, is_ip, tag_bytes)?;
+    tunnel::make_room::<V6>(skb, peer, is_ip, tag_bytes)?;
     skb.flag(note::OUTER);
 
-    let length = skb.len();
-    let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
-    tunnel::write_until_udp(&mut outer, peer, length);
-    let udp_bytes = (length - UDP_OFFSET as u32) as u16;
-    tunnel::write_from_udp(
-        &mut outer,
-        port,
-        udp_bytes,
-        [header.first_word(), header.last_word()],
-        &inner,
-    );
+    if V6 {
+        tunnel::write_outer_v6(skb, node, words, port, &inner)?;
+    } else {
+        let length = skb.len();
+        let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
+        tunnel::write_until_udp(&mut outer, peer, length);
+        let udp_bytes = (length - UDP_OFFSET as u32) as u16;
+        tunnel::write_from_udp(&mut outer, port, udp_bytes, words, &inner);
+    }
     // Tags stand where the type of a frame without stands, and it behind them.
     match tags.count {
         0 => {}
         1 => {
-            let mut rest = skb.window_mut::<6>(INNER_TYPE)?;
+            let mut rest = skb.window_mut::<6>(inner_type(V6))?;
             rest.set_word::<0>(tags.first);
             rest.set_half::<4>(inner.ether_type);
         }
         _ => {
-            let mut rest = skb.window_mut::<10>(INNER_TYPE)?;
+            let mut rest = skb.window_mut::<10>(inner_type(V6))?;
             rest.set_word::<0>(tags.first);
             rest.set_word::<4>(tags.second);
             rest.set_half::<8>(inner.ether_type);
         }
     }
-    counters::tunnelled(skb, node, direction::SENT);
-    Ok(skb.redirect(peer.ifindex))
+    Ok(())
 }
 
 /// Takes the outer headers off, and the frame's tags to where the kernel keeps them.
 #[inline(never)]
-fn decapsulate(skb: &mut Skb) -> Result<(), DropReason> {
-    let inner = skb.window::<14>(OUTER_BYTES).ok_or(DropReason::Malformed)?;
+fn decapsulate<const V6: bool>(skb: &mut Skb) -> Result<(), DropReason> {
+    let inner = skb.window::<14>(outer_bytes(V6));
+    let inner = inner.ok_or(DropReason::Malformed)?;
     let (a, b, c) = (inner.word::<0>(), inner.word::<4>(), inner.word::<8>());
     let mut ether_type = inner.half::<12>();
     let mut tags = Tags {
@@ -374,16 +405,22 @@ fn decapsulate(skb: &mut Skb) -> Result<(), DropReason> {
         second: 0,
     };
     if is_vlan(u16::from_be(ether_type)) {
-        let tag = skb.window::<6>(INNER_TYPE).ok_or(DropReason::Malformed)?;
+        let tag = skb
+            .window::<6>(inner_type(V6))
+            .ok_or(DropReason::Malformed)?;
         (tags.first, ether_type, tags.count) = (tag.word::<0>(), tag.half::<4>(), 1);
         if is_vlan(u16::from_be(ether_type)) {
-            let tag = skb.window::<6>(INNER_TYPE + TAG_BYTES);
+            let tag = skb.window::<6>(inner_type(V6) + TAG_BYTES);
             let tag = tag.ok_or(DropReason::Malformed)?;
             (tags.second, ether_type, tags.count) = (tag.word::<0>(), tag.half::<4>(), 2);
         }
     }
-    let is_v6 = u16::from_be(ether_type) == ETHER_IPV6;
-    tunnel::take_room(skb, is_v6, tags.count * TAG_BYTES)?;
+    let family = match u16::from_be(ether_type) {
+        ETHER_IPV4 => Family::V4,
+        ETHER_IPV6 => Family::V6,
+        _ => Family::None,
+    };
+    tunnel::take_room::<V6>(skb, family, tags.count * TAG_BYTES)?;
     let mut frame = skb.window_mut::<14>(0)?;
     frame.set_word::<0>(a);
     frame.set_word::<4>(b);

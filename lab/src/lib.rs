@@ -120,5 +120,5 @@ pub use realtime::{
 };
 pub use signals::Shutdown;
 pub use state::{LabRecord, NodeRecord, Owner, STATE_DIR, WorkloadRecord, sweep};
-pub use topology::{LinkEnds, Topology, TopologyError, WorkloadSpec};
+pub use topology::{LinkEnds, Topology, TopologyError, Underlay, WorkloadSpec};
 pub use workload::{MoveTimes, WORKLOAD_DEVICE, Workload};

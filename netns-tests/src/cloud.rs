@@ -143,7 +143,26 @@ impl Cloud {
         Cloud::begin(topology, &[], &[], own_arguments.collect())
     }
 
+    /// As [`up`](Self::up), of nodes that do not all reach each other.
+    ///
+    /// # Errors
+    /// As [`up`](Self::up).
+    pub fn up_without_tunnels(topology: Topology) -> Result<Self> {
+        Cloud::connected(topology, &[], &[], BTreeMap::new())
+    }
+
     fn begin(
+        topology: Topology,
+        agent_arguments: &[&str],
+        without_agent: &[&str],
+        own_arguments: BTreeMap<String, Vec<String>>,
+    ) -> Result<Self> {
+        let cloud = Cloud::connected(topology, agent_arguments, without_agent, own_arguments)?;
+        cloud.wait_tunnels()?;
+        Ok(cloud)
+    }
+
+    fn connected(
         topology: Topology,
         agent_arguments: &[&str],
         without_agent: &[&str],
@@ -173,7 +192,6 @@ impl Cloud {
             cloud.start_agent(&name)?;
         }
         cloud.wait_connected()?;
-        cloud.wait_tunnels()?;
         Ok(cloud)
     }
 
@@ -232,6 +250,11 @@ impl Cloud {
         command
             .args(["agent", "--node", node, "--location", &handle.region])
             .args(["--underlay", UNDERLAY_DEVICE])
+            .args(
+                handle
+                    .tunnel_addresses()
+                    .flat_map(|address| ["--address".to_owned(), address.to_string()]),
+            )
             .args([
                 "--controller",
                 &format!("http://{}:{AGENT_PORT}", self.controller.underlay_address),
@@ -281,10 +304,18 @@ impl Cloud {
     /// # Errors
     /// When the controller refuses, or a tunnel does not come up.
     pub fn encrypt(&self, mode: EncryptionMode) -> Result<()> {
+        self.decide_encryption(mode)?;
+        self.wait_tunnels()
+    }
+
+    /// Decides which tunnels are encrypted, and waits until every node has heard.
+    ///
+    /// # Errors
+    /// When the controller refuses.
+    pub fn decide_encryption(&self, mode: EncryptionMode) -> Result<()> {
         let spec = EncryptionSpec { mode };
         let set = self.rest(|client| client.put_encryption(&spec, Guard::Any))?;
-        self.wait_applied(set.revision)?;
-        self.wait_tunnels()
+        self.wait_applied(set.revision)
     }
 
     /// Waits until every node has told how it reaches every other one, and reaches it, encrypted

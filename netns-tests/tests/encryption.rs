@@ -467,6 +467,7 @@ fn without_the_right_key_nothing_is_sent_and_the_status_says_why() {
     let peer = protocol::Peer {
         node: number("near"),
         address,
+        underlay: address.into(),
         port: PORT,
         keys: keys(&cloud, "near"),
     };

@@ -27,7 +27,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -75,8 +75,9 @@ pub struct Config {
     pub location: String,
     /// The underlay device.
     pub underlay: String,
-    /// The node's address on the underlay; by default the first IPv4 address of the device.
-    pub address: Option<Ipv4Addr>,
+    /// The node's addresses on the underlay, at most one of each family; by default the first IPv4 and
+    /// the first IPv6 address of the device, if it has them.
+    pub addresses: Vec<IpAddr>,
     /// URL of the controller's agent port.
     pub controller: String,
     /// Where maps and links are pinned; in a BPF file system, the node's own.
@@ -96,6 +97,21 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
 }
 
+/// Addresses by family; `None` when there are two of one.
+fn by_family(addresses: &[IpAddr]) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    let (mut v4, mut v6) = (None, None);
+    for address in addresses {
+        let earlier = match address {
+            IpAddr::V4(address) => v4.replace(*address).is_some(),
+            IpAddr::V6(address) => v6.replace(*address).is_some(),
+        };
+        if earlier {
+            return None;
+        }
+    }
+    Some((v4, v6))
+}
+
 /// The agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -105,6 +121,11 @@ pub enum AgentError {
     /// netlink cannot be opened.
     #[error("cannot open netlink")]
     Netlink(#[source] io::Error),
+    /// The addresses are not usable.
+    #[error(
+        "a node has one underlay address of each family: give --address once for IPv4, once for IPv6"
+    )]
+    Addresses,
     /// The underlay is not usable.
     #[error(transparent)]
     Underlay(#[from] NetlinkError),
@@ -180,6 +201,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         MulticastGroup::Link,
         MulticastGroup::Neigh,
         MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
     ];
     let (connection, handle, events) =
         new_multicast_connection(&groups).map_err(AgentError::Netlink)?;
@@ -189,9 +211,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let underlay = devices
         .get(&config.underlay)
         .ok_or_else(|| NetlinkError::NoDevice(config.underlay.clone()))?;
-    let vtep = match config.address {
-        Some(address) => address,
-        None => netlink::first_address(&handle, &config.underlay, underlay.ifindex).await?,
+    let vteps = match &config.addresses[..] {
+        [] => netlink::first_addresses(&handle, &config.underlay, underlay.ifindex).await?,
+        given => by_family(given).ok_or(AgentError::Addresses)?,
     };
     let port_device = netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE).await?;
     let headroom = match netlink::make_headroom_bridge(&handle, HEADROOM_BRIDGE, TUNNEL_DEVICE)
@@ -250,17 +272,21 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         // While the kernel is being changed messages queue up unread; with the default window the
         // HTTP/2 library takes many small ones for an attack and ends the connection.
         .initial_connection_window_size(16 << 20);
-    tracing::info!(node = %config.node, %vtep, hook = %dataplane.hook(), "agent started");
+    let (v4, v6) = (vteps.0.map(IpAddr::V4), vteps.1.map(IpAddr::V6));
+    let addresses: Vec<String> = [v4, v6].iter().flatten().map(IpAddr::to_string).collect();
+    let underlay = addresses.join(", ");
+    tracing::info!(node = %config.node, %underlay, hook = %dataplane.hook(), "agent started");
 
     let agent = Agent {
         config,
-        vtep,
+        vteps,
         handle,
         dataplane,
         desired: None,
         revision: 0,
         around: Surroundings::default(),
         managed: BTreeSet::new(),
+        narrow: BTreeSet::new(),
         released: BTreeMap::new(),
         reported: BTreeMap::new(),
         attachments: BTreeMap::new(),
@@ -296,7 +322,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
 struct Agent {
     config: Config,
-    vtep: Ipv4Addr,
+    /// This node's addresses on the underlay: at least one.
+    vteps: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     handle: Handle,
     dataplane: Dataplane,
     /// `None` until the first snapshot.
@@ -304,7 +331,9 @@ struct Agent {
     revision: u64,
     around: Surroundings,
     /// Next hops that the kernel was asked to keep resolved.
-    managed: BTreeSet<(u32, Ipv4Addr)>,
+    managed: BTreeSet<(u32, IpAddr)>,
+    /// Networks that do not fit devices, as was said.
+    narrow: BTreeSet<surroundings::Narrow>,
     /// Endpoints released to a local caller, with their epoch.
     released: BTreeMap<u32, u32>,
     /// What the controller was told last.
@@ -435,7 +464,8 @@ impl Agent {
         message(agent_message::Message::Hello(wire::Hello {
             node: self.config.node.clone(),
             location: self.config.location.clone(),
-            underlay_address: self.vtep.octets().to_vec(),
+            underlay_address: self.vteps.0.map_or(vec![], |v4| v4.octets().to_vec()),
+            underlay_address_v6: self.vteps.1.map_or(vec![], |v6| v6.octets().to_vec()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             public_keys: as_bytes(&self.keeper.public_keys()),
             tunnel_port: u32::from(self.keeper.port()),
@@ -497,6 +527,7 @@ impl Agent {
         self.forget_released(own);
         self.ready_tunnel(own).await;
         self.ready_foreign();
+        self.warn_of_mtu();
         let desired = self.desired.as_ref()?;
         let mut around = self.around.clone();
         around.at_work = self.listeners.known.telling.clone();
@@ -506,7 +537,8 @@ impl Agent {
                 around.devices.remove(&endpoint.device);
             }
         }
-        let outcome = self.dataplane.apply(desired, own, self.vtep, &around);
+        let vtep = self.called(own);
+        let outcome = self.dataplane.apply(desired, own, vtep, &around);
         let listened = self.dataplane.listen(&self.listeners.known, desired, own);
         let outcome = outcome.and_then(|attachments| listened.map(|()| attachments));
         let labels = self.dataplane.label_slots();

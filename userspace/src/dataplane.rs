@@ -13,7 +13,7 @@ mod wires;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
@@ -37,7 +37,7 @@ use crate::{
     routes,
     services::Punts,
     shadow::ShadowError,
-    state::{Desired, Endpoint, kernel_address},
+    state::{Desired, Endpoint},
     telemetry::{
         EventMaps,
         step::{self, Arrival, Step, StepError},
@@ -52,9 +52,11 @@ pub struct Surroundings {
     /// Devices by name.
     pub devices: BTreeMap<String, Device>,
     /// Routes to the underlay addresses of other nodes.
-    pub routes: BTreeMap<Ipv4Addr, Route>,
+    pub routes: BTreeMap<IpAddr, Route>,
     /// Resolved next hops.
-    pub neighbours: BTreeMap<(u32, Ipv4Addr), Mac>,
+    pub neighbours: BTreeMap<(u32, IpAddr), Mac>,
+    /// This node's IPv6 address on the underlay.
+    pub vtep_v6: Option<Ipv6Addr>,
     /// ifindex of the device behind which packets are encrypted, when it is ready.
     pub tunnel: Option<u32>,
     /// How packets are sent by the kernel's WireGuard, where that is what encrypts, by number of
@@ -224,6 +226,9 @@ impl Dataplane {
             Control {
                 node: own,
                 vtep: Address::v4(vtep.octets()),
+                vtep_v6: around
+                    .vtep_v6
+                    .map_or(Address::ZERO, |address| Address::v6(address.octets())),
                 // The kernel's WireGuard has a program of its own; traces ask the other one.
                 tunnel: around
                     .tunnel
@@ -560,14 +565,14 @@ impl Dataplane {
         self.maps
             .networks
             .retain(|vni| desired.networks.contains_key(vni))?;
-        let addresses: std::collections::BTreeSet<Address> = desired
-            .nodes
-            .values()
-            .map(|node| kernel_address(node.address.into()))
-            .collect();
+        let addresses: std::collections::BTreeSet<Address> =
+            desired.nodes.values().flat_map(peers::believed).collect();
         self.maps
             .peer_addresses
             .retain(|address| addresses.contains(address))?;
+        self.maps
+            .peers_v6
+            .retain(|number| desired.nodes.contains_key(&number))?;
         self.maps
             .encrypted_peers
             .retain(|number| desired.nodes.contains_key(&number))?;

@@ -10,7 +10,7 @@ use sunwire_dataplane_common::{
     capacity,
     entries::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
-        LocationEntry, NetworkEntry, PeerEntry, direction, id_kind,
+        LocationEntry, NetworkEntry, PeerEntry, PeerEntryV6, direction, id_kind,
     },
     flow_table::Geometry,
     group::{GroupChunk, GroupKey, ListenerKey, TagKey},
@@ -91,7 +91,7 @@ impl Capacity {
     }
 
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 37] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 38] {
         [
             ("ENDPOINTS", self.endpoints),
             ("FOREIGN_ENDPOINTS", self.endpoints),
@@ -102,6 +102,7 @@ impl Capacity {
             ("WIRES", self.endpoints / 2),
             ("WIRE_COUNTERS", self.endpoints),
             ("PEERS", self.nodes),
+            ("PEERS_V6", self.nodes),
             ("ENCRYPTED_PEERS", self.nodes),
             ("PEER_ADDRESSES", self.nodes),
             ("PROBES", self.nodes.saturating_mul(probe::SLOTS)),
@@ -153,6 +154,7 @@ pub(crate) struct Maps {
     pub(crate) foreign_endpoints: HashShadow<u32, EndpointEntry>,
     pub(crate) locations: ArrayShadow<LocationEntry>,
     pub(crate) peers: ArrayShadow<PeerEntry>,
+    pub(crate) peers_v6: ArrayShadow<PeerEntryV6>,
     pub(crate) encrypted_peers: ArrayShadow<PeerEntry>,
     pub(crate) networks: HashShadow<u32, NetworkEntry>,
     pub(crate) owners: HashShadow<AddressKey, u32>,
@@ -266,6 +268,7 @@ impl Maps {
                 LocationEntry::default(),
             )?,
             peers: ArrayShadow::open(take("PEERS")?, "PEERS", PeerEntry::default())?,
+            peers_v6: ArrayShadow::open(take("PEERS_V6")?, "PEERS_V6", PeerEntryV6::default())?,
             encrypted_peers: ArrayShadow::open(
                 take("ENCRYPTED_PEERS")?,
                 "ENCRYPTED_PEERS",

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use futures_util::TryStreamExt as _;
@@ -56,7 +56,7 @@ pub struct Route {
     /// ifindex of the device.
     pub ifindex: u32,
     /// Who gets it: a gateway, or the destination itself.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
 }
 
 /// A question to the kernel failed.
@@ -74,8 +74,8 @@ pub enum NetlinkError {
     /// The underlay device is not there or has no IPv4 address.
     #[error("device {0} does not exist in this network namespace")]
     NoDevice(String),
-    /// The underlay device has no IPv4 address.
-    #[error("device {0} has no IPv4 address; give the node's underlay address by --address")]
+    /// The underlay device has no address that other nodes can reach.
+    #[error("device {0} has no IP address; give the node's underlay address by --address")]
     NoAddress(String),
     /// Another device holds the tunnel port.
     #[error(
@@ -153,15 +153,16 @@ fn device(link: &LinkMessage) -> Option<(String, Device)> {
     ))
 }
 
-/// The first IPv4 address of a device.
+/// The first IPv4 address of a device, and its first IPv6 address that is not of the link alone.
 ///
 /// # Errors
-/// When netlink fails or the device has none.
-pub async fn first_address(
+/// When netlink fails or the device has neither.
+pub async fn first_addresses(
     handle: &Handle,
     name: &str,
     ifindex: u32,
-) -> Result<Ipv4Addr, NetlinkError> {
+) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), NetlinkError> {
+    let (mut v4, mut v6) = (None, None);
     let mut addresses = handle
         .address()
         .get()
@@ -173,12 +174,21 @@ pub async fn first_address(
         .map_err(failed(format!("list the addresses of {name}")))?
     {
         for attribute in message.attributes {
-            if let AddressAttribute::Address(IpAddr::V4(address)) = attribute {
-                return Ok(address);
+            match attribute {
+                AddressAttribute::Address(IpAddr::V4(address)) => v4 = v4.or(Some(address)),
+                AddressAttribute::Address(IpAddr::V6(address))
+                    if !address.is_unicast_link_local() =>
+                {
+                    v6 = v6.or(Some(address));
+                }
+                _ => {}
             }
         }
     }
-    Err(NetlinkError::NoAddress(name.to_owned()))
+    if v4.is_none() && v6.is_none() {
+        return Err(NetlinkError::NoAddress(name.to_owned()));
+    }
+    Ok((v4, v6))
 }
 
 /// Sets a device up.
@@ -374,10 +384,15 @@ fn vxlan_port(link: &LinkMessage) -> Option<(String, u16, bool)> {
 ///
 /// # Errors
 /// When there is no route.
-pub async fn route(handle: &Handle, destination: Ipv4Addr) -> Result<Route, NetlinkError> {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(destination, 32)
-        .build();
+pub async fn route(handle: &Handle, destination: IpAddr) -> Result<Route, NetlinkError> {
+    let message = match destination {
+        IpAddr::V4(destination) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(destination, 32)
+            .build(),
+        IpAddr::V6(destination) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(destination, 128)
+            .build(),
+    };
     let mut routes = handle.route().get(message).execute();
     let verb = || format!("find a route to {destination}");
     let route = routes.try_next().await.map_err(failed(verb()))?;
@@ -388,7 +403,12 @@ pub async fn route(handle: &Handle, destination: Ipv4Addr) -> Result<Route, Netl
     for attribute in route.iter().flat_map(|route| &route.attributes) {
         match attribute {
             RouteAttribute::Oif(ifindex) => found.ifindex = *ifindex,
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => found.next_hop = *gateway,
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => {
+                found.next_hop = IpAddr::V4(*gateway);
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => {
+                found.next_hop = IpAddr::V6(*gateway);
+            }
             _ => {}
         }
     }
@@ -402,7 +422,7 @@ pub async fn route(handle: &Handle, destination: Ipv4Addr) -> Result<Route, Netl
 pub async fn manage_neighbour(handle: &Handle, route: Route) -> Result<(), NetlinkError> {
     let mut request = handle
         .neighbours()
-        .add(route.ifindex, IpAddr::V4(route.next_hop))
+        .add(route.ifindex, route.next_hop)
         .state(NeighbourState::None)
         .flags(NeighbourFlags::Use)
         .replace();
@@ -416,23 +436,34 @@ pub async fn manage_neighbour(handle: &Handle, route: Route) -> Result<(), Netli
         .map_err(failed(format!("resolve the next hop {}", route.next_hop)))
 }
 
-/// The IPv4 neighbours whose link-layer address is known, by ifindex and address.
+/// The neighbours whose link-layer address is known, by ifindex and address.
 ///
 /// # Errors
 /// When netlink fails.
-pub async fn neighbours(handle: &Handle) -> Result<BTreeMap<(u32, Ipv4Addr), Mac>, NetlinkError> {
+pub async fn neighbours(handle: &Handle) -> Result<BTreeMap<(u32, IpAddr), Mac>, NetlinkError> {
+    let mut neighbours = BTreeMap::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        find_neighbours(handle, family, &mut neighbours).await?;
+    }
+    Ok(neighbours)
+}
+
+async fn find_neighbours(
+    handle: &Handle,
+    family: AddressFamily,
+    neighbours: &mut BTreeMap<(u32, IpAddr), Mac>,
+) -> Result<(), NetlinkError> {
     let mut entries = handle
         .neighbours()
         .get()
-        .set_address_family(AddressFamily::Inet)
+        .set_address_family(family)
         .execute();
-    let mut neighbours = BTreeMap::new();
     while let Some(entry) = entries
         .try_next()
         .await
         .map_err(failed("list neighbours"))?
     {
-        if entry.header.family != AddressFamily::Inet
+        if entry.header.family != family
             || matches!(
                 entry.header.state,
                 NeighbourState::Failed | NeighbourState::Incomplete
@@ -444,7 +475,12 @@ pub async fn neighbours(handle: &Handle) -> Result<BTreeMap<(u32, Ipv4Addr), Mac
         let mut mac = None;
         for attribute in &entry.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(*ip),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                    address = Some(IpAddr::V4(*ip));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                    address = Some(IpAddr::V6(*ip));
+                }
                 NeighbourAttribute::LinkLayerAddress(bytes) => {
                     mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac::new);
                 }
@@ -455,5 +491,5 @@ pub async fn neighbours(handle: &Handle) -> Result<BTreeMap<(u32, Ipv4Addr), Mac
             neighbours.insert((entry.header.ifindex, address), mac);
         }
     }
-    Ok(neighbours)
+    Ok(())
 }

@@ -6,7 +6,7 @@ use sunwire_dataplane_common::{
     audit::{AuditKey, StagedRoot},
     entries::{
         AddressKey, ClassKeyV4, ClassKeyV6, Control, Counter, EndpointEntry, IdKey, LabelKey,
-        LocationEntry, NetworkEntry, PeerEntry,
+        LocationEntry, NetworkEntry, PeerEntry, PeerEntryV6,
     },
     event::{EventLosses, EventSettings},
     expiry::Sweep,
@@ -58,6 +58,7 @@ pod!(
     NetworkEntry,
     Next,
     PeerEntry,
+    PeerEntryV6,
     ProbeSlot,
     RootEntry,
     RootKey,

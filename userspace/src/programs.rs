@@ -32,7 +32,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v12";
+const LAYOUT: &str = "v13";
 /// Layout of those that hold what is known of flows, which are pinned apart: so that connections stay
 /// when only others change. The verdicts in them are of a generation, of which no two layouts have the
 /// same.
@@ -381,12 +381,13 @@ const FLOW_MAP_NAMES: [&str; 7] = [
 ];
 
 /// Every other map of the object, each pinned under its own name, too.
-const MAP_NAMES: [&str; 53] = [
+const MAP_NAMES: [&str; 54] = [
     "CONTROL",
     "ENDPOINTS",
     "FOREIGN_ENDPOINTS",
     "LOCATIONS",
     "PEERS",
+    "PEERS_V6",
     "ENCRYPTED_PEERS",
     "NETWORKS",
     "OWNERS",

@@ -173,7 +173,7 @@ fn kernel_a_foreign_peer_says_only_what_its_endpoints_may() {
     }
     // Another node's tunnel is not this way in.
     let stranger = Tunnel {
-        src: [192, 0, 2, 99].into(),
+        src: IpAddr::from([192, 0, 2, 99]),
         ..from_node(6, SHOP)
     };
     let fate = node.send(UNDERLAY, &stranger.wrap(&good.bytes()));

@@ -133,8 +133,8 @@ fn tunnel(from: u32, to: u32) -> Tunnel {
     Tunnel {
         eth_src: mac(from),
         eth_dst: mac(to),
-        src: address(from),
-        dst: address(to),
+        src: address(from).into(),
+        dst: address(to).into(),
         vni: VNI,
         hops: 0,
     }
@@ -557,4 +557,94 @@ fn another_region_gets_one_copy_and_what_comes_from_there_is_sent_on_within_this
     );
     assert_eq!(sent(&known(&[], &[], &[1, 2, 3, 4])), vec![]);
     assert_eq!(sent(&known(&[], &[], &[1, 2, 3])), [relay]);
+}
+
+/// The IPv6 address of a node on the underlay.
+fn vtep_v6(number: u32) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16)
+}
+
+fn tunnel_v6(from: u32, to: u32) -> Tunnel {
+    Tunnel {
+        src: vtep_v6(from).into(),
+        dst: vtep_v6(to).into(),
+        ..tunnel(from, to)
+    }
+}
+
+/// Gives this node both families, and these others IPv6 alone.
+fn over_ipv6(node: &mut TestNode, desired: &mut Desired, others: &[u32]) {
+    node.at_addresses(Some(VTEP), Some(vtep_v6(1)));
+    desired.nodes.get_mut(&1).unwrap().address_v6 = Some(vtep_v6(1));
+    for number in others {
+        let other = desired.nodes.get_mut(number).unwrap();
+        other.address = sunwire_userspace::state::Node::called(*number);
+        other.address_v6 = Some(vtep_v6(*number));
+        node.resolve(vtep_v6(*number), node_mac(*number));
+    }
+}
+
+#[test]
+fn kernel_copies_go_to_nodes_of_both_families() {
+    let test = "kernel_copies_go_to_nodes_of_both_families";
+    let mut desired = flooding(2);
+    let Some(mut node) = TestNode::new(test, 2, Capacity::default()) else {
+        return;
+    };
+    node.resolve(vtep(2), node_mac(2));
+    for v6 in [&[3][..], &[2, 3][..]] {
+        over_ipv6(&mut node, &mut desired, v6);
+        node.apply(&desired).unwrap();
+        let tag = tag(&members(2));
+        let frame = broadcast(1);
+        let away = |number| {
+            let way = match v6.contains(&number) {
+                true => tunnel_v6(1, number),
+                false => tunnel(1, number),
+            };
+            (UNDERLAY.to_owned(), way.wrap_for(tag, &frame))
+        };
+        let fate = node.send("ep1", &frame);
+        let expected = vec![to_device(2, &frame), away(2), away(3)];
+        assert_eq!(fate.out, sorted(expected));
+        assert!(fate.drops.is_empty(), "{fate:?}");
+        // The other way.
+        let frame = broadcast(5);
+        let fate = node.send(UNDERLAY, &tunnel_v6(3, 1).wrap_for(tag, &frame));
+        let here = (1..=2).map(|number| to_device(number, &frame)).collect();
+        assert_eq!(fate.out, sorted(here), "{fate:?}");
+        let forged = tunnel_v6(9, 1).wrap_for(tag, &frame);
+        let fate = node.send(UNDERLAY, &forged);
+        let unknown = BTreeMap::from([(DropReason::UnknownPeer, 1)]);
+        assert_eq!((fate.out, fate.drops), (vec![], unknown));
+    }
+}
+
+#[test]
+fn kernel_what_another_region_sends_is_sent_on_over_the_other_family() {
+    let test = "kernel_what_another_region_sends_is_sent_on_over_the_other_family";
+    let tag = tag(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    // From a node over IPv4 on to one over IPv6, and the other way round.
+    for v6 in [2, 3] {
+        let mut desired = relayed();
+        let Some(mut node) = TestNode::new(test, 3, Capacity::default()) else {
+            return;
+        };
+        for number in [2, 3, 4] {
+            node.resolve(vtep(number), node_mac(number));
+        }
+        over_ipv6(&mut node, &mut desired, &[v6]);
+        node.at_work(&[1, 2, 3, 4]);
+        node.apply(&desired).unwrap();
+        let frame = broadcast(6);
+        let (input, onward) = match v6 {
+            2 => (tunnel(3, 1), tunnel_v6(1, 2)),
+            _ => (tunnel_v6(3, 1), tunnel(1, 2)),
+        };
+        let fate = node.send(UNDERLAY, &input.wrap_for(tag | RELAYED, &frame));
+        let mut expected: Vec<_> = (1..=3).map(|number| to_device(number, &frame)).collect();
+        expected.push((UNDERLAY.to_owned(), onward.wrap_for(tag, &frame)));
+        assert_eq!(fate.out, sorted(expected), "{fate:?}");
+        assert!(fate.drops.is_empty(), "{fate:?}");
+    }
 }

@@ -7,16 +7,16 @@
 mod fixture;
 mod packets;
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use fixture::{
+    capture::Capture,
     devices::UNDERLAY,
     node::{Fate, TestNode, VTEP},
     test_run::Action,
     wire,
 };
 use packets::{Case, Expect, world};
-use pcap_file::pcap::{PcapPacket, PcapWriter};
 use sunwire_dataplane_common::{
     drop_reason::DropReason, headers::ETHERNET_BYTES, punt::Kind, tables::MAX_COPIES,
     vxlan::OUTER_BYTES, wire::FRAME_BYTES_MIN,
@@ -136,75 +136,6 @@ fn tshark_decodes_what_comes_out_without_complaint() {
     // The expert's warnings and errors; notes are about what hosts do, as a TTL of 1.
     let complaints = capture.matching("_ws.malformed || _ws.expert.severity >= 6291456");
     assert_eq!(complaints, "");
-}
-
-/// Protocols that tshark looks into.
-const DECODED: [&str; 13] = [
-    "frame",
-    "eth",
-    "ethertype",
-    "vxlan",
-    "ip",
-    "ipv6",
-    "udp",
-    "tcp",
-    "icmp",
-    "icmpv6",
-    "arp",
-    "igmp",
-    "data",
-];
-
-/// A folder with frames in a file and tshark's settings; removed in the end.
-struct Capture(PathBuf);
-
-impl Capture {
-    fn new(test: &str, frames: &[Vec<u8>]) -> Self {
-        let name = format!("sunwire-{test}-{}", std::process::id());
-        let capture = Capture(std::env::temp_dir().join(name));
-        fs::create_dir_all(&capture.0).unwrap();
-        let mut writer = PcapWriter::new(fs::File::create(capture.file()).unwrap()).unwrap();
-        for frame in frames {
-            let packet = PcapPacket::new(Duration::ZERO, frame.len() as u32, frame);
-            writer.write_packet(&packet).unwrap();
-        }
-        // The policy goes by ports, and what is sent to them is none of their applications.
-        let protocols = output(Command::new("tshark").args(["-G", "protocols"]));
-        let others = protocols.lines().filter_map(|line| line.split('\t').nth(2));
-        let others = others.filter(|name| !DECODED.contains(name));
-        let others: Vec<&str> = others.collect();
-        fs::write(capture.0.join("disabled_protos"), others.join("\n")).unwrap();
-        capture
-    }
-
-    /// What tshark says about the frames that a filter matches, with every checksum checked.
-    fn matching(&self, filter: &str) -> String {
-        let mut tshark = Command::new("tshark");
-        tshark.arg("-r").arg(self.file()).args(["-Y", filter]);
-        for protocol in ["ip", "udp", "tcp"] {
-            tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
-        }
-        tshark.env("WIRESHARK_CONFIG_DIR", &self.0);
-        tshark.args(["-T", "fields", "-e", "frame.number", "-e", "_ws.col.Info"]);
-        tshark.args(["-e", "_ws.expert.message"]);
-        output(&mut tshark)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("frames.pcap")
-    }
-}
-
-fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]

@@ -394,8 +394,8 @@ fn to_node(number: u32) -> Tunnel {
     Tunnel {
         eth_src: UNDERLAY_MAC,
         eth_dst: node_mac(number),
-        src: VTEP,
-        dst: vtep(number),
+        src: VTEP.into(),
+        dst: vtep(number).into(),
         vni: VNI,
         hops: 0,
     }

@@ -246,8 +246,8 @@ fn kernel_a_packet_that_crosses_to_another_node_has_its_destinations_vni_there()
         let tunnel = Tunnel {
             eth_src: UNDERLAY_MAC,
             eth_dst: OTHER_MAC,
-            src: VTEP,
-            dst: OTHER_VTEP,
+            src: VTEP.into(),
+            dst: OTHER_VTEP.into(),
             vni: LAB,
             hops: 0,
         };
@@ -267,8 +267,8 @@ fn kernel_what_comes_from_a_peer_has_to_live_where_it_comes_from() {
     let from_other = |vni| Tunnel {
         eth_src: OTHER_MAC,
         eth_dst: UNDERLAY_MAC,
-        src: OTHER_VTEP,
-        dst: VTEP,
+        src: OTHER_VTEP.into(),
+        dst: VTEP.into(),
         vni,
         hops: 0,
     };

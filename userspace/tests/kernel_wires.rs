@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod fixture;
+mod wires {
+    mod over_ipv6;
+}
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -133,8 +136,8 @@ fn tunnelled((from, to): (u32, u32), wire: u32, from_b: bool, hops: u8, inner: &
     let mut frame = Tunnel {
         eth_src: node_mac(from),
         eth_dst: node_mac(to),
-        src: vtep(from),
-        dst: vtep(to),
+        src: vtep(from).into(),
+        dst: vtep(to).into(),
         vni: VNI,
         hops: hops | bits,
     }
@@ -473,8 +476,8 @@ fn kernel_policy_sends_nothing_to_ends_of_wires() {
         let frame = Tunnel {
             eth_src: node_mac(2),
             eth_dst: node_mac(1),
-            src: vtep(2),
-            dst: vtep(1),
+            src: vtep(2).into(),
+            dst: vtep(1).into(),
             vni: VNI,
             hops: 0,
         }
@@ -574,8 +577,8 @@ fn kernel_without_a_subnet_frames_go_by_their_mac_address() {
         let frame = Tunnel {
             eth_src: node_mac(1),
             eth_dst: node_mac(number),
-            src: vtep(1),
-            dst: vtep(number),
+            src: vtep(1).into(),
+            dst: vtep(number).into(),
             vni: VNI,
             hops: 0,
         };

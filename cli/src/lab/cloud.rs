@@ -83,7 +83,10 @@ impl<'l> Cloud<'l> {
             command
                 .args(["agent", "--node", &node.name, "--location", &node.region])
                 .args(["--underlay", UNDERLAY_DEVICE])
-                .args(["--address", &node.underlay_address.to_string()])
+                .args(
+                    node.tunnel_addresses()
+                        .flat_map(|address| ["--address".to_owned(), address.to_string()]),
+                )
                 .args(["--controller", &format!("http://{address}:{AGENT_PORT}")])
                 .arg("--bpf-dir")
                 .arg(&node.bpf_dir)

@@ -50,7 +50,7 @@ enum Command {
         /// Where it is, like aws:us-east-1.
         #[arg(long)]
         location: NodeLocation,
-        /// Its IPv4 address on the underlay.
+        /// Its address on the underlay, of IPv4 or IPv6.
         #[arg(long)]
         address: IpAddr,
         /// Never encrypt packets to and from it, whatever the cloud's setting says. Without it, what
@@ -150,11 +150,13 @@ fn table(nodes: &[Node]) -> Table {
     ]);
     for node in nodes {
         let status = &node.status;
+        let addresses = node.spec.underlay_addresses.iter();
+        let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
         table.row([
             node.name.to_string(),
             status.number.to_string(),
             node.spec.location.to_string(),
-            node.spec.underlay_address.to_string(),
+            addresses.join(","),
             match node.spec.kind {
                 NodeKind::Agent => output::yes_no(status.connected),
                 NodeKind::Vxlan => "no agent".to_owned(),

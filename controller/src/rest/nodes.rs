@@ -25,7 +25,7 @@ pub(crate) fn view(cluster: &Cluster, name: &Name) -> Result<Node, Refusal> {
         name: name.clone(),
         spec: NodeSpec {
             location: record.location.clone(),
-            underlay_address: record.underlay_address.into(),
+            underlay_addresses: record.addresses().collect(),
             public_keys: record.public_keys.clone(),
             tunnel_port: record.tunnel_port,
             kind: record.kind,

@@ -190,12 +190,14 @@ impl State {
                 name,
                 location,
                 underlay_address,
+                underlay_address_v6,
                 public_keys,
                 tunnel_port,
             } => {
                 let announced = Announced {
                     location: location.clone(),
                     underlay_address: *underlay_address,
+                    underlay_address_v6: *underlay_address_v6,
                     public_keys: public_keys.clone(),
                     tunnel_port: *tunnel_port,
                 };

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{Name, NodeCreate, NodeKind, NodeLocation, ProblemCode, PublicKey};
@@ -18,8 +18,11 @@ pub struct NodeRecord {
     pub number: u32,
     /// Where it is.
     pub location: NodeLocation,
-    /// Its address on the underlay.
-    pub underlay_address: Ipv4Addr,
+    /// Its IPv4 address on the underlay.
+    pub underlay_address: Option<Ipv4Addr>,
+    /// Its IPv6 address there: it has one of them, or both.
+    #[serde(default)]
+    pub underlay_address_v6: Option<Ipv6Addr>,
     /// Its public keys, the oldest first: one, or two while the newer one takes over.
     #[serde(default)]
     pub public_keys: Vec<PublicKey>,
@@ -36,10 +39,29 @@ pub struct NodeRecord {
     pub revision: u64,
 }
 
+impl NodeRecord {
+    /// Its addresses on the underlay.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.underlay_address.map(IpAddr::V4);
+        v4.into_iter()
+            .chain(self.underlay_address_v6.map(IpAddr::V6))
+    }
+
+    /// The same in words.
+    pub(crate) fn addresses_text(&self) -> String {
+        let addresses: Vec<String> = self
+            .addresses()
+            .map(|address| address.to_string())
+            .collect();
+        addresses.join(" and ")
+    }
+}
+
 /// What an agent says of its node.
 pub(super) struct Announced {
     pub(super) location: NodeLocation,
-    pub(super) underlay_address: Ipv4Addr,
+    pub(super) underlay_address: Option<Ipv4Addr>,
+    pub(super) underlay_address_v6: Option<Ipv6Addr>,
     pub(super) public_keys: Vec<PublicKey>,
     pub(super) tunnel_port: u16,
 }
@@ -58,6 +80,7 @@ impl State {
         let Announced {
             location,
             underlay_address,
+            underlay_address_v6,
             public_keys,
             tunnel_port,
         } = announced;
@@ -70,12 +93,16 @@ impl State {
                 ),
             ));
         }
-        self.check_underlay_address(name, underlay_address)?;
+        let v4 = underlay_address.map(IpAddr::V4);
+        for address in v4.into_iter().chain(underlay_address_v6.map(IpAddr::V6)) {
+            self.check_underlay_address(name, address)?;
+        }
         self.check_public_keys(name, &public_keys)?;
         let number = match self.nodes.get(name) {
             Some(known)
                 if known.location == location
                     && known.underlay_address == underlay_address
+                    && known.underlay_address_v6 == underlay_address_v6
                     && known.public_keys == public_keys
                     && known.tunnel_port == tunnel_port =>
             {
@@ -88,6 +115,7 @@ impl State {
             number,
             location,
             underlay_address,
+            underlay_address_v6,
             public_keys,
             tunnel_port,
             kind: NodeKind::Agent,
@@ -129,21 +157,17 @@ impl State {
                 format!("there is a node {name}: take another name"),
             ));
         }
-        let IpAddr::V4(underlay_address) = create.underlay_address else {
-            return Err(Refusal::new(
-                ProblemCode::AddressInvalid,
-                format!(
-                    "{} is no IPv4 address, and tunnels go over IPv4",
-                    create.underlay_address
-                ),
-            ));
+        self.check_underlay_address(name, create.underlay_address)?;
+        let (underlay_address, underlay_address_v6) = match create.underlay_address {
+            IpAddr::V4(address) => (Some(address), None),
+            IpAddr::V6(address) => (None, Some(address)),
         };
-        self.check_underlay_address(name, underlay_address)?;
         let number = next_number(self.last_node_number, "node")?;
         let record = NodeRecord {
             number,
             location: create.location.clone(),
             underlay_address,
+            underlay_address_v6,
             public_keys: Vec::new(),
             tunnel_port: 0,
             kind: create.kind,
@@ -166,17 +190,21 @@ impl State {
         node.is_some_and(|node| node.kind != NodeKind::Agent)
     }
 
-    fn check_underlay_address(&self, name: &Name, address: Ipv4Addr) -> Result<(), Refusal> {
-        let address_of_one =
-            !(address.is_unspecified() || address.is_multicast() || address.is_broadcast());
-        if !address_of_one {
+    fn check_underlay_address(&self, name: &Name, address: IpAddr) -> Result<(), Refusal> {
+        let is_of_one = match address {
+            // What nodes without an IPv4 address are called within encrypted tunnels is of the
+            // reserved range.
+            IpAddr::V4(v4) => v4.octets()[0] < 240,
+            IpAddr::V6(v6) => !v6.is_unicast_link_local() && v6.to_ipv4_mapped().is_none(),
+        };
+        if !is_of_one || address.is_unspecified() || address.is_multicast() {
             return Err(Refusal::new(
                 ProblemCode::AddressInvalid,
                 format!("{address} cannot be the underlay address of one node"),
             ));
         }
         let mut others = self.nodes.iter().filter(|(other, _)| *other != name);
-        match others.find(|(_, other)| other.underlay_address == address) {
+        match others.find(|(_, other)| other.addresses().any(|taken| taken == address)) {
             None => Ok(()),
             Some((other, _)) => Err(Refusal::new(
                 ProblemCode::UnderlayAddressTaken,

@@ -100,6 +100,7 @@ impl Running {
             node: node.to_owned(),
             location: "aws:us-east-1".to_owned(),
             underlay_address: vec![198, 18, 0, last_byte],
+            underlay_address_v6: vec![],
             version: "test".to_owned(),
         };
         say.send(message(Said::Hello(hello))).await.unwrap();

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -48,6 +48,7 @@ pub(super) struct Engine {
     legs: Vec<Leg>,
     leg_by_ifindex: HashMap<u32, usize>,
     leg_by_subnet: HashMap<[u8; 3], usize>,
+    leg_by_prefix: HashMap<[u16; 4], usize>,
     socket: PacketSocket,
     inbox: Receiver<Command>,
     wake: Arc<EventFd>,
@@ -83,7 +84,12 @@ impl Engine {
             .iter()
             .enumerate()
             .map(|(i, leg)| (subnet(leg.address), i));
+        let by_prefix = legs
+            .iter()
+            .enumerate()
+            .filter_map(|(i, leg)| Some((prefix(leg.address_v6?), i)));
         Ok(Self {
+            leg_by_prefix: by_prefix.collect(),
             leg_by_ifindex: by_ifindex.collect(),
             leg_by_subnet: by_subnet.collect(),
             socket: PacketSocket::open()?,
@@ -221,10 +227,10 @@ impl Engine {
         let bytes = &mut buffer[..length];
         let reason = match frame::parse(bytes) {
             // A gateway takes what is addressed to it and nothing else.
-            Frame::Ipv4 { destination }
+            Frame::Ipv4 { .. } | Frame::Ipv6 { .. }
                 if frame::destination(bytes) == Some(self.legs[from].gateway_mac) =>
             {
-                if let Some(to) = self.leg_by_subnet.get(&subnet(destination)).copied() {
+                if let Some(to) = self.leg_to(bytes) {
                     frame::readdress(bytes, self.legs[to].gateway_mac, self.legs[to].node_mac);
                     let offered = self.scheduler.offer(at, from, to, length as u32, buffer);
                     let (reason, buffer) = offered.err()?;
@@ -247,11 +253,36 @@ impl Engine {
                 // Others are for neighbours that a node does not have.
                 return Some(buffer);
             }
-            Frame::Ipv4 { .. } | Frame::Other => DropReason::NotForwardable,
+            Frame::Solicitation { sender, target } => {
+                if target == self.legs[from].gateway_v6 {
+                    self.advertise(from, frame::source(bytes), sender);
+                }
+                return Some(buffer);
+            }
+            Frame::OfTheLink => return Some(buffer),
+            Frame::Ipv4 { .. } | Frame::Ipv6 { .. } | Frame::Other => DropReason::NotForwardable,
         };
         self.scheduler.refuse(at, from, length as u32, reason);
         self.kept.record(at, from, None, reason, &buffer[..length]);
         Some(buffer)
+    }
+
+    /// Where a packet goes.
+    fn leg_to(&self, bytes: &[u8]) -> Option<usize> {
+        match frame::parse(bytes) {
+            Frame::Ipv4 { destination } => self.leg_by_subnet.get(&subnet(destination)).copied(),
+            Frame::Ipv6 { destination } => self.leg_by_prefix.get(&prefix(destination)).copied(),
+            _ => None,
+        }
+    }
+
+    fn advertise(&self, leg: usize, asker_mac: Option<Mac>, asker: Ipv6Addr) {
+        let leg = &self.legs[leg];
+        let asker_mac = asker_mac.unwrap_or(leg.node_mac);
+        let answer = frame::advertisement(leg.gateway_mac, leg.gateway_v6, asker_mac, asker);
+        if let Err(error) = sys::send_batch(self.socket.as_fd(), &[(leg.ifindex, &answer)]) {
+            tracing::warn!(node = leg.node, %error, "could not advertise the gateway");
+        }
     }
 
     fn answer_arp(&self, leg: usize, asker_mac: Option<Mac>, asker: Ipv4Addr) {
@@ -340,6 +371,12 @@ fn backlog_drops() -> u64 {
 
 fn timespec(ns: u64) -> TimeSpec {
     TimeSpec::new((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64)
+}
+
+/// Each node's /64 is routed to it whole.
+fn prefix(address: Ipv6Addr) -> [u16; 4] {
+    let [a, b, c, d, ..] = address.segments();
+    [a, b, c, d]
 }
 
 /// Each node's /24 is routed to it whole.

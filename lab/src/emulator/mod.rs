@@ -19,7 +19,7 @@ mod shaper;
 mod socket;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender, SyncSender};
 use std::thread::JoinHandle;
@@ -46,6 +46,10 @@ pub(crate) struct Leg {
     pub(crate) address: Ipv4Addr,
     /// The gateway's address, which the emulator answers for.
     pub(crate) gateway: Ipv4Addr,
+    /// The node's IPv6 address; frames for its whole /64 go to this leg.
+    pub(crate) address_v6: Option<Ipv6Addr>,
+    /// The gateway's IPv6 address.
+    pub(crate) gateway_v6: Ipv6Addr,
     /// The gateway's hardware address. It is not the leg's own, so that the
     /// kernel takes the frames for somebody else's and drops its copy early.
     pub(crate) gateway_mac: Mac,

@@ -27,12 +27,23 @@ pub(super) fn connect(wan: &Namespace, nodes: &[NodeHandle]) -> Result<Vec<Leg>,
             netlink.set_mac_and_mtu(UNDERLAY_DEVICE, node_mac, UNDERLAY_MTU)?;
             netlink.set_mac_and_mtu(&device, mac("leg of"), UNDERLAY_MTU)?;
             netlink.move_to(&device, wan)?;
-            // IPv4 underlay only: no router solicitations on the wire.
-            sysctl("net/ipv6/conf/wan0/disable_ipv6", "1")?;
+            match node.underlay_address_v6 {
+                // No router solicitations on the wire.
+                None => sysctl("net/ipv6/conf/wan0/disable_ipv6", "1")?,
+                Some(_) => {
+                    sysctl("net/ipv6/conf/wan0/accept_ra", "0")?;
+                    sysctl("net/ipv6/conf/wan0/router_solicitations", "0")?;
+                }
+            }
             disable_offloads(UNDERLAY_DEVICE)?;
             netlink.set_up(UNDERLAY_DEVICE)?;
             netlink.add_address(UNDERLAY_DEVICE, node.underlay_address.into(), 24)?;
-            netlink.add_default_route(UNDERLAY_DEVICE, node.underlay_gateway.into())
+            netlink.add_default_route(UNDERLAY_DEVICE, node.underlay_gateway.into())?;
+            if let Some(address) = node.underlay_address_v6 {
+                netlink.add_address(UNDERLAY_DEVICE, address.into(), 64)?;
+                netlink.add_default_route(UNDERLAY_DEVICE, node.underlay_gateway_v6.into())?;
+            }
+            Ok(())
         })?;
         let ifindex = wan.enter_and(|| {
             let netlink = Netlink::open()?;
@@ -45,6 +56,8 @@ pub(super) fn connect(wan: &Namespace, nodes: &[NodeHandle]) -> Result<Vec<Leg>,
             ifindex,
             address: node.underlay_address,
             gateway: node.underlay_gateway,
+            address_v6: node.underlay_address_v6,
+            gateway_v6: node.underlay_gateway_v6,
             gateway_mac,
             node_mac,
         });

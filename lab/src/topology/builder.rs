@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use super::problem::{self, Problem, TopologyError};
-use super::{CONTROLLER, NodeSpec, Topology, WorkloadSpec};
+use super::{CONTROLLER, NodeSpec, Topology, Underlay, WorkloadSpec};
 use crate::link::{LinkChange, LinkParams};
 use crate::matrix;
 
@@ -58,6 +58,7 @@ struct Node {
     name: String,
     region: String,
     address: Option<Ipv4Addr>,
+    underlay: Underlay,
 }
 
 /// Collects a topology; [`build`](Self::build) checks it.
@@ -98,13 +99,22 @@ impl TopologyBuilder {
     /// Adds a node with an assigned underlay address.
     #[must_use]
     pub fn node(self, name: &str, region: &str) -> Self {
-        self.node_at(name, region, None, None)
+        self.node_at(name, region, None, Underlay::default(), None)
     }
 
     /// Adds a node with this underlay address; its /24 is its own.
     #[must_use]
     pub fn node_with_address(self, name: &str, region: &str, address: Ipv4Addr) -> Self {
-        self.node_at(name, region, Some(address), None)
+        self.node_at(name, region, Some(address), Underlay::default(), None)
+    }
+
+    /// Says what the tunnels of the node that was added last go over; IPv4 otherwise.
+    #[must_use]
+    pub fn over(mut self, underlay: Underlay) -> Self {
+        if let Some(node) = self.nodes.last_mut() {
+            node.value.underlay = underlay;
+        }
+        self
     }
 
     /// Adds the controller's node, named `controller`.
@@ -142,9 +152,12 @@ impl TopologyBuilder {
         name: &str,
         region: &str,
         address: Option<Ipv4Addr>,
+        underlay: Underlay,
         origin: Origin,
     ) -> Self {
-        self.nodes.push(placed_node(name, region, address, origin));
+        let mut node = placed_node(name, region, address, origin);
+        node.value.underlay = underlay;
+        self.nodes.push(node);
         self
     }
 
@@ -249,6 +262,7 @@ impl TopologyBuilder {
                 name: node.value.name.clone(),
                 region: node.value.region.clone(),
                 address,
+                underlay: node.value.underlay,
             }
         };
         Ok(self.all_nodes().map(&mut place).collect())
@@ -366,6 +380,7 @@ fn placed_node(
         name: name.to_owned(),
         region: region.to_owned(),
         address,
+        underlay: Underlay::default(),
     };
     Placed { value, origin }
 }

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::builder::{LinkEnds, Located, Origin, TopologyBuilder};
 use super::problem::{Problem, TopologyError};
-use super::{Topology, WORKLOAD_MTU_DEFAULT, WorkloadSpec};
+use super::{Topology, Underlay, WORKLOAD_MTU_DEFAULT, WorkloadSpec};
 use crate::link::LinkChange;
 
 #[derive(Deserialize)]
@@ -34,6 +34,8 @@ struct NodeEntry {
     name: Spanned<String>,
     region: String,
     address: Option<Ipv4Addr>,
+    #[serde(default)]
+    underlay: Underlay,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +118,8 @@ fn read(file: File) -> Result<TopologyBuilder, Located> {
     for node in file.node {
         let origin = Some(node.get_ref().name.span());
         let node = node.into_inner();
-        builder = builder.node_at(node.name.get_ref(), &node.region, node.address, origin);
+        let (name, underlay) = (node.name.get_ref(), node.underlay);
+        builder = builder.node_at(name, &node.region, node.address, underlay, origin);
     }
     if let Some(controller) = file.controller {
         let origin = Some(controller.span());

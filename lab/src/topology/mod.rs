@@ -9,7 +9,9 @@ mod file;
 mod problem;
 mod workload;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Deserialize;
 
 pub use builder::{LinkEnds, TopologyBuilder};
 pub(crate) use problem::check_lab_id;
@@ -34,6 +36,20 @@ pub struct Topology {
     pub(crate) workloads: Vec<WorkloadSpec>,
 }
 
+/// What a node's tunnels go over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Underlay {
+    /// IPv4 alone.
+    #[default]
+    Ipv4,
+    /// IPv6 alone. The node has an IPv4 address too, for what is no tunnel: the controller is reached by
+    /// it.
+    Ipv6,
+    /// Either, as the other node can.
+    Dual,
+}
+
 /// A node: a host in some region, with an underlay address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSpec {
@@ -43,9 +59,29 @@ pub struct NodeSpec {
     pub region: String,
     /// Underlay address within a /24 of its own.
     pub address: Ipv4Addr,
+    /// What its tunnels go over.
+    pub underlay: Underlay,
 }
 
 impl NodeSpec {
+    /// The node's IPv6 address, in a /64 of its own, where it has one: the numbers of its /24, in the
+    /// block for documentation (RFC 3849).
+    #[must_use]
+    pub fn address_v6(&self) -> Option<Ipv6Addr> {
+        (self.underlay != Underlay::Ipv4).then(|| self.in_own_64(2))
+    }
+
+    /// The gateway of that /64.
+    #[must_use]
+    pub fn gateway_v6(&self) -> Ipv6Addr {
+        self.in_own_64(1)
+    }
+
+    fn in_own_64(&self, host: u16) -> Ipv6Addr {
+        let [a, b, c, _] = self.address.octets().map(u16::from);
+        Ipv6Addr::new(0x2001, 0xdb8, a << 8 | b, c, 0, 0, 0, host)
+    }
+
     /// The gateway of the node's /24: its first address, or the second when
     /// the node itself has the first.
     #[must_use]

@@ -70,6 +70,8 @@ impl Agent {
         let underlay = self.around.devices.get(&self.config.underlay);
         let underlay =
             underlay.ok_or_else(|| format!("there is no device {}", self.config.underlay))?;
+        let own = super::own_number(desired, &self.config.node);
+        let own = own.ok_or("the controller does not know this node")?;
         let attachments = &self.attachments;
         let around = trace::Around {
             desired,
@@ -79,7 +81,7 @@ impl Agent {
                 .around
                 .tunnel
                 .or(self.kernel_tunnels.values().next().copied()),
-            address: self.vtep,
+            address: self.called(own),
             attached: &|number| match attachments.get(&number) {
                 Some(Attachment::Attached { ifindex }) => Some(*ifindex),
                 _ => None,

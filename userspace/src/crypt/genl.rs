@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -47,7 +47,7 @@ pub(super) enum Wanted {
     Peer {
         key: PublicKey,
         /// Stays where it was heard from when absent.
-        endpoint: Option<SocketAddrV4>,
+        endpoint: Option<SocketAddr>,
         address: Ipv4Addr,
     },
     /// It is not there.
@@ -187,7 +187,7 @@ fn peer(wanted: &Wanted) -> WireguardPeer {
         WireguardPeerAttribute::Flags(WireguardPeerFlags::ReplaceAllowedIps),
     ];
     if let Some(endpoint) = endpoint {
-        attributes.push(WireguardPeerAttribute::Endpoint(SocketAddr::V4(*endpoint)));
+        attributes.push(WireguardPeerAttribute::Endpoint(*endpoint));
     }
     attributes.extend([
         WireguardPeerAttribute::AllowedIps(vec![WireguardAllowedIp(vec![

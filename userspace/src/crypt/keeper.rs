@@ -282,6 +282,17 @@ impl Keeper {
         };
         let others = desired.nodes.iter().filter(|(number, _)| **number != own);
         let tunnel = |(number, other): (&u32, &Node)| {
+            if !resolve::is_reachable(node, other) {
+                return wire::Tunnel {
+                    node: *number,
+                    state: wire::tunnel::State::Down.into(),
+                    detail:
+                        "one node has an IPv4 address on the underlay alone, the other one an IPv6 \
+                             address: give one of them both by --address"
+                            .to_owned(),
+                    ..wire::Tunnel::default()
+                };
+            }
             if !resolve::wanted(desired, node, other) {
                 return wire::Tunnel {
                     node: *number,

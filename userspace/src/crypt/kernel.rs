@@ -12,7 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -79,7 +79,7 @@ pub struct KernelWireguard {
     /// By slot.
     ifindexes: BTreeMap<usize, u32>,
     /// Where peers were told to be, by slot and key.
-    told: BTreeMap<(usize, PublicKey), SocketAddrV4>,
+    told: BTreeMap<(usize, PublicKey), SocketAddr>,
     /// The last handshake seen of each pair, and how many there were.
     handshakes: BTreeMap<(usize, PublicKey), (Duration, u64)>,
     nudged: Option<Instant>,
@@ -213,7 +213,7 @@ impl KernelWireguard {
         for peer in peers {
             for key in &peer.keys {
                 wanted.insert(*key);
-                let endpoint = SocketAddrV4::new(peer.address, slot::port(peer.port, key));
+                let endpoint = SocketAddr::new(peer.underlay, slot::port(peer.port, key));
                 let address = slot::address(peer.node, key);
                 let there = known.iter().find(|known| known.key == *key);
                 let told = self.told.insert((at, *key), endpoint);
@@ -222,7 +222,7 @@ impl KernelWireguard {
                     Some(told) => told != endpoint,
                     None => {
                         let at = there.endpoint.map(|endpoint| endpoint.ip());
-                        at != Some(IpAddr::V4(peer.address)) && age_s(there).is_none()
+                        at != Some(peer.underlay) && age_s(there).is_none()
                     }
                 });
                 let allows = there.is_none_or(|there| there.allowed != [IpAddr::V4(address)]);
@@ -325,10 +325,7 @@ impl KernelWireguard {
         let up = |pair: &&(PublicKey, PublicKey, usize, &Known)| age_s(pair.3).is_some();
         let sending = pairs.iter().find(up);
         let newest = sending.or(pairs.first());
-        let endpoint = newest.and_then(|pair| match pair.3.endpoint {
-            Some(SocketAddr::V4(endpoint)) => Some(endpoint),
-            _ => None,
-        });
+        let endpoint = newest.and_then(|pair| pair.3.endpoint);
         let total = |count: fn(&Known) -> u64| pairs.iter().map(|pair| count(pair.3)).sum();
         let handshakes = pairs.iter().map(|(_, theirs, at, _)| {
             let seen = self.handshakes.get(&(*at, *theirs));
@@ -336,7 +333,7 @@ impl KernelWireguard {
         });
         let status = PeerStatus {
             address: peer.address,
-            endpoint: endpoint.unwrap_or(SocketAddrV4::new(peer.address, peer.port)),
+            endpoint: endpoint.unwrap_or(SocketAddr::new(peer.underlay, peer.port)),
             handshake_age_s: sending.and_then(|pair| age_s(pair.3)),
             keys: newest.map(|pair| (pair.0, pair.1)),
             sessions: pairs

@@ -9,7 +9,7 @@
 //! takes over when its handshake is done, and nothing is lost: until then the older tunnel carries
 //! on, and what is still under way in it is let in for as long as the older key is in force.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use boringtun::noise::{Tunn, TunnResult};
 use sunwire_api::PublicKey;
@@ -33,7 +33,7 @@ pub(super) struct Tunnel {
     /// What the sessions' indices begin with.
     pub(super) index: u32,
     /// Where datagrams go.
-    pub(super) endpoint: SocketAddrV4,
+    pub(super) endpoint: SocketAddr,
     /// Bytes received and let in.
     pub(super) received_bytes: u64,
     tunn: Tunn,
@@ -46,7 +46,7 @@ pub(super) struct PeerState {
     /// Its address on the underlay.
     pub(super) address: Ipv4Addr,
     /// Where it is expected with a key in slot 0; tunnels' endpoints may be elsewhere.
-    pub(super) configured: SocketAddrV4,
+    pub(super) configured: SocketAddr,
     /// The newest pair of keys first.
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) counters: Counters,
@@ -82,7 +82,7 @@ impl Tunnel {
         own: &super::table::OwnIdentity,
         theirs: PublicKey,
         index: u32,
-        configured: SocketAddrV4,
+        configured: SocketAddr,
     ) -> Self {
         let tunn = Tunn::new(
             own.secret.clone(),
@@ -103,7 +103,7 @@ impl Tunnel {
     }
 
     /// It is expected at its port of a node whose usual one is `configured`.
-    pub(super) fn expect(&mut self, configured: SocketAddrV4) {
+    pub(super) fn expect(&mut self, configured: SocketAddr) {
         self.endpoint = expected(configured, &self.theirs);
     }
 
@@ -115,10 +115,10 @@ impl Tunnel {
 }
 
 impl PeerState {
-    pub(super) fn new(node: u32, configured: SocketAddrV4) -> Self {
+    pub(super) fn new(node: u32, address: Ipv4Addr, configured: SocketAddr) -> Self {
         PeerState {
             node,
-            address: *configured.ip(),
+            address,
             configured,
             tunnels: Vec::new(),
             counters: Counters::default(),
@@ -147,7 +147,7 @@ impl PeerState {
     }
 
     /// Where packets are sent now, or are expected to be.
-    pub(super) fn endpoint(&self) -> SocketAddrV4 {
+    pub(super) fn endpoint(&self) -> SocketAddr {
         let is_up = |tunnel: &&Tunnel| tunnel.handshake_age_s().is_some();
         let tunnel = self.tunnels.iter().find(is_up).or(self.tunnels.first());
         tunnel.map_or(self.configured, |tunnel| tunnel.endpoint)
@@ -187,7 +187,7 @@ impl PeerState {
     pub(super) fn decrypt(
         &mut self,
         which: Which,
-        from: SocketAddrV4,
+        from: SocketAddr,
         datagram: &[u8],
         buffer: &mut [u8],
     ) -> Received {
@@ -201,7 +201,7 @@ impl PeerState {
         let is_handshake = datagram
             .first()
             .is_some_and(|kind| *kind == 1 || *kind == 2);
-        let address = SocketAddr::V4(from).ip();
+        let address = from.ip();
         let result = tunnel.tunn.decapsulate(Some(address), datagram, buffer);
         let received = match result {
             TunnResult::Done => Received::Nothing,
@@ -260,7 +260,7 @@ impl PeerState {
     pub(super) fn tick(
         &mut self,
         buffer: &mut [u8],
-        mut send: impl FnMut(usize, SocketAddrV4, &[u8]),
+        mut send: impl FnMut(usize, SocketAddr, &[u8]),
     ) {
         for tunnel in &mut self.tunnels {
             let result = tunnel.tunn.update_timers(buffer);
@@ -281,7 +281,7 @@ impl PeerState {
         &mut self,
         index: u32,
         buffer: &mut [u8],
-        mut send: impl FnMut(usize, SocketAddrV4, &[u8]),
+        mut send: impl FnMut(usize, SocketAddr, &[u8]),
     ) {
         for tunnel in self.tunnels.iter_mut().filter(|t| t.index == index) {
             if let TunnResult::WriteToNetwork(message) =
@@ -295,8 +295,8 @@ impl PeerState {
 }
 
 /// Where a node whose usual port is `configured` is reached with a key.
-fn expected(configured: SocketAddrV4, key: &PublicKey) -> SocketAddrV4 {
-    SocketAddrV4::new(*configured.ip(), slot::port(configured.port(), key))
+fn expected(configured: SocketAddr, key: &PublicKey) -> SocketAddr {
+    SocketAddr::new(configured.ip(), slot::port(configured.port(), key))
 }
 
 /// How packets are sent by a tunnel.
@@ -305,7 +305,7 @@ pub(super) struct Way {
     /// By which of the sockets.
     pub(super) slot: usize,
     /// Where datagrams go.
-    pub(super) endpoint: SocketAddrV4,
+    pub(super) endpoint: SocketAddr,
     /// This node's address within the tunnel.
     pub(super) source: Ipv4Addr,
     /// The peer's.

@@ -1,6 +1,6 @@
 //! What the agent and the process that encrypts say to each other, one JSON object a line.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::PublicKey;
@@ -8,7 +8,7 @@ use sunwire_api::PublicKey;
 use super::key::PrivateKey;
 
 /// Rises with every change that an older process would not understand.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +57,10 @@ pub struct Configuration {
 pub struct Peer {
     /// Its number.
     pub node: u32,
-    /// Its address on the underlay.
+    /// What it is called within tunnels of ours: its IPv4 address on the underlay, if it has one.
     pub address: Ipv4Addr,
+    /// Its address on the underlay, until it is heard from elsewhere.
+    pub underlay: IpAddr,
     /// Its UDP port of keys in slot 0 (see [`slot`](super::slot)), until it is heard from elsewhere.
     pub port: u16,
     /// Its keys, the oldest first.
@@ -107,7 +109,7 @@ pub struct PeerStatus {
     /// Address of the peer.
     pub address: Ipv4Addr,
     /// From where it was last heard, or is expected.
-    pub endpoint: SocketAddrV4,
+    pub endpoint: SocketAddr,
     /// Seconds since the handshake of the session that packets are sent by; `None`: there is none.
     pub handshake_age_s: Option<f64>,
     /// Keys of that session, this node's and the peer's; of the newest pair while there is none.

@@ -45,9 +45,14 @@ pub fn configuration(desired: &Desired, own: u32, ring: &KeyRing) -> Option<Conf
     let others = desired.nodes.iter().filter(|(number, _)| **number != own);
     let peers: Vec<Peer> = others
         .filter(|(_, other)| !other.foreign && wanted(desired, node, other))
-        .map(|(number, other)| Peer {
-            node: *number,
+        .filter_map(|(number, other)| {
+            let at = other.reached_at(node.has_ipv4(), node.address_v6.is_some())?;
+            Some((*number, at, other))
+        })
+        .map(|(number, at, other)| Peer {
+            node: number,
             address: other.address,
+            underlay: at,
             port: other.tunnel_port,
             keys: other.public_keys.clone(),
         })
@@ -63,6 +68,13 @@ pub fn configuration(desired: &Desired, own: u32, ring: &KeyRing) -> Option<Conf
         private_keys: private_keys.filter(is_known).collect(),
         peers,
     })
+}
+
+/// Whether the two nodes have addresses of one family.
+#[must_use]
+pub fn is_reachable(own: &Node, other: &Node) -> bool {
+    let at = other.reached_at(own.has_ipv4(), own.address_v6.is_some());
+    at.is_some()
 }
 
 /// What keeps the two nodes from encrypting, in words; `None` when both have a key.
@@ -94,6 +106,7 @@ mod tests {
             region: String::new(),
             name: format!("node{last}"),
             address: Ipv4Addr::new(198, 18, 0, last),
+            address_v6: None,
             cloud: cloud.to_owned(),
             public_keys: keys,
             tunnel_port: 51820,

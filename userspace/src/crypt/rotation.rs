@@ -120,7 +120,7 @@ fn works(peer: &PeerStatus, newest: PublicKey) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
 
@@ -129,7 +129,7 @@ mod tests {
             let address = Ipv4Addr::new(198, 18, 0, at as u8);
             PeerStatus {
                 address,
-                endpoint: SocketAddrV4::new(address, 1),
+                endpoint: SocketAddr::new(address.into(), 1),
                 handshake_age_s: None,
                 keys: None,
                 received_by: Vec::new(),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, IoSlice, IoSliceMut},
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::AsRawFd as _,
     sync::{
         Mutex, PoisonError,
@@ -16,7 +16,7 @@ use nix::{
     errno::Errno,
     sys::socket::{
         AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol,
-        SockType, SockaddrIn, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
+        SockType, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
     },
 };
 
@@ -32,10 +32,12 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// A socket.
 pub(super) struct Socket {
     socket: UdpSocket,
+    /// It is one of IPv6, and sends to IPv4 addresses as the mapped ones that they are there.
+    is_mapping: bool,
     /// The kernel splits what it is given; given up when it cannot.
     splits: AtomicBool,
     /// By destination, what sending there last failed with.
-    errors: Mutex<BTreeMap<SocketAddrV4, String>>,
+    errors: Mutex<BTreeMap<SocketAddr, String>>,
     has_errors: AtomicBool,
 }
 
@@ -45,12 +47,12 @@ pub(super) struct Outbox {
     /// One after the other.
     pub(super) bytes: Vec<u8>,
     /// Destinations and lengths.
-    messages: Vec<(SocketAddrV4, usize)>,
+    messages: Vec<(SocketAddr, usize)>,
 }
 
 impl Outbox {
     /// The last `length` bytes are a message.
-    pub(super) fn add(&mut self, to: SocketAddrV4, length: usize) {
+    pub(super) fn add(&mut self, to: SocketAddr, length: usize) {
         self.messages.push((to, length));
     }
 }
@@ -58,12 +60,23 @@ impl Outbox {
 impl Socket {
     /// A socket on a port of all addresses, that others of this program may share.
     pub(super) fn open(port: u16) -> io::Result<Self> {
-        let descriptor = socket(
-            AddressFamily::Inet,
-            SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::Udp,
-        )?;
+        let open = |family| {
+            socket(
+                family,
+                SockType::Datagram,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::Udp,
+            )
+        };
+        // One for both families; a kernel may have been told to do without IPv6.
+        let (descriptor, is_mapping) = match open(AddressFamily::Inet6) {
+            Ok(descriptor) => {
+                setsockopt(&descriptor, sockopt::Ipv6V6Only, &false)?;
+                (descriptor, true)
+            }
+            Err(Errno::EAFNOSUPPORT) => (open(AddressFamily::Inet)?, false),
+            Err(error) => return Err(error.into()),
+        };
         setsockopt(&descriptor, sockopt::ReusePort, &true)?;
         for failed in [
             setsockopt(&descriptor, sockopt::RcvBufForce, &BUFFER_BYTES),
@@ -73,16 +86,20 @@ impl Socket {
                 tracing::warn!(%error, "the socket's buffers stay small");
             }
         }
-        let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
-        bind(descriptor.as_raw_fd(), &address)?;
+        let any = match is_mapping {
+            true => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
+            false => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+        };
+        bind(descriptor.as_raw_fd(), &SockaddrStorage::from(any))?;
         // Linux 5.0; without it datagrams come one by one.
         if let Err(error) = setsockopt(&descriptor, sockopt::UdpGroSegment, &true) {
             tracing::info!(%error, "the kernel does not merge received datagrams");
         }
         let socket = UdpSocket::from(descriptor);
-        sys::allow_fragments(&socket)?;
+        sys::allow_fragments(&socket, is_mapping)?;
         Ok(Socket {
             socket,
+            is_mapping,
             splits: AtomicBool::new(true),
             errors: Mutex::default(),
             has_errors: AtomicBool::new(false),
@@ -111,12 +128,12 @@ impl Socket {
     }
 
     /// Sends one message.
-    pub(super) fn send(&self, to: SocketAddrV4, message: &[u8]) {
+    pub(super) fn send(&self, to: SocketAddr, message: &[u8]) {
         self.send_run(to, message, message.len());
     }
 
     /// Sends messages of `segment` bytes each, the last one perhaps shorter.
-    fn send_run(&self, to: SocketAddrV4, bytes: &[u8], segment: usize) {
+    fn send_run(&self, to: SocketAddr, bytes: &[u8], segment: usize) {
         if bytes.len() > segment && self.splits.load(Ordering::Relaxed) {
             let size = segment as u16;
             match self.send_once(to, bytes, &[ControlMessage::UdpGsoSegments(&size)]) {
@@ -138,11 +155,17 @@ impl Socket {
 
     fn send_once(
         &self,
-        to: SocketAddrV4,
+        to: SocketAddr,
         bytes: &[u8],
         control: &[ControlMessage<'_>],
     ) -> Result<(), Errno> {
-        let address = SockaddrIn::from(to);
+        let address = match to {
+            SocketAddr::V4(v4) if self.is_mapping => {
+                let mapped = v4.ip().to_ipv6_mapped();
+                SockaddrStorage::from(SocketAddrV6::new(mapped, v4.port(), 0, 0))
+            }
+            to => SockaddrStorage::from(to),
+        };
         loop {
             let parts = [IoSlice::new(bytes)];
             let flags = MsgFlags::empty();
@@ -160,7 +183,7 @@ impl Socket {
         }
     }
 
-    fn went_well(&self, to: SocketAddrV4) {
+    fn went_well(&self, to: SocketAddr) {
         if self.has_errors.load(Ordering::Relaxed) {
             let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
             errors.remove(&to);
@@ -168,14 +191,14 @@ impl Socket {
         }
     }
 
-    fn went_wrong(&self, to: SocketAddrV4, error: Errno) {
+    fn went_wrong(&self, to: SocketAddr, error: Errno) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         errors.insert(to, error.desc().to_owned());
         self.has_errors.store(true, Ordering::Relaxed);
     }
 
     /// What sending to a destination last failed with.
-    pub(super) fn error(&self, to: SocketAddrV4) -> Option<String> {
+    pub(super) fn error(&self, to: SocketAddr) -> Option<String> {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         errors.get(&to).cloned()
     }
@@ -185,10 +208,10 @@ impl Socket {
     pub(super) fn receive(
         &self,
         buffer: &mut [u8],
-    ) -> Result<Option<(SocketAddrV4, usize, usize)>, Errno> {
+    ) -> Result<Option<(SocketAddr, usize, usize)>, Errno> {
         let mut control = cmsg_space!(i32);
         let mut parts = [IoSliceMut::new(buffer)];
-        let received = recvmsg::<SockaddrIn>(
+        let received = recvmsg::<SockaddrStorage>(
             self.socket.as_raw_fd(),
             &mut parts,
             Some(&mut control),
@@ -205,14 +228,23 @@ impl Socket {
                 segment = usize::try_from(size).unwrap_or(segment);
             }
         }
-        let from = message.address.map(SocketAddrV4::from);
+        let from = message.address.as_ref().and_then(sender);
         Ok(from.map(|from| (from, message.bytes, segment.max(1))))
     }
 }
 
+/// Who sent a datagram; one of IPv4 by its own address, whatever the socket is.
+fn sender(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::new(v4.ip().into(), v4.port()));
+    }
+    let v6 = address.as_sockaddr_in6()?;
+    Some(SocketAddr::new(v6.ip().to_canonical(), v6.port()))
+}
+
 /// How many of the first messages go out in one call: to one destination, all of one size but the
 /// last, which may be shorter.
-fn run(messages: &[(SocketAddrV4, usize)]) -> usize {
+fn run(messages: &[(SocketAddr, usize)]) -> usize {
     let Some((to, size)) = messages.first() else {
         return 0;
     };
@@ -237,8 +269,8 @@ mod tests {
 
     #[test]
     fn a_run_has_one_size_and_one_destination() {
-        let a = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
-        let b = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 2);
+        let a = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1);
+        let b = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 2);
         assert_eq!(run(&[]), 0);
         assert_eq!(run(&[(a, 10), (a, 10), (a, 4), (a, 10)]), 3);
         assert_eq!(run(&[(a, 10), (a, 11)]), 1);
@@ -253,7 +285,7 @@ mod tests {
         let sender = Socket::open(0).unwrap();
         let receiver = Socket::open(0).unwrap();
         let port = receiver.as_udp().local_addr().unwrap().port();
-        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let sizes = [900, 900, 900, 300, 1200, 5, 700, 700];
         let mut outbox = Outbox::default();
         for (number, size) in sizes.iter().enumerate() {
@@ -283,7 +315,7 @@ mod tests {
     #[test]
     fn a_destination_that_cannot_be_sent_to_is_told() {
         let sender = Socket::open(0).unwrap();
-        let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, 9);
+        let to = SocketAddr::new(Ipv4Addr::BROADCAST.into(), 9);
         sender.send(to, b"x");
         assert!(sender.error(to).is_some());
     }

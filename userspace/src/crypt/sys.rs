@@ -89,15 +89,39 @@ pub(super) fn open_tap(name: &str) -> io::Result<File> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(super) fn allow_fragments(socket: &UdpSocket) -> io::Result<()> {
-    let value: libc::c_int = libc::IP_PMTUDISC_DONT;
+pub(super) fn allow_fragments(socket: &UdpSocket, is_ipv6: bool) -> io::Result<()> {
+    set_discovery(
+        socket,
+        (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DONT,
+        ),
+    )?;
+    if is_ipv6 {
+        set_discovery(
+            socket,
+            (
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                libc::IPV6_PMTUDISC_DONT,
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+fn set_discovery(
+    socket: &UdpSocket,
+    (level, option, value): (libc::c_int, libc::c_int, libc::c_int),
+) -> io::Result<()> {
     // SAFETY: the pointer and the length describe `value`, which outlives the call, and the
     // descriptor is the socket's as long as it is borrowed.
     let status = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
+            level,
+            option,
             std::ptr::from_ref(&value).cast(),
             size_of_val(&value) as libc::socklen_t,
         )

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -108,10 +108,10 @@ impl Table {
         };
         let mut begun = Vec::new();
         for wanted in &configuration.peers {
-            let configured = SocketAddrV4::new(wanted.address, wanted.port);
+            let configured = SocketAddr::new(wanted.underlay, wanted.port);
             let peer = self.by_address.get(&wanted.address).map_or_else(
                 || {
-                    let state = Mutex::new(PeerState::new(wanted.node, configured));
+                    let state = Mutex::new(PeerState::new(wanted.node, wanted.address, configured));
                     Arc::new(Peer { state })
                 },
                 Arc::clone,
@@ -157,6 +157,12 @@ impl Table {
         self.by_address.get(&address)
     }
 
+    /// The peer that is expected at an address on the underlay.
+    pub(super) fn peer_at(&self, address: IpAddr) -> Option<&Arc<Peer>> {
+        self.peers()
+            .find(|peer| peer.lock().configured.ip() == address)
+    }
+
     /// Every peer.
     pub(super) fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
         self.by_address.values()
@@ -175,7 +181,7 @@ impl Table {
     /// Why it is nobody's.
     pub(super) fn owner(
         &self,
-        from: SocketAddrV4,
+        from: SocketAddr,
         datagram: &[u8],
         buffer: &mut [u8],
     ) -> Result<Owner<'_>, Unknown> {
@@ -193,12 +199,12 @@ impl Table {
 
     fn initiator(
         &self,
-        from: SocketAddrV4,
+        from: SocketAddr,
         datagram: &[u8],
         buffer: &mut [u8],
     ) -> Result<Owner<'_>, Unknown> {
         for own in &self.own {
-            let address = std::net::IpAddr::V4(*from.ip());
+            let address = from.ip();
             // Cheap, and before anything that is not: whether it is made for this key.
             let packet = match own.limiter.verify_packet(Some(address), datagram, buffer) {
                 Ok(packet) => packet,

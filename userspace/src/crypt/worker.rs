@@ -14,7 +14,7 @@
 use std::{
     fs::{self, File},
     io::{self, IoSlice, Read as _, Write as _},
-    net::SocketAddrV4,
+    net::SocketAddr,
     os::{
         fd::{AsFd as _, BorrowedFd},
         unix::fs::MetadataExt as _,
@@ -345,7 +345,7 @@ impl Shared {
         &self,
         table: &Table,
         socket: &Socket,
-        from: SocketAddrV4,
+        from: SocketAddr,
         datagram: &[u8],
         buffer: &mut [u8],
     ) -> Option<usize> {
@@ -358,7 +358,7 @@ impl Shared {
             Err(unknown) => {
                 self.count(unknown);
                 if unknown == Unknown::NotForUs
-                    && let Some(peer) = table.peer(*from.ip())
+                    && let Some(peer) = table.peer_at(from.ip())
                 {
                     peer.lock().counters.wrong_key += 1;
                 }

@@ -1,9 +1,13 @@
 //! How other nodes are reached, and the endpoints at those that have no agent.
 
-use std::net::Ipv4Addr;
+use std::{
+    iter,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use sunwire_dataplane_common::{
-    entries::{EndpointEntry, PeerEntry, peer},
+    address::Address,
+    entries::{EndpointEntry, PeerEntry, PeerEntryV6, peer},
     vxlan,
 };
 
@@ -38,6 +42,10 @@ impl Dataplane {
             if node.foreign {
                 flags |= peer::FOREIGN;
             }
+            let at = node.reached_at(!is_called(vtep), around.vtep_v6.is_some());
+            // Before what makes the programs read it.
+            let over_v6 = entry_v6(node, around);
+            self.maps.peers_v6.set(*number, over_v6)?;
             let mark = |peer: PeerEntry| PeerEntry {
                 address: if node.foreign { 0 } else { peer.address },
                 flags: peer.flags | flags,
@@ -53,13 +61,24 @@ impl Dataplane {
             let peer = if is_required {
                 encrypted
             } else {
-                mark(peer_entry(node.address, vtep, around).unwrap_or_default())
+                match at {
+                    Some(IpAddr::V4(address)) => {
+                        mark(peer_entry(address, vtep, around).unwrap_or_default())
+                    }
+                    Some(IpAddr::V6(address)) => mark(PeerEntry {
+                        ifindex: next(address.into(), around).map_or(0, |(ifindex, _, _)| ifindex),
+                        address: u32::from_ne_bytes(node.address.octets()),
+                        flags: peer::OVER_IPV6,
+                        ..PeerEntry::default()
+                    }),
+                    None => mark(PeerEntry::default()),
+                }
             };
             self.maps.encrypted_peers.set(*number, encrypted)?;
             self.maps.peers.set(*number, peer)?;
-            self.maps
-                .peer_addresses
-                .set(kernel_address(node.address.into()), *number)?;
+            for address in believed(node) {
+                self.maps.peer_addresses.set(address, *number)?;
+            }
         }
         Ok(())
     }
@@ -106,21 +125,54 @@ fn near(desired: &Desired, own: u32, number: u32) -> u32 {
     }
 }
 
-fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Option<PeerEntry> {
+/// The addresses that packets of a node come from.
+pub(super) fn believed(node: &Node) -> impl Iterator<Item = Address> {
+    let called = kernel_address(node.address.into());
+    let v6 = node
+        .address_v6
+        .map(|address| kernel_address(address.into()));
+    iter::once(called).chain(v6)
+}
+
+/// Whether an address is no underlay's.
+fn is_called(address: Ipv4Addr) -> bool {
+    !Node::without_key("", address).has_ipv4()
+}
+
+/// Where packets to an address go: the device, its MAC address, and that of the next hop.
+fn next(address: IpAddr, around: &Surroundings) -> Option<(u32, [u8; 6], [u8; 6])> {
     let route = around.routes.get(&address)?;
     let next_hop = around.neighbours.get(&(route.ifindex, route.next_hop))?;
     let device = around
         .devices
         .values()
         .find(|device| device.ifindex == route.ifindex)?;
-    let (template, checksum) = vxlan::template(
-        device.mac.to_bytes(),
-        next_hop.to_bytes(),
-        vtep.octets(),
-        address.octets(),
-    );
+    Some((route.ifindex, device.mac.to_bytes(), next_hop.to_bytes()))
+}
+
+/// What is to be known of a node's IPv6 address: packets from it are believed whatever packets to it go
+/// over.
+fn entry_v6(node: &Node, around: &Surroundings) -> PeerEntryV6 {
+    let Some(address) = node.address_v6 else {
+        return PeerEntryV6::default();
+    };
+    let (_, mac, next_hop) = next(address.into(), around).unwrap_or_default();
+    let vtep = around.vtep_v6.unwrap_or(Ipv6Addr::UNSPECIFIED);
+    PeerEntryV6 {
+        address: match node.foreign {
+            // What comes from it never goes by what is remembered of others.
+            true => Address::ZERO,
+            false => Address::v6(address.octets()),
+        },
+        template: vxlan::template_v6(mac, next_hop, vtep.octets(), address.octets()),
+    }
+}
+
+fn peer_entry(address: Ipv4Addr, vtep: Ipv4Addr, around: &Surroundings) -> Option<PeerEntry> {
+    let (ifindex, mac, next_hop) = next(address.into(), around)?;
+    let (template, checksum) = vxlan::template(mac, next_hop, vtep.octets(), address.octets());
     Some(PeerEntry {
-        ifindex: route.ifindex,
+        ifindex,
         address: u32::from_ne_bytes(address.octets()),
         flags: 0,
         checksum,

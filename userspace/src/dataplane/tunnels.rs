@@ -4,10 +4,15 @@
 use std::collections::BTreeMap;
 
 use aya::maps::MapError;
-use sunwire_dataplane_common::entries::{Counter, PeerEntry, direction};
+use sunwire_dataplane_common::entries::{Counter, direction};
 
 use super::Dataplane;
-use crate::{counters::sum, crypt::resolve, probes::ProbeMap, state::Desired};
+use crate::{
+    counters::sum,
+    crypt::resolve,
+    probes::{ProbeMap, Target},
+    state::Desired,
+};
 
 /// What went through the tunnel to a node, inner frames since the maps were made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +32,7 @@ impl Dataplane {
 
     /// How the other nodes are reached by packets of workloads: encrypted where any network's are.
     #[must_use]
-    pub fn probe_targets(&self, desired: &Desired, own: u32) -> BTreeMap<u32, PeerEntry> {
+    pub fn probe_targets(&self, desired: &Desired, own: u32) -> BTreeMap<u32, Target> {
         let Some(own_node) = desired.nodes.get(&own) else {
             return BTreeMap::new();
         };
@@ -37,11 +42,15 @@ impl Dataplane {
             .iter()
             .filter(|(number, node)| **number != own && !node.foreign);
         let entries = others.map(|(number, node)| {
-            let entry = match resolve::wanted(desired, own_node, node) {
+            let peer = match resolve::wanted(desired, own_node, node) {
                 true => self.maps.encrypted_peers.get(*number),
                 false => self.maps.peers.get(*number),
             };
-            (*number, entry)
+            let target = Target {
+                peer,
+                v6: self.maps.peers_v6.get(*number),
+            };
+            (*number, target)
         });
         entries.collect()
     }

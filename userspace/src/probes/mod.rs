@@ -24,7 +24,7 @@ use std::{
 use aya::maps::{Array, MapData, MapError};
 use nix::time::{ClockId, clock_gettime};
 use sunwire_dataplane_common::{
-    entries::{PeerEntry, peer},
+    entries::{PeerEntry, PeerEntryV6, peer},
     headers::ETHERNET_BYTES,
     probe::{self, ProbeSlot, SLOTS},
 };
@@ -59,10 +59,32 @@ struct State {
     is_over: bool,
 }
 
+/// How a node that is asked is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whatever family is used.
+    pub peer: PeerEntry,
+    /// What counts of one that is reached over IPv6.
+    pub v6: PeerEntryV6,
+}
+
+impl Target {
+    fn is_over_ipv6(&self) -> bool {
+        self.peer.flags & peer::OVER_IPV6 != 0
+    }
+
+    /// What, when it changes, makes another way of it.
+    fn way(&self) -> impl PartialEq {
+        let flags = self.peer.flags & (peer::ENCRYPTED | peer::OVER_IPV6);
+        let address = self.is_over_ipv6().then_some(self.v6.address);
+        (self.peer.address, address, flags)
+    }
+}
+
 /// A node that is asked.
 struct Peer {
     /// How it is reached.
-    entry: PeerEntry,
+    target: Target,
     window: Window,
     /// Tokens of the questions that wait, by slot.
     waiting: [Option<u64>; SLOTS as usize],
@@ -95,15 +117,15 @@ impl Prober {
     }
 
     /// From now on these nodes are asked, by how they are reached.
-    pub fn aim(&self, targets: BTreeMap<u32, PeerEntry>) {
+    pub fn aim(&self, targets: BTreeMap<u32, Target>) {
         let mut state = self.shared.lock();
         state.peers.retain(|number, _| targets.contains_key(number));
         let now = Instant::now();
-        for (number, entry) in targets {
+        for (number, target) in targets {
             match state.peers.get_mut(&number) {
-                Some(peer) => peer.aim(entry),
+                Some(peer) => peer.aim(target),
                 None => {
-                    state.peers.insert(number, Peer::new(number, entry, now));
+                    state.peers.insert(number, Peer::new(number, target, now));
                 }
             }
         }
@@ -163,11 +185,11 @@ impl Shared {
 }
 
 impl Peer {
-    fn new(number: u32, entry: PeerEntry, now: Instant) -> Self {
+    fn new(number: u32, target: Target, now: Instant) -> Self {
         // Spread over the second, by a hash of the number.
         let offset = EVERY.mul_f64(f64::from(number.wrapping_mul(0x9e37_79b9)) / 2_f64.powi(32));
         Peer {
-            entry,
+            target,
             window: Window::default(),
             waiting: Default::default(),
             number: 0,
@@ -175,13 +197,12 @@ impl Peer {
         }
     }
 
-    fn aim(&mut self, entry: PeerEntry) {
-        let way = |entry: &PeerEntry| (entry.address, entry.flags & peer::ENCRYPTED);
-        if way(&self.entry) != way(&entry) {
+    fn aim(&mut self, target: Target) {
+        if self.target.way() != target.way() {
             self.window.begin_anew();
             self.waiting = Default::default();
         }
-        self.entry = entry;
+        self.target = target;
     }
 
     /// Takes the answers that have come, and asks again.
@@ -206,7 +227,7 @@ impl Peer {
                 self.waiting[slot as usize] = None;
             }
         }
-        if self.entry.ifindex == 0 {
+        if self.target.peer.ifindex == 0 {
             self.window.unsent();
             return Ok(());
         }
@@ -218,14 +239,14 @@ impl Peer {
             answered_ns: 0,
         };
         map.0.set(probe::place(node, slot), Pod(waiting), 0)?;
-        let frame = frame::question(&self.entry, self.number, slot, token);
+        let frame = frame::question(&self.target, self.number, slot, token);
         self.number = self.number.wrapping_add(1);
         // Packets of the kernel's WireGuard have no Ethernet header.
-        let without = match self.entry.flags & peer::KERNEL {
+        let without = match self.target.peer.flags & peer::KERNEL {
             0 => 0,
             _ => ETHERNET_BYTES,
         };
-        match socket.send(self.entry.ifindex, &frame[without..]) {
+        match socket.send(self.target.peer.ifindex, &frame[without..]) {
             Ok(()) => self.waiting[slot as usize] = Some(token),
             Err(error) => {
                 tracing::debug!(node, %error, "a probe could not be sent");

@@ -1,6 +1,6 @@
 //! Events into flows: headers parsed, names found.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use nix::time::{ClockId, clock_gettime};
 use sunwire_api::{Flow, FlowCause, FlowConnection, FlowEnd, FlowEntry, FlowVerdict, MacAddress};
@@ -130,9 +130,21 @@ fn behind_tunnel<'a>(frame: &'a [u8], names: &Names) -> (Option<String>, &'a [u8
                 .get(26..30)
                 .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
             let source = source.map(Ipv4Addr::from);
-            (source.and_then(|source| names.node_at(source)), IPV4_BYTES)
+            (
+                source.and_then(|source| names.node_at(source.into())),
+                IPV4_BYTES,
+            )
         }
-        Some(ETHER_IPV6) => (None, IPV6_BYTES),
+        Some(ETHER_IPV6) => {
+            let source = frame
+                .get(22..38)
+                .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+            let source = source.map(Ipv6Addr::from);
+            (
+                source.and_then(|source| names.node_at(source.into())),
+                IPV6_BYTES,
+            )
+        }
         _ => return (None, &[]),
     };
     let inner = frame.get(ETHERNET_BYTES + ip_bytes + UDP_AND_VXLAN..);

@@ -19,7 +19,7 @@ pub struct Names {
     /// This node.
     pub own: String,
     nodes: BTreeMap<u32, String>,
-    nodes_by_address: HashMap<Ipv4Addr, String>,
+    nodes_by_address: HashMap<IpAddr, String>,
     networks: BTreeMap<u32, String>,
     endpoints: BTreeMap<u32, String>,
     /// VNIs of the peers of those networks that have any.
@@ -41,9 +41,11 @@ impl Names {
         };
         for (number, node) in &desired.nodes {
             names.nodes.insert(*number, node.name.clone());
+            // What it is called within encrypted tunnels too.
+            let addresses = node.addresses().chain([node.address.into()]);
             names
                 .nodes_by_address
-                .insert(node.address, node.name.clone());
+                .extend(addresses.map(|address| (address, node.name.clone())));
         }
         for (vni, network) in &desired.networks {
             names.networks.insert(*vni, network.name.clone());
@@ -77,7 +79,7 @@ impl Names {
 
     /// A node by its address on the underlay.
     #[must_use]
-    pub fn node_at(&self, address: Ipv4Addr) -> Option<String> {
+    pub fn node_at(&self, address: IpAddr) -> Option<String> {
         self.nodes_by_address.get(&address).cloned()
     }
 

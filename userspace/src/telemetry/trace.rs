@@ -38,7 +38,7 @@ pub(crate) struct Around<'a> {
     pub(crate) underlay: u32,
     /// ifindex of a device that packets come from that were encrypted.
     pub(crate) tunnel: Option<u32>,
-    /// This node's address on the underlay.
+    /// What this node is called within encrypted tunnels: its IPv4 address on the underlay, if it has one.
     pub(crate) address: Ipv4Addr,
     /// ifindex of an endpoint's device, while it is attached.
     pub(crate) attached: &'a dyn Fn(u32) -> Option<u32>,

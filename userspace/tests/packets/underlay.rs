@@ -135,7 +135,7 @@ fn probed() -> Vec<Case> {
     answer[18..22].copy_from_slice(&probe::kind::ANSWER.to_be_bytes());
     let from_2 = from_node(2, probe::NETWORK);
     let stranger = Tunnel {
-        src: Ipv4Addr::new(192, 0, 2, 99),
+        src: Ipv4Addr::new(192, 0, 2, 99).into(),
         ..from_2
     };
     let changed = |at: usize, value: u8| {
@@ -187,11 +187,11 @@ fn refused() -> Vec<Case> {
     let to = |frame: Frame| from_2.wrap(&frame.bytes());
     let drops = |name, frame, reason| Case::drops(name, UNDERLAY, frame, reason);
     let stranger = Tunnel {
-        src: Ipv4Addr::new(192, 0, 2, 99),
+        src: Ipv4Addr::new(192, 0, 2, 99).into(),
         ..from_2
     };
     let ourselves = Tunnel {
-        src: VTEP,
+        src: VTEP.into(),
         ..from_2
     };
     let too_large = Frame {
@@ -330,8 +330,8 @@ fn moved() -> Vec<Case> {
         let tunnel = Tunnel {
             eth_src: UNDERLAY_MAC,
             eth_dst: node_mac(2),
-            src: VTEP,
-            dst: vtep(2),
+            src: VTEP.into(),
+            dst: vtep(2).into(),
             vni: SHOP,
             hops,
         };
@@ -438,7 +438,7 @@ fn passed() -> Vec<Case> {
         ..ours(Transport::Udp(49152, 4789))
     };
     let to_another = Tunnel {
-        dst: vtep(9),
+        dst: vtep(9).into(),
         ..from_node(2, SHOP)
     };
     [

@@ -137,8 +137,8 @@ pub(crate) fn to_node(number: u32, vni: u32, inner: &[u8]) -> Vec<u8> {
     Tunnel {
         eth_src: UNDERLAY_MAC,
         eth_dst: node_mac(number),
-        src: VTEP,
-        dst: vtep(number),
+        src: VTEP.into(),
+        dst: vtep(number).into(),
         vni,
         hops: 0,
     }
@@ -150,8 +150,8 @@ pub(crate) fn from_node(number: u32, vni: u32) -> Tunnel {
     Tunnel {
         eth_src: node_mac(number),
         eth_dst: UNDERLAY_MAC,
-        src: vtep(number),
-        dst: VTEP,
+        src: vtep(number).into(),
+        dst: VTEP.into(),
         vni,
         hops: 0,
     }

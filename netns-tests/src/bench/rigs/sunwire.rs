@@ -159,14 +159,15 @@ fn start(
     ensure!(report.received() == 1, "the underlay does not work");
     let around = node.netlink(async |handle| {
         netlink::hold_tunnel_port(handle, PORT_HOLDER).await?;
-        let route = netlink::route(handle, peer).await?;
+        let route = netlink::route(handle, peer.into()).await?;
         netlink::manage_neighbour(handle, route).await?;
         Ok(Surroundings {
             tunnel: None,
             ways: BTreeMap::new(),
             at_work: Default::default(),
             devices: netlink::devices(handle).await?,
-            routes: BTreeMap::from([(peer, route)]),
+            routes: BTreeMap::from([(peer.into(), route)]),
+            vtep_v6: None,
             neighbours: netlink::neighbours(handle).await?,
         })
     })?;
