@@ -175,17 +175,17 @@ pub(crate) fn take_room<const V6: bool>(
     family: Family,
     tag_bytes: usize,
 ) -> Result<Family, DropReason> {
-    let shrink = -((outer_bytes(V6) + tag_bytes) as i32);
+    let bytes = outer_bytes(V6) + tag_bytes;
     if V6 {
-        return shrink_v6(skb, family, shrink);
+        return shed_v6(skb, family, bytes);
     }
     // Without the flag skb->protocol stays what the outer header is. Linux before 6.3 does not know the
     // flag, and refuses it before it changes anything.
     let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
-    if family == Family::V6 && skb.adjust_room(shrink, flags).is_ok() {
+    if family == Family::V6 && skb.shed(bytes, flags).is_ok() {
         return Ok(Family::V6);
     }
-    skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)?;
+    skb.shed(bytes, BPF_F_ADJ_ROOM_FIXED_GSO)?;
     match family {
         Family::V4 => Ok(Family::V4),
         Family::V6 | Family::None => Ok(Family::None),
@@ -474,20 +474,20 @@ pub(crate) fn decapsulate<const V6: bool>(
 
 /// Takes outer headers over IPv6 off; returns as [`decapsulate`].
 #[inline(always)]
-fn shrink_v6(skb: &mut Skb, family: Family, shrink: i32) -> Result<Family, DropReason> {
+fn shed_v6(skb: &mut Skb, family: Family, bytes: usize) -> Result<Family, DropReason> {
     // The kernel leaves an IPv6 header's bytes behind the Ethernet header, or with the flag an IPv4
     // header's. A shorter frame is filled up, as one on a wire is.
     const LEAST: u32 = (OUTER_BYTES_V6 + ETHERNET_BYTES + IPV6_BYTES) as u32;
     if family != Family::V6 {
         let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
-        if skb.adjust_room(shrink, flags).is_ok() {
+        if skb.shed(bytes, flags).is_ok() {
             return Ok(family);
         }
         if skb.len() < LEAST {
             skb.set_len(LEAST)?;
         }
     }
-    skb.adjust_room(shrink, BPF_F_ADJ_ROOM_FIXED_GSO)?;
+    skb.shed(bytes, BPF_F_ADJ_ROOM_FIXED_GSO)?;
     match family {
         Family::V6 => Ok(Family::V6),
         Family::V4 | Family::None => Ok(Family::None),
