@@ -9,7 +9,7 @@ mod common;
 use std::{process::Command, time::Duration};
 
 use common::{CLIENT, OPEN, WEB, can_run};
-use sunwire_api::{Name, PublicKey, TunnelState};
+use sunwire_api::{Name, PublicKey, Totals, TunnelState};
 use sunwire_lab::{
     Topology, UNDERLAY_DEVICE, WorkloadSpec, eventually, eventually_ok, patient,
     traffic::{
@@ -157,6 +157,49 @@ fn states(cloud: &Cloud) -> Vec<TunnelState> {
     states.collect()
 }
 
+/// What both nodes tell of their tunnels: packets and bytes, sent and received.
+fn counted(cloud: &Cloud) -> Vec<u64> {
+    let tunnels = NODES.iter().flat_map(|node| {
+        let name: Name = node.parse().unwrap();
+        cloud
+            .rest(|client| client.node(&name))
+            .unwrap()
+            .status
+            .tunnels
+    });
+    let counts = tunnels.flat_map(|tunnel| {
+        let of = |totals: Totals| [totals.packets, totals.bytes];
+        [of(tunnel.sent), of(tunnel.received)].concat()
+    });
+    counts.collect()
+}
+
+/// What every part counts, for whoever looks for lost packets.
+fn tell(cloud: &Cloud) {
+    eprintln!("{:#?}", cloud.rest(|client| client.counters()).unwrap());
+    for node in NODES {
+        let handle = cloud.lab().node(node).unwrap();
+        eprintln!("{node}: {:#?}", call(&handle.state_dir, &Request::Status));
+        for (program, arguments) in [
+            ("ip", &["-s", "-s", "link"][..]),
+            ("cat", &["/proc/net/snmp"]),
+        ] {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            let output = handle.namespace.exec(command).unwrap();
+            eprintln!("{node}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        let log = std::fs::read_to_string(handle.state_dir.join("crypt.log"));
+        eprintln!("{node}: {}", log.unwrap_or_default());
+    }
+    let logs = std::fs::read_dir(cloud.lab().log_dir()).unwrap();
+    for log in logs.flatten() {
+        let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+        eprintln!("{}: {text}", log.path().display());
+    }
+    eprintln!("{:#?}", cloud.lab().report());
+}
+
 /// Both nodes replace their keys while numbered datagrams flow; none is lost.
 fn keys_change_without_loss(cloud: &Cloud) {
     let (client, web) = (
@@ -197,9 +240,16 @@ fn keys_change_without_loss(cloud: &Cloud) {
     let _ = eventually("the last packets", Duration::from_secs(5), all);
     let received = receiver.stop();
     eprintln!("{} of {} packets lost", received.lost(&sent), sent.sent);
+    if received.lost(&sent) > 0 {
+        tell(cloud);
+    }
     assert_eq!(received.lost(&sent), 0, "{received:?} of {sent:?}");
     eventually("tunnels by the new keys", PATIENCE, || {
         states(cloud) == [TunnelState::Encrypted; 2]
+    })
+    .unwrap();
+    eventually("both to count packets and bytes", PATIENCE, || {
+        counted(cloud).iter().all(|count| *count > 0)
     })
     .unwrap();
     answers(cloud);

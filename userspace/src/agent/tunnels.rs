@@ -10,6 +10,7 @@ use sunwire_dataplane_common::entries::Counter;
 
 use super::{Agent, own_number};
 use crate::{
+    crypt::keeper::Backend,
     dataplane::{Traffic, chain},
     probes::{Liveness, Probed},
 };
@@ -65,12 +66,19 @@ impl Agent {
         let probed = self.prober.reports();
         let now = Instant::now();
         self.rates.0.retain(|node, _| traffic.contains_key(node));
+        let is_kernels = self.keeper.backend() == Some(Backend::Kernel);
         let mut tunnels = self.keeper.tunnels(desired, own);
         for tunnel in &mut tunnels {
             if let Some(traffic) = traffic.get(&tunnel.node) {
                 let (sent, received) = self.rates.note(tunnel.node, now, *traffic);
                 tunnel.transmitted = Some(told(traffic.sent, sent));
                 tunnel.arrived = Some(told(traffic.received, received));
+                // The kernel's WireGuard counts bytes alone; packets are those that our programs gave it
+                // and took from it.
+                if is_kernels && tunnel.state() != wire::tunnel::State::Plaintext {
+                    tunnel.sent_packets = traffic.sent.packets;
+                    tunnel.received_packets = traffic.received.packets;
+                }
             }
             tunnel.probes = probed.get(&tunnel.node).map(probes);
         }

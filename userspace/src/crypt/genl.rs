@@ -75,12 +75,12 @@ impl Genl {
         asked.map(|_| genl).map_err(into_io)
     }
 
-    /// Gives a device its private key and its port.
+    /// Gives a device its private key and its port. One that has them keeps its sessions.
     pub(super) async fn set_key(&self, device: &str, key: [u8; 32], port: u16) -> io::Result<()> {
         self.set(
             device,
             vec![
-                WireguardAttribute::PrivateKey(key),
+                WireguardAttribute::PrivateKey(clamped(key)),
                 WireguardAttribute::ListenPort(port),
             ],
         )
@@ -168,6 +168,15 @@ impl Genl {
     }
 }
 
+/// A private key as the kernel keeps it (RFC 7748, 5). It takes any other form of the same key for another
+/// key, and with another key sessions send nothing more.
+fn clamped(mut key: [u8; 32]) -> [u8; 32] {
+    key[0] &= 0b1111_1000;
+    key[31] &= 0b0111_1111;
+    key[31] |= 0b0100_0000;
+    key
+}
+
 fn peer(wanted: &Wanted) -> WireguardPeer {
     let (key, endpoint, address) = match wanted {
         Wanted::Peer {
@@ -245,5 +254,23 @@ fn into_io(error: GenetlinkError) -> io::Error {
     match error {
         GenetlinkError::NetlinkError(error) => error,
         error => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clamped;
+    use crate::crypt::key::PrivateKey;
+
+    #[test]
+    fn a_private_key_is_the_same_one_as_the_kernel_keeps_it() {
+        for _ in 0..20 {
+            let key = PrivateKey::generate();
+            let kept = clamped(key.to_bytes());
+            assert_eq!(clamped(kept), kept);
+            let kept = boringtun::x25519::StaticSecret::from(kept);
+            let public = boringtun::x25519::PublicKey::from(&kept);
+            assert_eq!(public.to_bytes(), key.public().0);
+        }
     }
 }

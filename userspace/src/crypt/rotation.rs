@@ -91,8 +91,9 @@ impl Rotation {
             .filter(|(own, ..)| Some(*own) == older)
             .map(|(.., bytes)| bytes)
             .sum();
-        // Others take their time to send by the newer one: until they do, the older one is needed.
-        let is_used = by_older.saturating_sub(self.by_older) > NOISE_BYTES;
+        // Others take their time to send by the newer one: until they do, the older one is needed. What
+        // came by a key that a peer has given up is no longer counted; then counting begins anew.
+        let is_used = by_older < self.by_older || by_older - self.by_older > NOISE_BYTES;
         if !works || is_used {
             self.works_since = None;
         }
@@ -223,6 +224,33 @@ mod tests {
         // Nothing but a sign of life since.
         assert_eq!(step(250_032, 34), Step::Wait);
         assert_eq!(step(250_032, 35), Step::Finish);
+    }
+
+    #[test]
+    fn what_came_by_a_key_that_a_peer_gives_up_hides_nothing() {
+        let ring = KeyRing::generate().with_newer();
+        let known = ring.public();
+        let [older, newer] = known[..] else {
+            panic!("two keys")
+        };
+        let mut rotation = Rotation::default();
+        let mut step = |received: &[u64], now| {
+            let mut status = with_sessions(&[&[older, newer]]);
+            let by = received.iter().zip(1_u8..);
+            status.peers[0].received_by = by
+                .map(|(bytes, theirs)| (older, PublicKey([theirs; 32]), *bytes))
+                .collect();
+            rotation.step(&ring, &known, Some(&status), DAY, now)
+        };
+        assert_eq!(step(&[1_000_000, 0], 10), Step::Wait);
+        for second in 11..40 {
+            let received = 10_000 * (second - 10);
+            assert_eq!(step(&[received], second), Step::Wait, "{second}");
+        }
+        for second in 40..45 {
+            assert_eq!(step(&[300_000], second), Step::Wait, "{second}");
+        }
+        assert_eq!(step(&[300_000], 45), Step::Finish);
     }
 
     #[test]
