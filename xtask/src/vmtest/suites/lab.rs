@@ -1,5 +1,5 @@
-//! Tunnels by the kernel's WireGuard in one machine: a whole lab in it, with the real binary, and
-//! delay and loss by the kernel's own netem.
+//! Whole labs in one machine, with the real binary, for what a small kernel lacks: WireGuard, and delay,
+//! loss and reordering by netem.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::kernel::{executables, kept};
-use super::{Prepared, tests_in};
+use super::{Prepared, Suite, tests_in};
 use crate::test_output::Tally;
 use crate::vmtest::Session;
 use crate::vmtest::image::{quoted, quoted_text};
@@ -15,7 +15,6 @@ use crate::vmtest::kernel::{Kernel, KernelFiles};
 use crate::vmtest::machine::Config;
 use crate::{build_ebpf, process, progress, setup, workspace};
 
-const TEST: &str = "lab_wireguard";
 const BINARY: &str = "sunwire";
 const MEMORY_MIB: u32 = 3072;
 /// For all of them on an idle machine.
@@ -25,14 +24,16 @@ const PATIENCE_FACTOR: u32 = 10;
 
 /// The test program and the binary that it starts, built.
 pub(super) struct Programs {
+    suite: Suite,
     test: PathBuf,
     binary: PathBuf,
 }
 
 impl Programs {
-    pub(super) fn build() -> Result<Self> {
+    /// Builds the test program `name`.
+    pub(super) fn build(suite: Suite, name: &str) -> Result<Self> {
         build_ebpf::build(&setup::ensure()?)?;
-        progress::step("build: the lab's tests of WireGuard, and the binary");
+        progress::step(&format!("build: the tests {name}, and the binary"));
         let build = |arguments: &[&str]| {
             let mut command = process::cargo();
             command.args(arguments).current_dir(workspace::root());
@@ -48,14 +49,18 @@ impl Programs {
             "sunwire-netns-tests",
             "--no-run",
             "--test",
-            TEST,
+            name,
         ];
         let mut paths = executables(&build(&test)?);
         paths.push(workspace::target_dir()?.join("debug").join(BINARY));
-        let folder = workspace::target_dir()?.join("vmtest/programs-wireguard");
+        let folder = workspace::target_dir()?.join(format!("vmtest/programs-{suite}"));
         let paths = kept(&paths, &folder)?;
         let [test, binary] = paths.try_into().ok().context("cargo built no such test")?;
-        Ok(Programs { test, binary })
+        Ok(Programs {
+            suite,
+            test,
+            binary,
+        })
     }
 
     fn script(&self, filter: Option<&str>) -> Result<String> {
@@ -74,7 +79,7 @@ impl Programs {
 
 impl Prepared for Programs {
     fn run(&self, session: &Session, kernel: Kernel, files: &KernelFiles) -> Result<Tally> {
-        let folder = session.folder.join(format!("wireguard-{kernel}"));
+        let folder = session.folder.join(format!("{}-{kernel}", self.suite));
         let mut tally = tests_in(&Config {
             tools: &session.tools,
             kernel: files,
