@@ -158,6 +158,9 @@ codes! {
     /// More names to count under than a verdict can hold.
     TooManyCounts = "SW0505" Error
         "let fewer statements count one packet",
+    /// Decisions that the node a packet is for could not make again.
+    NotJudgeable = "SW0506" Error
+        "leave it out, or let the network's entry nodes decide alone: `enforce = \"entry\"`",
     /// A token of an imported program where another was expected.
     ForeignToken = "SW0601" Error
         "the user guide shows the syntax of both imported languages",

@@ -33,6 +33,8 @@ pub struct Network {
     /// The text of the policy that governs it, where there is one: policies of its peers are composed
     /// with it.
     pub policy: Option<Arc<str>>,
+    /// The node that a packet is for decides, too: see [`judge`](crate::judge).
+    pub enforced: bool,
 }
 
 /// An endpoint.

@@ -90,6 +90,7 @@ pub mod import;
 pub mod imports;
 pub mod incremental;
 pub mod installed;
+pub mod judge;
 pub mod lower;
 mod nearest;
 pub mod packet;

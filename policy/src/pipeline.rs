@@ -7,6 +7,7 @@ use crate::compile::{Options, compile};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::environment::Environment;
 use crate::fdd::{Order, TooLarge};
+use crate::judge;
 use crate::lower::{Capacity, lower};
 use crate::parser::parse;
 use crate::resolve::index::{Dependencies, EnvironmentIndex};
@@ -70,8 +71,9 @@ pub fn compile_text(text: &str, environment: &Environment) -> Result<Compiled, V
         })
         .and_then(|tables| {
             validate(&resolved, &tables, &ProofOptions::default())
-                .map(|()| tables)
-                .map_err(|invalid| invalid.locate(&resolved))
+                .map_err(|invalid| invalid.locate(&resolved))?;
+            judge::check(&resolved, &tables, environment)?;
+            Ok(tables)
         });
     match tables {
         Ok(tables) => Ok(Compiled {
