@@ -113,6 +113,9 @@ drop_reasons! {
     /// A frame of a wire that this node does not know: the wire was disconnected, or is not connected
     /// here yet.
     NoWire = 36, "no_wire";
+    /// Another node let the packet through, and the policy in force on this one does not: its network
+    /// has both decide, and the other node has another revision, or does not keep to it.
+    ReceiverPolicy = 37, "receiver_policy";
 }
 
 #[cfg(test)]

@@ -124,6 +124,8 @@ pub mod location {
     pub const EXPECTED: u32 = 1 << 2;
     /// The endpoint is at a node without an agent.
     pub const FOREIGN: u32 = 1 << 3;
+    /// What comes for the network's endpoints from other nodes is decided about here, too.
+    pub const ENFORCED: u32 = 1 << 6;
 }
 
 /// How a node is reached, in `PEERS` by its number; for packets of networks that are encrypted
@@ -312,6 +314,24 @@ impl LabelKey {
     #[must_use]
     pub const fn kind(&self) -> u8 {
         (self.scope >> 24) as u8
+    }
+}
+
+impl ClassKeyV4 {
+    /// Bits of the network in front of the address.
+    pub const NETWORK_BITS: u32 = 32;
+    /// Added to the network in the key of packets without addresses.
+    const WITHOUT_ADDRESS: u32 = 1 << 31;
+
+    /// The key, [`NETWORK_BITS`](Self::NETWORK_BITS) long, of the class of a network's packets without
+    /// addresses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without_address(network: u32) -> Self {
+        ClassKeyV4 {
+            network: (network | Self::WITHOUT_ADDRESS).to_be(),
+            address: 0,
+        }
     }
 }
 

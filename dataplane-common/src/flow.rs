@@ -68,6 +68,9 @@ pub mod seen {
     pub const FIN: u8 = 1 << 2;
     /// A TCP RST.
     pub const RST: u8 = 1 << 3;
+    /// Of what was received: the policy in force here has admitted it, in the generation that
+    /// [`bucket`](super::FlowEntry::bucket) says; see [`FlowEntry::is_admitted`](super::FlowEntry::is_admitted).
+    pub const ADMITTED: u8 = 1 << 4;
 }
 
 /// What an entry is and how its line of the table is used: [`FlowEntry::tag`].
@@ -122,8 +125,9 @@ pub struct FlowEntry {
     /// Jiffies when a packet was last seen; old by up to [`SEEN_EVERY`].
     pub seen: u32,
     /// For a flow, the bucket that packets of the connection have once it is up (see
-    /// [`bucket`](crate::flow_key::bucket)), or zero. For an alias, the port that the endpoint has
-    /// itself.
+    /// [`bucket`](crate::flow_key::bucket)), or zero; where the receiver decides too, nothing is balanced,
+    /// and with [`seen::ADMITTED`] it is the generation that has admitted what comes in. For an alias,
+    /// the port that the endpoint has itself.
     pub bucket: u32,
     /// Slot in `VERDICTS`.
     pub verdict: u16,
@@ -425,6 +429,68 @@ impl FlowEntry {
             Connection::Established
         } else {
             Connection::New
+        }
+    }
+
+    /// The state of the connection that a packet belongs to which is delivered to the local endpoint, as
+    /// its sender knows it: that the local endpoint has sent stands in for that it has arrived there.
+    #[inline(always)]
+    #[must_use]
+    pub fn connection_of_received(&self, headers: &Headers) -> Connection {
+        let is_up = self.sent & seen::PACKET != 0 && !self.is_alias();
+        if is_up && !self.begins_anew(headers) {
+            Connection::Established
+        } else {
+            Connection::New
+        }
+    }
+
+    /// Whether the policy of this generation has admitted packets of the other side before.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_admitted(&self, headers: &Headers, generation: u32) -> bool {
+        self.received & seen::ADMITTED != 0
+            && self.bucket == generation
+            && !self.begins_anew(headers)
+    }
+
+    /// Whether it is the policy of another generation that has admitted packets of the other side.
+    #[inline(always)]
+    #[must_use]
+    pub fn was_admitted(&self, generation: u32) -> bool {
+        self.received & seen::ADMITTED != 0 && self.bucket != generation
+    }
+
+    /// Remembers that the policy of a generation admits packets of the other side; without effect on
+    /// an alias.
+    #[inline(always)]
+    pub fn admit(&mut self, generation: u32) {
+        if !self.is_alias() {
+            self.bucket = generation;
+            self.received |= seen::ADMITTED;
+        }
+    }
+
+    /// The bucket that packets of the connection have once it is up, or zero.
+    #[inline(always)]
+    #[must_use]
+    pub fn kept_bucket(&self) -> u32 {
+        if self.received & seen::ADMITTED != 0 {
+            0
+        } else {
+            self.bucket
+        }
+    }
+
+    /// Sets the bucket that packets of the connection have from here on. None leaves what the receiver
+    /// has decided.
+    #[inline(always)]
+    pub fn keep_bucket(&mut self, bucket: u32) {
+        if bucket != 0 {
+            self.received &= !seen::ADMITTED;
+        }
+        if self.received & seen::ADMITTED == 0 {
+            self.bucket = bucket;
         }
     }
 

@@ -162,6 +162,8 @@ impl Reads {
     pub const ICMP_CODE: u32 = 1 << Field::IcmpCode as u32;
     /// The destination MAC address.
     pub const ETH_DST: u32 = 1 << Field::EthDstHigh as u32 | 1 << Field::EthDstLow as u32;
+    /// The node where the packet entered.
+    pub const NODE: u32 = 1 << Field::Node as u32;
     /// The state of the connection, or the bucket of `balance`, which a flow keeps.
     pub const CONNECTION: u32 = 1 << (Field::Connection.place().0 & 31);
     /// The token of `limit`.

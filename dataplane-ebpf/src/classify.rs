@@ -3,7 +3,8 @@
 use aya_ebpf::maps::{LpmTrie, lpm_trie::Key};
 use sunwire_dataplane_common::{
     entries::{ClassKeyV4, ClassKeyV6, EndpointEntry, SourceClasses, endpoint as flags},
-    flow_key::{Connection, Context, FlowKey, state},
+    flow_key::{Connection, Context, Field, FlowKey, state},
+    group::EACH_ITS_OWN,
     headers::{Family, Headers},
     tables::{EdgeKey, Next, Reads, RootEntry, RootKey, Tables, slot, walk_noting},
 };
@@ -14,6 +15,7 @@ use crate::{
         CLASSES_V4, CLASSES_V6, EDGES, NODES, QUESTION, ROOTS, STAGED_ROOTS, STAGED_V4, STAGED_V6,
         VERDICTS,
     },
+    routes,
 };
 
 /// The tables that policies in force and staged ones share.
@@ -168,13 +170,69 @@ fn ask_policy(
     node: u32,
     state: u32,
 ) -> bool {
-    let own = &endpoint.classes;
-    let find = |key: &RootKey| {
-        // SAFETY: a root is replaced whole and freed only after a grace period.
-        unsafe { ROOTS.get(key) }.copied()
-    };
+    let own = Some(&endpoint.classes);
+    let sender = Sender::of(endpoint);
     let classes = (&CLASSES_V4, &CLASSES_V6, own);
-    ask(headers, endpoint, classes, (generation, node, state), find)
+    ask(
+        headers,
+        sender,
+        classes,
+        (generation, node, state),
+        root_in_force,
+    )
+}
+
+#[inline(always)]
+fn root_in_force(key: &RootKey) -> Option<RootEntry> {
+    // SAFETY: a root is replaced whole and freed only after a grace period.
+    unsafe { ROOTS.get(key) }.copied()
+}
+
+/// What the policy of a generation says of the packet at hand, had it entered by an endpoint of another
+/// node, number `from`, at that `node`; `state` is of [`preset`].
+///
+/// A global function, like `walk_tables`, and for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn decide_received(from: u32, node: u32, state: u32, generation: u32) -> u64 {
+    let (Some(parsed), Some(source)) = (frame::parsed(), routes::location(from)) else {
+        return Decided::nothing(BAD_TABLES).pack();
+    };
+    let sender = Sender {
+        network: source.network,
+        number: from,
+        is_looked_up: true,
+    };
+    let classes = (&CLASSES_V4, &CLASSES_V6, None);
+    let headers = &parsed.headers;
+    if !ask(
+        headers,
+        sender,
+        classes,
+        (generation, node, state),
+        root_in_force,
+    ) {
+        return Decided::nothing(NO_POLICY).pack();
+    }
+    let Some(question) = question() else {
+        return Decided::nothing(BAD_TABLES).pack();
+    };
+    // As the endpoint sent it: its own address, which a gateway's may have replaced.
+    let (high, low) = source.mac.split();
+    question.key.slots[Field::EthSrcHigh as usize] = high;
+    question.key.slots[Field::EthSrcLow as usize] = low;
+    if headers.eth_dst == EACH_ITS_OWN {
+        // It was one endpoint's, which one is not known.
+        question.key.slots[Field::EthDstHigh as usize] = 0;
+        question.key.slots[Field::EthDstLow as usize] = 0;
+    }
+    walk_tables()
+}
+
+/// As [`in_force`], of a packet that another node sent: see `enforce`.
+#[inline(always)]
+pub(crate) fn received(from: u32, node: u32, state: u32, generation: u32) -> Decided {
+    Decided::unpack(decide_received(from, node, state, generation))
 }
 
 #[inline(never)]
@@ -185,25 +243,50 @@ fn ask_candidate(
     node: u32,
     state: u32,
 ) -> bool {
-    let own = &endpoint.staged_classes;
+    let own = Some(&endpoint.staged_classes);
+    let sender = Sender::of(endpoint);
     // SAFETY: as for the policy in force.
     let find = |key: &RootKey| unsafe { STAGED_ROOTS.get(key) }.map(|staged| staged.root);
     let classes = (&STAGED_V4, &STAGED_V6, own);
-    ask(headers, endpoint, classes, (number, node, state), find)
+    ask(headers, sender, classes, (number, node, state), find)
 }
 
-/// The class maps of a policy, and the classes of the endpoint itself.
+/// The class maps of a policy, and the classes of the endpoint itself where they are at hand.
 type Classes<'a> = (
     &'static LpmTrie<ClassKeyV4, [u32; 2]>,
     &'static LpmTrie<ClassKeyV6, [u32; 2]>,
-    &'a SourceClasses,
+    Option<&'a SourceClasses>,
 );
+
+/// Who sends.
+#[derive(Clone, Copy)]
+struct Sender {
+    /// Its network, whose policy is asked.
+    network: u32,
+    /// Its number.
+    number: u32,
+    /// The class of its address has to be looked up.
+    is_looked_up: bool,
+}
+
+impl Sender {
+    /// The source is the endpoint's own address, so its class needs no look-up; but for an endpoint
+    /// that has none.
+    #[inline(always)]
+    fn of(endpoint: &EndpointEntry) -> Self {
+        Sender {
+            network: endpoint.network,
+            number: endpoint.number,
+            is_looked_up: endpoint.flags & flags::LINK != 0,
+        }
+    }
+}
 
 /// Puts the question into `QUESTION`; tells whether there is a policy to answer it.
 #[inline(always)]
 fn ask(
     headers: &Headers,
-    endpoint: &EndpointEntry,
+    sender: Sender,
     (classes_v4, classes_v6, own): Classes<'_>,
     (generation, node, preset): (u32, u32, u32),
     find_root: impl FnOnce(&RootKey) -> Option<RootEntry>,
@@ -212,10 +295,8 @@ fn ask(
         return false;
     };
     let parity = (generation & 1) as usize;
-    let network = endpoint.network.to_be();
-    // The source is the endpoint's own address, so its class needs no look-up; but for an endpoint
-    // that has none.
-    let is_link = endpoint.flags & flags::LINK != 0;
+    let network = sender.network.to_be();
+    let known = own.filter(|_| !sender.is_looked_up);
     let (source_class, destination_class) = match headers.family {
         Family::V4 => {
             let address = headers.dst.0[0];
@@ -224,15 +305,15 @@ fn ask(
                 return false;
             };
             let destination = classes[parity];
-            if is_link {
+            if let Some(own) = known {
+                (own.v4[parity], destination)
+            } else {
                 let address = headers.src.0[0];
                 question.class_v4 = Key::new(64, ClassKeyV4 { network, address });
                 let Some(classes) = classes_v4.get(&question.class_v4) else {
                     return false;
                 };
                 (classes[parity], destination)
-            } else {
-                (own.v4[parity], destination)
             }
         }
         Family::V6 => {
@@ -242,21 +323,34 @@ fn ask(
                 return false;
             };
             let destination = classes[parity];
-            if is_link {
+            if let Some(own) = known {
+                (own.v6[parity], destination)
+            } else {
                 let address = headers.src;
                 question.class_v6 = Key::new(160, ClassKeyV6 { network, address });
                 let Some(classes) = classes_v6.get(&question.class_v6) else {
                     return false;
                 };
                 (classes[parity], destination)
-            } else {
-                (own.v6[parity], destination)
             }
         }
-        Family::None => (own.none[parity], own.none[parity]),
+        Family::None => {
+            let class = match own {
+                Some(own) => own.none[parity],
+                None => {
+                    let key = ClassKeyV4::without_address(sender.network);
+                    question.class_v4 = Key::new(ClassKeyV4::NETWORK_BITS, key);
+                    let Some(classes) = classes_v4.get(&question.class_v4) else {
+                        return false;
+                    };
+                    classes[parity]
+                }
+            };
+            (class, class)
+        }
     };
     question.root_key = RootKey {
-        network: endpoint.network,
+        network: sender.network,
         generation,
     };
     let Some(root) = find_root(&question.root_key) else {
@@ -271,14 +365,14 @@ fn ask(
     question.root.kind = root.next.kind;
     let mut preset = preset;
     if root.bucket != 0 && preset >> state::BUCKET_SHIFT == 0 {
-        preset |= slot(headers, endpoint.number, root.bucket) << state::BUCKET_SHIFT;
+        preset |= slot(headers, sender.number, root.bucket) << state::BUCKET_SHIFT;
     }
     question.key = FlowKey::new(
         headers,
         Context {
             source_class,
             destination_class,
-            endpoint: endpoint.number,
+            endpoint: sender.number,
             node,
             state: preset,
         },

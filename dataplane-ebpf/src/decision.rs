@@ -47,7 +47,7 @@ pub(crate) fn holds(
 pub(crate) fn state_of(flow: &FlowEntry, headers: &Headers) -> u32 {
     let connection = flow.connection(headers);
     let bucket = match connection {
-        Connection::Established => flow.bucket,
+        Connection::Established => flow.kept_bucket(),
         _ => 0,
     };
     classify::preset(connection, bucket)

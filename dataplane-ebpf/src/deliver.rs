@@ -51,6 +51,17 @@ fn owner_of_destination(copied: &Copied, headers: &Headers, network: u32) -> u32
     }
 }
 
+/// Number of the endpoint, of the network or of a peer of it, that a packet is for as it is; zero when
+/// it is nobody's.
+// A function of its own: the key is large.
+#[inline(never)]
+pub(crate) fn owner_of(headers: &Headers, network: u32) -> u32 {
+    match routes::owner(&mut destination(headers, network)) {
+        0 => owner_of_mac(network, &headers.eth_dst),
+        number => number,
+    }
+}
+
 /// Number of the endpoint that owns a MAC address in a network where that says whose a packet is, or
 /// zero: one without subnet.
 // A function of its own: the key is large.

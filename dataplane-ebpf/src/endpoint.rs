@@ -115,7 +115,7 @@ pub(crate) fn sender(ifindex: u32, number: u32) -> Option<&'static EndpointEntry
 
 /// The generation in force, read once: whatever is decided and remembered of a packet belongs to it.
 #[inline(always)]
-fn generation_of(control: &Control) -> u32 {
+pub(crate) fn generation_of(control: &Control) -> u32 {
     // SAFETY: a reference is valid; the agent writes the word whole.
     unsafe { ptr::read_volatile(&raw const control.generation) }
 }

@@ -214,7 +214,7 @@ pub(crate) fn remember_verdict(entry: &mut FlowEntry, headers: &Headers, fresh: 
     entry.label = fresh.label;
     entry.location = fresh.location;
     entry.tunnel_port = fresh.tunnel_port;
-    entry.bucket = fresh.bucket;
+    entry.keep_bucket(fresh.bucket);
     entry.original_port = fresh.original_port;
     entry.sent |= fresh.sent;
     entry.seen = fresh.seen;

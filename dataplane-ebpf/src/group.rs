@@ -26,7 +26,7 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
-    Handled, counters, deliver,
+    Handled, counters, deliver, enforce,
     frame::Skb,
     maps::{CAST, GROUP_TAGS, GROUPS, LISTENERS, NETWORKS},
     tunnel, underlay,
@@ -382,7 +382,10 @@ pub(crate) fn receive<const V6: bool>(
     let Some(from) = from else {
         return Ok(Handled::Pass);
     };
-    let group = tagged(header.vni, header.tag & !RELAYED);
+    let mut group = tagged(header.vni, header.tag & !RELAYED);
+    if deliver::location(from, header.vni).is_some_and(enforce::is_on) {
+        group = enforce::group(skb, from, group)?;
+    }
     let mut chunk = 0;
     let mark = skb.mark();
     if mark & CHUNK_MARK_MASK == CHUNK_MARK {

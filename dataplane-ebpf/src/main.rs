@@ -33,6 +33,7 @@ mod counters;
 mod decision;
 mod deliver;
 mod endpoint;
+mod enforce;
 mod event;
 mod exchange;
 mod flow;

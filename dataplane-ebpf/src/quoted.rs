@@ -43,7 +43,17 @@ pub(crate) fn inner() -> Option<&'static mut Headers> {
 /// header starts, or `None` when it cannot be read.
 #[inline(always)]
 pub(crate) fn read(skb: &Skb, parsed: &Parsed, inner: &mut Headers) -> Option<usize> {
-    let offset = parsed.transport_offset() + ICMP_BYTES;
+    read_behind::<0>(skb, parsed, inner)
+}
+
+/// As [`read`], where so many bytes are in front of the frame.
+#[inline(always)]
+pub(crate) fn read_behind<const OUTER: usize>(
+    skb: &Skb,
+    parsed: &Parsed,
+    inner: &mut Headers,
+) -> Option<usize> {
+    let offset = OUTER + parsed.transport_offset() + ICMP_BYTES;
     let transport = match parsed.headers.family {
         Family::V4 => inside_v4(skb, offset, inner),
         Family::V6 => inside_v6(skb, offset, inner),

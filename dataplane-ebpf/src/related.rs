@@ -5,11 +5,14 @@
 
 use sunwire_dataplane_common::{
     flow::{Direction, has_flow, seen},
-    headers::{Family, Headers, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
+    headers::{
+        ETHER_IPV6, ETHERNET_BYTES, Family, Headers, ICMP_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+    },
+    vxlan::{OUTER_BYTES, OUTER_BYTES_V6},
 };
 
 use crate::{
-    flow,
+    deliver, flow,
     frame::{self, Skb},
     quoted::{self, inner},
 };
@@ -46,5 +49,37 @@ pub(crate) fn related(skb: &Skb, network: u32, local: u32) -> u32 {
             RELATED | flow.remote
         }
         _ => 0,
+    }
+}
+
+/// Bytes of the longest headers that an ICMP error in a tunnel and what it quotes have without options.
+const QUOTE_BYTES: u32 = (OUTER_BYTES_V6 + ETHERNET_BYTES + 2 * (IPV6_BYTES + ICMP_BYTES)) as u32;
+
+/// Whether the ICMP error at hand, which came by a tunnel, is about a packet that endpoint `to` has
+/// sent to `from`, who sends the error: what [`related`] is for its sender.
+#[inline(never)]
+pub(crate) fn is_about(skb: &mut Skb, network: u32, from: u32, to: u32) -> bool {
+    let bytes = skb.len();
+    skb.ensure_bytes(if bytes < QUOTE_BYTES {
+        bytes
+    } else {
+        QUOTE_BYTES
+    });
+    let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
+        return false;
+    };
+    let is_read = match skb.protocol() {
+        ETHER_IPV6 => quoted::read_behind::<OUTER_BYTES_V6>(skb, parsed, inner),
+        _ => quoted::read_behind::<OUTER_BYTES>(skb, parsed, inner),
+    };
+    let is_read = is_read.is_some();
+    if !is_read || !has_flow(inner) || inner.src != parsed.headers.dst {
+        return false;
+    }
+    match flow::find(network, inner, Direction::Sent) {
+        Some(flow) if flow.local == to && flow.sent & seen::PACKET != 0 => {
+            flow.location == from || deliver::owner_of(inner, network) == from
+        }
+        _ => false,
     }
 }

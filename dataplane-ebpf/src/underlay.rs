@@ -17,7 +17,7 @@ use sunwire_dataplane_common::{
 };
 
 use crate::{
-    Handled, counters, deliver, flow, fragment,
+    Handled, counters, deliver, enforce, flow, fragment,
     frame::{self, Skb, note},
     group,
     maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEER_ADDRESSES, PEERS, PEERS_V6},
@@ -118,10 +118,17 @@ fn receive<const BY_KERNEL: bool, const V6: bool>(skb: &mut Skb) -> Result<Handl
             // redirect_peer would drop it without a word.
             return Err(DropReason::TooBig);
         }
+        let mut admitted = 0;
+        if enforce::is_on(location) {
+            admitted = enforce::check(skb, known.as_deref(), header.vni, from, to)?;
+        }
         let told = tunnel::decapsulate::<V6>(skb, inner.headers.family)?;
         match known {
             Some(flow) => deliver::receive_in(skb, inner, header.vni, flow)?,
             None => deliver::receive(skb, inner, header.vni, to, from)?,
+        }
+        if admitted != 0 {
+            enforce::remember(skb, header.vni, to, admitted);
         }
         return Ok(Handled::Redirect(deliver::to_device(skb, told, location)));
     }

@@ -166,13 +166,19 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn new(programs: &BTreeMap<u32, Program>) -> Self {
-        let none = programs
+        let none: BTreeMap<u32, Digest> = programs
             .iter()
             .filter(|(_, program)| program.root.is_some())
             .map(|(vni, program)| (*vni, program.class_none))
             .collect();
+        let mut v4: Keyed<ClassKeyV4> = wanted(programs);
+        // For packets of endpoints of other nodes, of which there is no entry to hold it.
+        v4.extend(none.iter().map(|(vni, class)| {
+            let key = ClassKeyV4::without_address(*vni);
+            ((NETWORK_BITS, key), *class)
+        }));
         Wanted {
-            v4: wanted(programs),
+            v4,
             v6: wanted(programs),
             none,
         }

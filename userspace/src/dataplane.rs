@@ -620,6 +620,9 @@ fn location_entry(
     if network.is_some_and(|network| network.relayed) {
         flags |= location::RELAYED;
     }
+    if network.is_some_and(|network| network.enforced) {
+        flags |= location::ENFORCED;
+    }
     if peers::is_foreign(desired, endpoint) {
         // What it sends may enter here.
         flags |= location::FOREIGN | location::EXPECTED;

@@ -128,6 +128,8 @@ pub struct Network {
     pub encrypted: bool,
     /// What is for several goes once to each other region, where a node sends it on.
     pub relayed: bool,
+    /// The node that a packet is for decides, too, before it delivers.
+    pub enforced: bool,
     /// VNIs of the networks that packets are routed to and from.
     pub peers: Vec<u32>,
 }
@@ -163,6 +165,7 @@ impl Network {
             prefix_v6: 0,
             encrypted: false,
             relayed: false,
+            enforced: false,
             peers: Vec::new(),
         }
     }
@@ -374,6 +377,7 @@ impl Desired {
                 prefix_v6: parse::prefix(network.prefix_v6, 128).ok_or(bad("prefix_v6"))?,
                 encrypted: network.encrypted,
                 relayed: network.relayed,
+                enforced: network.enforced,
                 peers: network.peers,
             };
             self.networks.insert(vni.ok_or(bad("vni"))?, parsed);

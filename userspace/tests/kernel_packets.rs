@@ -39,6 +39,10 @@ const UNREACHABLE: &[(DropReason, &str)] = &[
     (DropReason::TooManyGroups, "the agent counts it"),
     (DropReason::NoWire, "takes a wire: see kernel_wires"),
     (DropReason::Revoked, "takes two policies: see kernel_flows"),
+    (
+        DropReason::ReceiverPolicy,
+        "takes a network whose receivers decide: see kernel_enforce",
+    ),
     (DropReason::Expired, "takes two networks: see kernel_routes"),
     (
         DropReason::TranslationTaken,

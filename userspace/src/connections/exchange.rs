@@ -286,6 +286,6 @@ pub(super) fn connection(record: &FlowRecord, now: u32, hertz: Hertz) -> Option<
         received: entry.received & SEEN,
         silent_ms: hertz.silent_ms(now, entry.seen),
         translated,
-        bucket: entry.bucket,
+        bucket: entry.kept_bucket(),
     })
 }

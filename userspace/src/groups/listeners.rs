@@ -197,6 +197,7 @@ pub(crate) mod tests {
             prefix_v6: 0,
             encrypted: false,
             relayed: false,
+            enforced: false,
             peers: Vec::new(),
         }
     }

@@ -127,6 +127,7 @@ fn cloud() -> Desired {
     let network = Network {
         encrypted: false,
         relayed: false,
+        enforced: false,
         peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: 1_300,

@@ -188,6 +188,7 @@ fn cloud(rules: &Rules) -> Desired {
     let network = Network {
         encrypted: false,
         relayed: false,
+        enforced: false,
         peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: MTU,

@@ -241,6 +241,7 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
     let network = Network {
         encrypted: false,
         relayed: false,
+        enforced: false,
         peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: case.inner_mtu(),

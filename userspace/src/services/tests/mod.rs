@@ -59,6 +59,7 @@ pub(super) fn desired() -> Desired {
         let network = Network {
             encrypted: false,
             relayed: false,
+            enforced: false,
             peers: Vec::new(),
             name: name.to_owned(),
             mtu: 1300,
