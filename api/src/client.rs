@@ -21,10 +21,10 @@ use ureq::http::{Method, Request};
 use crate::{
     ApplyRequest, CaptureItem, CaptureQuery, Counters, Deleted, Encryption, EncryptionSpec,
     Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
-    MoveRequest, Name, Network, NetworkCreate, NetworkPeer, Node, NodeCreate, Page, Policy,
-    PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText,
-    PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest,
-    Tunnels, Wire, WireCreate, WireState,
+    MoveRequest, Name, Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkPeer,
+    Node, NodeCreate, Page, Policy, PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan,
+    PolicyRevision, PolicyText, PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status,
+    Trace, TraceRequest, Tunnels, Wire, WireCreate, WireState,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -199,6 +199,18 @@ impl Client {
     pub fn unpeer_networks(&self, name: &Name, peer: &Name, guard: Guard<'_>) -> Answer<Network> {
         let body = NetworkPeer { peer: peer.clone() };
         let path = format!("/v1/networks/{name}/unpeer");
+        self.write(Method::POST, &path, guard, Some(&body))
+    }
+
+    /// Says who decides about a network's packets.
+    pub fn enforce_network(
+        &self,
+        name: &Name,
+        enforce: NetworkEnforcement,
+        guard: Guard<'_>,
+    ) -> Answer<Network> {
+        let body = NetworkEnforce { enforce };
+        let path = format!("/v1/networks/{name}/enforce");
         self.write(Method::POST, &path, guard, Some(&body))
     }
 

@@ -61,7 +61,10 @@ pub use flow::{
 pub use location::{LocationError, NodeLocation};
 pub use mac::{MacAddress, MacError};
 pub use name::{DeviceName, DeviceNameError, Name, NameError};
-pub use network::{Network, NetworkCreate, NetworkPeer, NetworkSpec, NetworkStatus};
+pub use network::{
+    Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkPeer, NetworkSpec,
+    NetworkStatus,
+};
 pub use node::{Node, NodeCreate, NodeError, NodeKind, NodeSpec, NodeStatus, Totals};
 pub use policy::{
     ApplyRequest, AuditTotals, Policy, PolicyChecked, PolicyHistory, PolicyRevision, PolicySpec,

@@ -7,6 +7,18 @@ use utoipa::ToSchema;
 
 use crate::{Cidr, MacAddress, Name, NetworkEncryption, Resource, Vni};
 
+/// Who decides about a network's packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkEnforcement {
+    /// The node where a packet enters, alone.
+    #[default]
+    Entry,
+    /// The node that it is for, too: what a node sends that the policy in force there would not have
+    /// let through is dropped.
+    Both,
+}
+
 /// A virtual network.
 pub type Network = Resource<NetworkSpec, NetworkStatus>;
 
@@ -32,6 +44,9 @@ pub struct NetworkCreate {
     /// and not to each node there; fixed for the network's life.
     #[serde(default)]
     pub relay: bool,
+    /// Who decides about its packets; the node where they enter, alone, when absent.
+    #[serde(default)]
+    pub enforce: NetworkEnforcement,
 }
 
 /// What a network is.
@@ -49,6 +64,9 @@ pub struct NetworkSpec {
     /// Whether broadcast and multicast go once to each other region.
     #[serde(default)]
     pub relay: bool,
+    /// Who decides about its packets.
+    #[serde(default)]
+    pub enforce: NetworkEnforcement,
     /// Networks that packets are routed to and from, as far as both policies let them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Name>,
@@ -60,6 +78,14 @@ pub struct NetworkSpec {
 pub struct NetworkPeer {
     /// Name of the other network.
     pub peer: Name,
+}
+
+/// Body of the request that says who decides about a network's packets from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkEnforce {
+    /// Who.
+    pub enforce: NetworkEnforcement,
 }
 
 /// What follows from a network's spec.

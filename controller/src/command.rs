@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    EncryptionMode, EndpointCreate, Name, NetworkCreate, NodeCreate, NodeLocation, PublicKey,
-    Violation, WireCreate,
+    EncryptionMode, EndpointCreate, Name, NetworkCreate, NetworkEnforcement, NodeCreate,
+    NodeLocation, PublicKey, Violation, WireCreate,
 };
 
 use crate::state::Source;
@@ -71,6 +71,13 @@ pub enum Command {
         name: Name,
         /// Name of the other one.
         peer: Name,
+    },
+    /// Says who decides about a network's packets.
+    EnforceNetwork {
+        /// Name of the network.
+        name: Name,
+        /// Who.
+        enforce: NetworkEnforcement,
     },
     /// Creates an endpoint.
     CreateEndpoint(EndpointCreate),

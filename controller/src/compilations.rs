@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sunwire_policy::diagnostic::Diagnostic;
 use sunwire_policy::environment::Environment;
 use sunwire_policy::incremental::{Delta, Session};
+use sunwire_policy::judge;
 use sunwire_policy::lower::Capacity;
 use sunwire_policy::tables::FlowTables;
 use sunwire_policy::validate::{validate, validate_classes};
@@ -77,6 +78,10 @@ pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Made, Vec
         .session
         .policy()
         .expect("a session that has compiled has a policy");
+    let judged = judge::check(policy, &kept.tables, environment).map_err(|refused| {
+        let warnings = kept.session.warnings().iter().cloned();
+        warnings.chain([refused]).collect::<Vec<_>>()
+    });
     let made = Made {
         network: policy.network.name.clone(),
         tables: kept.tables.clone(),
@@ -84,7 +89,7 @@ pub(crate) fn compile(text: &str, environment: &Environment) -> Result<Made, Vec
         claims: !policy.assertions().is_empty() || !policy.tests().is_empty(),
     };
     keep(kept);
-    Ok(made)
+    judged.map(|()| made)
 }
 
 /// Proves the tables of a session; after `delta`, what it can have changed.

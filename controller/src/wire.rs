@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
 use sunwire_api::{
-    AuditTotals, EncryptionMode, Name, NetworkEncryption, NodeKind, TunnelStatus, Vni,
+    AuditTotals, EncryptionMode, Name, NetworkEncryption, NetworkEnforcement, NodeKind,
+    TunnelStatus, Vni,
 };
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
@@ -162,6 +163,7 @@ fn network(state: &State, name: &Name, record: &NetworkRecord) -> agent::Network
         prefix_v6: prefix(record, IpAddr::is_ipv6),
         encrypted: record.encryption == NetworkEncryption::Required,
         relayed: record.relay,
+        enforced: record.enforce == NetworkEnforcement::Both,
         peers: record
             .peers
             .iter()

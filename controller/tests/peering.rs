@@ -20,6 +20,7 @@ fn with_networks() -> State {
             mtu: None,
             encryption: Default::default(),
             relay: false,
+            enforce: Default::default(),
         });
         state.apply(&Proposal::internal(create)).unwrap();
     }
@@ -81,6 +82,7 @@ fn what_cannot_be_peered_is_refused_with_the_reason() {
         mtu: None,
         encryption: Default::default(),
         relay: false,
+        enforce: Default::default(),
     });
     state.apply(&Proposal::internal(create)).unwrap();
     let refused = peer(&mut state, "n1", "n4", true).unwrap_err();

@@ -55,6 +55,7 @@ fn command() -> impl Strategy<Value = Command> {
                 mtu: None,
                 encryption: Default::default(),
                 relay: false,
+                enforce: Default::default(),
             })
         });
     let tier = || select(vec!["web", "db"]).prop_map(str::to_owned);
@@ -200,6 +201,7 @@ fn prelude() -> Vec<Proposal> {
         commands.push(Command::CreateNetwork(NetworkCreate {
             encryption: Default::default(),
             relay: false,
+            enforce: Default::default(),
             name: name(&format!("n{index}")),
             vni: None,
             subnets: vec!["10.0.0.0/16".parse().unwrap()],

@@ -139,6 +139,7 @@ fn bodies<'w>(
         Ok(NetworkCreate {
             encryption: Default::default(),
             relay: false,
+            enforce: Default::default(),
             name: name.parse().with_context(|| format!("network {name:?}"))?,
             vni: None,
             subnets: subnets.into_iter().collect(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use sunwire_api::client::Client;
-use sunwire_api::{Cidr, Name, Policy};
+use sunwire_api::{Cidr, Name, NetworkEnforcement, Policy};
 use sunwire_lab::topology::CONTROLLER;
 use sunwire_policy::environment::{Endpoint, Environment, Network, Node};
 
@@ -79,6 +79,7 @@ fn of_controller(client: &Client) -> anyhow::Result<Environment> {
     };
     let networks = networks.into_iter().map(|network| Network {
         peers: network.spec.peers.iter().map(Name::to_string).collect(),
+        enforced: network.spec.enforce == NetworkEnforcement::Both,
         policy: match network.spec.peers.is_empty() {
             true => None,
             false => text(&network.name),

@@ -1,14 +1,15 @@
 //! `sunwire network`.
 
+use clap::ValueEnum;
 use sunwire_api::client::Guard;
-use sunwire_api::{Cidr, Name, Network, NetworkCreate, Vni};
+use sunwire_api::{Cidr, Name, Network, NetworkCreate, NetworkEnforcement, Vni};
 
 use super::encryption::OfNetwork;
 use super::{Connection, ForceArgs, GuardArgs};
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 
-/// Virtual networks: list, get, create, peer, unpeer, delete.
+/// Virtual networks: list, get, create, peer, unpeer, enforce, delete.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -16,6 +17,7 @@ Examples:
   sunwire network create cables --no-subnet          # frames alone, and for wires
   sunwire network list -o json
   sunwire network peer shop lab
+  sunwire network enforce shop both    # receivers decide, too
   sunwire network delete shop")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -64,6 +66,9 @@ enum Command {
         /// and not to each node there.
         #[arg(long)]
         relay: bool,
+        /// Which nodes decide about its packets.
+        #[arg(long, value_enum, default_value_t)]
+        enforce: Enforce,
     },
     /// Have packets routed between two networks, as far as both their policies let them.
     ///
@@ -89,6 +94,19 @@ enum Command {
         #[command(flatten)]
         guard: GuardArgs,
     },
+    /// Say which nodes decide about a network's packets.
+    ///
+    /// With `both`, a node that is taken over, or stuck at an old policy, reaches no endpoint that the
+    /// policy in force at the endpoint's own node does not let it reach. Policies that rewrite packets
+    /// are refused then.
+    Enforce {
+        /// Name of the network.
+        name: Name,
+        /// Which nodes.
+        enforce: Enforce,
+        #[command(flatten)]
+        guard: GuardArgs,
+    },
     /// Delete a network that has neither endpoints nor a policy.
     Delete {
         /// Name of the network.
@@ -96,6 +114,25 @@ enum Command {
         #[command(flatten)]
         guard: GuardArgs,
     },
+}
+
+/// Which nodes decide about a network's packets.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Enforce {
+    /// The node where a packet enters, alone.
+    #[default]
+    Entry,
+    /// The node that it is for, too.
+    Both,
+}
+
+impl From<Enforce> for NetworkEnforcement {
+    fn from(value: Enforce) -> Self {
+        match value {
+            Enforce::Entry => NetworkEnforcement::Entry,
+            Enforce::Both => NetworkEnforcement::Both,
+        }
+    }
 }
 
 fn vni(text: &str) -> Result<Vni, String> {
@@ -120,6 +157,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 mtu,
                 encryption,
                 relay,
+                enforce,
             } => {
                 let body = NetworkCreate {
                     name,
@@ -128,6 +166,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                     mtu,
                     encryption: encryption.into(),
                     relay,
+                    enforce: enforce.into(),
                 };
                 let network = client.create_network(&body, Guard::None)?;
                 output::show(format, &network, one)?;
@@ -152,6 +191,14 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 let network = client.unpeer_networks(&name, &peer, guard.guard())?;
                 output::show(format, &network, one)?;
             }
+            Command::Enforce {
+                name,
+                enforce,
+                guard,
+            } => {
+                let network = client.enforce_network(&name, enforce.into(), guard.guard())?;
+                output::show(format, &network, one)?;
+            }
             Command::Delete { name, guard } => {
                 let deleted = client.delete_network(&name, guard.guard())?;
                 output::tell(format, &deleted, |_| format!("deleted network {name}"))?;
@@ -174,6 +221,7 @@ fn table(networks: &[Network]) -> Table {
         "GATEWAYS",
         "ENDPOINTS",
         "POLICY",
+        "ENFORCE",
         "PEERS",
         "REVISION",
     ]);
@@ -187,6 +235,10 @@ fn table(networks: &[Network]) -> Table {
             output::list(&status.gateways),
             status.endpoints.to_string(),
             output::option(&status.policy),
+            match spec.enforce {
+                NetworkEnforcement::Entry => "entry".to_owned(),
+                NetworkEnforcement::Both => "both".to_owned(),
+            },
             output::list(&spec.peers),
             network.revision.to_string(),
         ]);

@@ -40,6 +40,7 @@ pub(crate) fn router(handle: Handle) -> Router {
         )
         .route("/v1/networks/{name}/peer", post(networks::peer))
         .route("/v1/networks/{name}/unpeer", post(networks::unpeer))
+        .route("/v1/networks/{name}/enforce", post(networks::enforce))
         .route(
             "/v1/endpoints",
             get(endpoints::list).post(endpoints::create),

@@ -2,7 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use sunwire_api::{Deleted, Name, Network, NetworkCreate, NetworkPeer, Page, Problem};
+use sunwire_api::{
+    Deleted, Name, Network, NetworkCreate, NetworkEnforce, NetworkPeer, Page, Problem,
+};
 
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
@@ -133,6 +135,31 @@ pub(crate) async fn unpeer(
     let proposal = write.propose(|body| Command::UnpeerNetworks {
         name,
         peer: body.0.peer,
+    });
+    Ok(Tagged(changed(&handle, proposal, shown).await?))
+}
+
+/// Says who decides about a network's packets: the node where they enter, or the one that they are for,
+/// too.
+#[utoipa::path(
+    post, path = "/v1/networks/{name}/enforce", tag = "networks",
+    params(
+        ("name" = Name, Path, description = "Name of the network"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the network, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    request_body = NetworkEnforce,
+    responses((status = 200, body = Network), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn enforce(
+    State(handle): State<Handle>,
+    NetworkName(name): NetworkName,
+    write: Write<request::Json<NetworkEnforce>>,
+) -> Result<Tagged<Network>, Failure> {
+    let shown = name.clone();
+    let proposal = write.propose(|body| Command::EnforceNetwork {
+        name,
+        enforce: body.0.enforce,
     });
     Ok(Tagged(changed(&handle, proposal, shown).await?))
 }

@@ -27,6 +27,7 @@ use super::{
         networks::delete,
         networks::peer,
         networks::unpeer,
+        networks::enforce,
         endpoints::list,
         endpoints::create,
         endpoints::show,

@@ -9,6 +9,7 @@
 mod addresses;
 mod encryption;
 mod endpoints;
+mod enforcement;
 mod idempotency;
 mod moves;
 mod networks;
@@ -111,9 +112,9 @@ impl State {
             Command::RegisterNode { name, .. } => {
                 !self.policies.is_empty() && !self.nodes.contains_key(name)
             }
-            Command::PeerNetworks { .. } | Command::UnpeerNetworks { .. } => {
-                !self.policies.is_empty()
-            }
+            Command::PeerNetworks { .. }
+            | Command::UnpeerNetworks { .. }
+            | Command::EnforceNetwork { .. } => !self.policies.is_empty(),
             Command::DeletePolicy { name } => self.policies.get(name).is_some_and(|policy| {
                 let mut networks = policy.networks();
                 networks.any(|network| {
@@ -216,6 +217,9 @@ impl State {
             }
             Command::UnpeerNetworks { name, peer } => {
                 self.unpeer_networks(name, peer, force, examiner, &mut effects)
+            }
+            Command::EnforceNetwork { name, enforce } => {
+                self.enforce_network(name, *enforce, examiner, &mut effects)
             }
             Command::CreateEndpoint(create) => {
                 self.create_endpoint(create, force, examiner, &mut effects)
@@ -373,7 +377,8 @@ impl State {
             Command::DeleteNode { name } => (name, self.nodes.get(name).map(|n| n.revision)),
             Command::DeleteNetwork { name }
             | Command::PeerNetworks { name, .. }
-            | Command::UnpeerNetworks { name, .. } => {
+            | Command::UnpeerNetworks { name, .. }
+            | Command::EnforceNetwork { name, .. } => {
                 (name, self.networks.get(name).map(|n| n.revision))
             }
             Command::DisconnectWire { name } => (name, self.wires.get(name).map(|w| w.revision)),

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, ProblemCode, Vni};
+use sunwire_api::{
+    Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, NetworkEnforcement, ProblemCode, Vni,
+};
 
 use super::{State, addresses};
 use crate::effects::Effects;
@@ -41,6 +43,9 @@ pub struct NetworkRecord {
     /// Whether what is for several goes once to each other region.
     #[serde(default)]
     pub relay: bool,
+    /// Who decides about its packets.
+    #[serde(default)]
+    pub enforce: NetworkEnforcement,
     /// Networks that packets are routed to and from; each has this one in turn.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub peers: BTreeSet<Name>,
@@ -98,6 +103,7 @@ impl State {
             mtu,
             encryption: create.encryption,
             relay: create.relay,
+            enforce: create.enforce,
             peers: BTreeSet::new(),
             revision: effects.revision,
         };

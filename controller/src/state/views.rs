@@ -43,6 +43,7 @@ impl State {
                 mtu: network.mtu,
                 encryption: network.encryption,
                 relay: network.relay,
+                enforce: network.enforce,
                 peers: network.peers.iter().cloned().collect(),
             },
             status: NetworkStatus {

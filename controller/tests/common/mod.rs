@@ -191,6 +191,7 @@ pub(crate) fn network(text: &str) -> NetworkCreate {
         mtu: None,
         encryption: Default::default(),
         relay: false,
+        enforce: Default::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sunwire_api::Name;
+use sunwire_api::{Name, NetworkEnforcement};
 use sunwire_policy::environment::{self, Environment};
 
 use crate::state::{EndpointRecord, NodeRecord, Source, State};
@@ -15,6 +15,8 @@ pub(in crate::state) enum Change<'a> {
     Node(&'a Name, Option<&'a NodeRecord>),
     /// The two networks are peered, or no more.
     Peering(&'a Name, &'a Name, bool),
+    /// These nodes decide about the network's packets.
+    Enforcement(&'a Name, NetworkEnforcement),
     /// The policy has this text, for this network if that can be told, or is gone.
     Text(&'a Name, Option<(Option<Name>, &'a Source)>),
 }
@@ -58,7 +60,12 @@ impl State {
                 true => None,
                 false => self.text_after(name, change),
             };
+            let enforce = match change {
+                Some(Change::Enforcement(one, enforce)) if *one == name => *enforce,
+                _ => network.enforce,
+            };
             environment::Network {
+                enforced: enforce == NetworkEnforcement::Both,
                 name: name.to_string(),
                 vni: network.vni.get(),
                 subnets: subnets

@@ -118,6 +118,10 @@ impl State {
                 let both = [*one, *other].into_iter().cloned().collect();
                 Some(self.around(both, 1))
             }
+            Change::Enforcement(one, _) => {
+                let one = std::iter::once((*one).clone()).collect();
+                Some(self.around(one, 1))
+            }
             Change::Text(name, text) => {
                 let before = self.policies.get(*name);
                 let before = before.into_iter().flat_map(PolicyRecord::networks).cloned();
