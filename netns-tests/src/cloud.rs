@@ -463,6 +463,7 @@ impl Cloud {
             mtu: None,
             encryption: Default::default(),
             relay: false,
+            enforce: Default::default(),
         };
         self.rest(|client| client.create_network(&body, Guard::Key(name)))?;
         Ok(())

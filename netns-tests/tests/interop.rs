@@ -135,6 +135,7 @@ fn beside(options: &str, plaintext: bool) -> Cloud {
         mtu: None,
         encryption: NetworkEncryption::Default,
         relay: false,
+        enforce: Default::default(),
     };
     let created = cloud.rest(|client| client.create_network(&network, Guard::None));
     created.unwrap();
@@ -368,6 +369,7 @@ fn lab_nothing_is_sent_in_the_clear_that_a_kernel_vxlan_peer_cannot_decrypt() {
         mtu: None,
         encryption: NetworkEncryption::Required,
         relay: false,
+        enforce: Default::default(),
     };
     cloud
         .rest(|client| client.create_network(&secret, Guard::None))

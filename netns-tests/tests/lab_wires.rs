@@ -75,6 +75,7 @@ fn cloud(encryption: EncryptionMode) -> Cloud {
         mtu: Some(MTU as u16),
         encryption: Default::default(),
         relay: false,
+        enforce: Default::default(),
     };
     cloud
         .rest(|client| client.create_network(&network, Guard::None))

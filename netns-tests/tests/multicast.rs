@@ -525,6 +525,7 @@ fn lab_with_relays_a_packet_crosses_once_to_each_other_region() {
         mtu: None,
         encryption: Default::default(),
         relay: true,
+        enforce: Default::default(),
     };
     rig.cloud
         .rest(|client| client.create_network(&body, Guard::Key("shop")))
