@@ -106,8 +106,8 @@ fn lab_enforce_both_refuses_what_a_node_with_an_old_policy_sends() {
     .unwrap();
     cloud.apply_policy("shop", OPEN).unwrap();
     flows(&receiver);
-    sender.stop();
-    receiver.stop();
+    let _ = sender.stop();
+    let _ = receiver.stop();
     cloud.down().unwrap();
 }
 
