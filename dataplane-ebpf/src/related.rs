@@ -6,7 +6,8 @@
 use sunwire_dataplane_common::{
     flow::{Direction, has_flow, seen},
     headers::{
-        ETHER_IPV6, ETHERNET_BYTES, Family, Headers, ICMP_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+        ETHER_IPV6, ETHERNET_BYTES, Family, Headers, ICMP_BYTES, IPV6_BYTES, PROTOCOL_ICMP,
+        PROTOCOL_ICMPV6,
     },
     vxlan::{OUTER_BYTES, OUTER_BYTES_V6},
 };
