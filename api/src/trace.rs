@@ -67,7 +67,7 @@ pub struct TraceHop {
     pub after: Option<usize>,
     /// What becomes of it there.
     pub flow: Flow,
-    /// What the reason of a drop means.
+    /// What the reason of a drop means; of a packet for several, why no copy is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// What is rewritten.

@@ -208,6 +208,8 @@ fn describe(text: &mut String, number: usize, hop: &TraceHop) {
             let destination = flow.destination.as_deref().unwrap_or("?");
             match (&flow.next_node, &hop.device) {
                 (Some(node), _) => {
+                    // A copy for several is for those of them that are there.
+                    let destination = flow.destination.as_deref().unwrap_or("members of the set");
                     let _ = write!(text, "     for {destination}, through the tunnel to {node}");
                     if let Some(rtt_s) = flow.tunnel_rtt_s {
                         let rtt = crate::tunnels::milliseconds(rtt_s);
@@ -219,7 +221,9 @@ fn describe(text: &mut String, number: usize, hop: &TraceHop) {
                     let _ = writeln!(text, "     delivered to {destination}, device {device}");
                 }
                 (None, None) => {
-                    let _ = writeln!(text, "     for {destination}");
+                    let what = format!("for {destination}");
+                    let what = hop.description.as_ref().unwrap_or(&what);
+                    let _ = writeln!(text, "     {what}");
                 }
             }
         }

@@ -32,8 +32,8 @@ use nix::{
     },
 };
 use sunwire_api::{
-    EncryptionMode, EncryptionSpec, EndpointCreate, MacAddress, Name, NetworkCreate, TunnelState,
-    client::Guard,
+    EncryptionMode, EncryptionSpec, EndpointCreate, MacAddress, Name, NetworkCreate, TraceRequest,
+    TunnelState, client::Guard,
 };
 use sunwire_dataplane_common::{address::Mac, punt::link_local};
 use sunwire_lab::{
@@ -306,7 +306,14 @@ impl Rig {
         eventually_ok("a broadcast to come to everybody", PATIENCE, || {
             let number = self.send(from, fence);
             eventually("it", std::time::Duration::from_secs(3), || {
-                others().all(|(_, watch)| watch.arrived(number) > 0)
+                let is_heard = others().all(|(_, watch)| watch.arrived(number) > 0);
+                // Who looks at a node's underlay may be later than the workload that heard it; where
+                // nodes send on, these have to be looked at too.
+                let sent = self
+                    .underlays
+                    .values()
+                    .map(|watch| watch.sent(number).len());
+                is_heard && (!self.relays || sent.sum::<usize>() >= others().count())
             })
         })
         .unwrap();
@@ -317,9 +324,44 @@ impl Rig {
         eventually_ok("a packet to go to whom it should", PATIENCE, || {
             let found = self.cast(from, to);
             anyhow::ensure!(found == *expected, "{found:?} and not {expected:?}");
+            // A trace says the same, copy by copy; of the endpoint's own address.
+            if !self.from_link_local {
+                let traced = self.traced(from, to)?;
+                // What is encrypted on its way is not seen there.
+                let is_same = traced == found || found.copies.is_empty();
+                let is_same = is_same && traced.heard == found.heard;
+                anyhow::ensure!(is_same, "traced {traced:?} and not {found:?}");
+            }
             Ok(())
         })
         .unwrap();
+    }
+
+    /// What becomes of such a packet, by its trace.
+    fn traced(&self, from: &str, to: IpAddr) -> anyhow::Result<Fate> {
+        let mut request = TraceRequest::new(from.parse()?, &to.to_string());
+        request.protocol = Some("udp".to_owned());
+        request.destination_port = Some(PORT);
+        let trace = self.cloud.rest(|client| client.trace(&request))?;
+        anyhow::ensure!(trace.unfinished.is_none(), "{trace:?}");
+        for (number, hop) in trace.hops.iter().enumerate() {
+            // Each copy comes from where it was sent on.
+            let before = hop.after.map(|before| &trace.hops[before].flow);
+            let node = before.and_then(|flow| flow.next_node.as_ref());
+            anyhow::ensure!(node.is_none_or(|node| *node == hop.flow.node), "{number}");
+        }
+        let mut copies: Vec<String> = trace
+            .hops
+            .iter()
+            .filter_map(|hop| hop.flow.next_node.clone())
+            .collect();
+        copies.sort();
+        let delivered = trace.hops.iter().filter(|hop| hop.device.is_some());
+        let mut heard: Vec<String> = delivered
+            .filter_map(|hop| hop.flow.destination.clone())
+            .collect();
+        heard.sort();
+        Ok(Fate { copies, heard })
     }
 
     /// Lets a workload listen until what is returned is dropped.
@@ -579,6 +621,7 @@ fn lab_with_relays_a_packet_crosses_once_to_each_other_region() {
             assert_eq!(crossings.len(), 1, "{crossings:?}");
             assert_eq!(crossings[0].0, sender);
         }
+        assert_eq!(rig.traced(from, broadcast).unwrap(), others);
     }
     // Listeners: two in the other region get one packet over the ocean, one alone gets it directly,
     // and without any there is none.

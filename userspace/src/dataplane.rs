@@ -7,6 +7,7 @@
 //! Order matters to packets in flight: what others point to is written before the pointers, and
 //! deleted after them.
 
+mod copies;
 mod listening;
 mod tunnels;
 mod wires;

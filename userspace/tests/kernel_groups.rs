@@ -11,7 +11,7 @@ use fixture::{
     devices::{UNDERLAY, UNDERLAY_MAC},
     node::{Fate, TestNode, VTEP},
     test_run::Action,
-    wire::{Frame, Transport, Tunnel},
+    wire::{self, Frame, Transport, Tunnel},
 };
 use sunwire_api::{EncryptionMode, PublicKey};
 use sunwire_dataplane_common::{
@@ -26,6 +26,7 @@ use sunwire_userspace::{
     },
     maps::Capacity,
     state::Desired,
+    telemetry::step::{Arrival, StepOutcome},
 };
 
 const VNI: u32 = 100;
@@ -144,6 +145,41 @@ fn tag(members: &[u32]) -> u32 {
     sets::tag(&sets::digest(members))
 }
 
+/// Traces a packet, then sends it: the trace says what happens, copy by copy.
+fn send(node: &mut TestNode, desired: &Desired, device: &str, frame: &[u8]) -> Fate {
+    let arrival = Arrival {
+        ifindex: node.ifindex(device),
+        underlay: device == UNDERLAY,
+        frame,
+        gso_size: 0,
+    };
+    let steps = node.dataplane().trace_copies(desired, &arrival).unwrap();
+    assert_eq!(node.devices.flush(), [], "a trace sends nothing");
+    let mut told = Fate::default();
+    for step in steps {
+        match step.outcome {
+            StepOutcome::Forwarded {
+                node: 0,
+                destination,
+            } => told.out.push((format!("ep{destination}"), step.frame)),
+            StepOutcome::Forwarded { .. } => {
+                // What is to be encrypted has no addresses of its own.
+                let is_encrypted = step.frame[..12] == [0; 12];
+                let device = if is_encrypted { "ep3" } else { UNDERLAY };
+                let frame = wire::with_fixed_tunnel_port(step.frame);
+                told.out.push((device.to_owned(), frame));
+            }
+            StepOutcome::Dropped(reason) => *told.drops.entry(reason).or_default() += 1,
+            StepOutcome::Consumed => assert!(step.remark.is_some(), "{step:?}"),
+            StepOutcome::Passed => panic!("it is the switch's"),
+        }
+    }
+    let fate = node.send(device, frame);
+    let seen = (sorted(told.out), told.drops);
+    assert_eq!(seen, (fate.out.clone(), fate.drops.clone()));
+    fate
+}
+
 fn sorted(mut out: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
     out.sort();
     out
@@ -181,7 +217,7 @@ fn a_broadcast_comes_to_each_other_member_here_and_once_to_each_node_with_member
         ..Fate::default()
     };
     assert_eq!(ran.fate, fate);
-    assert_eq!(node.send("ep1", &frame), fate);
+    assert_eq!(send(&mut node, &desired, "ep1", &frame), fate);
     let totals = node.dataplane().totals().unwrap();
     assert_eq!(totals.local_copies.packets, 4);
     assert_eq!(totals.tunnel_copies.packets, 4);
@@ -196,21 +232,21 @@ fn a_broadcast_from_a_tunnel_comes_to_every_member_here_and_goes_no_further() {
     };
     let frame = broadcast(4);
     let input = tunnel(2, 1).wrap_for(tag(&members(3)), &frame);
-    let fate = node.send(UNDERLAY, &input);
+    let fate = send(&mut node, &desired, UNDERLAY, &input);
     let all = (1..=3).map(|number| to_device(number, &frame)).collect();
     assert_eq!(fate.out, sorted(all));
     assert!(fate.drops.is_empty(), "{fate:?}");
 
     let dropped = |reason| BTreeMap::from([(reason, 1)]);
     let unknown = tunnel(2, 1).wrap_for(tag(&[1, 2]), &frame);
-    let fate = node.send(UNDERLAY, &unknown);
+    let fate = send(&mut node, &desired, UNDERLAY, &unknown);
     assert_eq!(
         (fate.out, fate.drops),
         (vec![], dropped(DropReason::UnknownGroup))
     );
     // The endpoint does not live at that node.
     let forged = tunnel(3, 1).wrap_for(tag(&members(3)), &frame);
-    let fate = node.send(UNDERLAY, &forged);
+    let fate = send(&mut node, &desired, UNDERLAY, &forged);
     assert_eq!(
         (fate.out, fate.drops),
         (vec![], dropped(DropReason::SourceNotThere))
@@ -218,7 +254,7 @@ fn a_broadcast_from_a_tunnel_comes_to_every_member_here_and_goes_no_further() {
     let mut large = packet(4, BROADCAST, Ipv4Addr::BROADCAST);
     large.payload = 1300;
     let large = tunnel(2, 1).wrap_for(tag(&members(3)), &large.bytes());
-    let fate = node.send(UNDERLAY, &large);
+    let fate = send(&mut node, &desired, UNDERLAY, &large);
     assert_eq!(
         (fate.out, fate.drops),
         (vec![], dropped(DropReason::TooBig))
@@ -234,7 +270,7 @@ fn a_packet_to_one_address_that_goes_to_several_has_the_address_of_each() {
     };
     let frame = packet(1, mac(2), v4(2));
     let to = |eth_dst| Frame { eth_dst, ..frame }.bytes();
-    let fate = node.send("ep1", &frame.bytes());
+    let fate = send(&mut node, &desired, "ep1", &frame.bytes());
     let each = to(EACH_ITS_OWN.to_bytes());
     let away = |number| {
         let wrapped = tunnel(1, number).wrap_for(tag(&members(2)), &each);
@@ -250,7 +286,7 @@ fn a_packet_to_one_address_that_goes_to_several_has_the_address_of_each() {
         ..packet(3, mac(2), v4(2))
     };
     let input = tunnel(2, 1).wrap_for(tag(&members(2)), &inner.bytes());
-    let fate = node.send(UNDERLAY, &input);
+    let fate = send(&mut node, &desired, UNDERLAY, &input);
     let delivered = |number| {
         let eth_dst = mac(number);
         to_device(number, &Frame { eth_dst, ..inner }.bytes())
@@ -267,7 +303,7 @@ fn a_set_of_more_members_than_one_pass_takes_gets_every_copy() {
         return;
     };
     let frame = broadcast(1);
-    let fate = node.send("ep1", &frame);
+    let fate = send(&mut node, &desired, "ep1", &frame);
     let here_out = fate
         .out
         .iter()
@@ -281,7 +317,7 @@ fn a_set_of_more_members_than_one_pass_takes_gets_every_copy() {
     // By the tunnel, too.
     let frame = broadcast(here + 1);
     let input = tunnel(2, 1).wrap_for(tag(&members(here)), &frame);
-    let fate = node.send(UNDERLAY, &input);
+    let fate = send(&mut node, &desired, UNDERLAY, &input);
     assert_eq!(fate.out.len(), here as usize, "{:?}", fate.drops);
 }
 
@@ -342,7 +378,7 @@ fn multicast_goes_to_those_who_listen_and_to_nodes_that_do_not_tell() {
     let here = |number| to_device(number, &frame);
     let mut sent = |known: &Known, frame: &[u8]| {
         node.dataplane().listen(known, &desired, 1).unwrap();
-        let fate = node.send("ep1", frame);
+        let fate = send(&mut node, &desired, "ep1", frame);
         assert!(fate.drops.is_empty(), "{fate:?}");
         fate.out
     };
@@ -383,7 +419,10 @@ fn multicast_from_a_tunnel_comes_to_those_who_listen_here() {
     node.dataplane()
         .listen(&known(&[2], &[4, 6], &[2, 3]), &desired, 1)
         .unwrap();
-    assert_eq!(node.send(UNDERLAY, &input).out, [to_device(2, &frame)]);
+    assert_eq!(
+        send(&mut node, &desired, UNDERLAY, &input).out,
+        [to_device(2, &frame)]
+    );
     // An agent that comes after knows what this one knew, until workloads say otherwise.
     node.stop_agent();
     node.start_agent();
@@ -395,13 +434,16 @@ fn multicast_from_a_tunnel_comes_to_those_who_listen_here() {
     };
     node.apply(&desired).unwrap();
     node.dataplane().listen(&taken_over, &desired, 1).unwrap();
-    assert_eq!(node.send(UNDERLAY, &input).out, [to_device(2, &frame)]);
+    assert_eq!(
+        send(&mut node, &desired, UNDERLAY, &input).out,
+        [to_device(2, &frame)]
+    );
     // In a network without a gateway nobody is asked, and all get everything.
     let network = desired.networks.get_mut(&VNI).unwrap();
     network.gateway_v4 = sunwire_dataplane_common::address::Address::ZERO;
     node.apply(&desired).unwrap();
     node.dataplane().listen(&taken_over, &desired, 1).unwrap();
-    assert_eq!(node.send(UNDERLAY, &input).out.len(), 3);
+    assert_eq!(send(&mut node, &desired, UNDERLAY, &input).out.len(), 3);
 }
 
 #[test]
@@ -431,14 +473,14 @@ fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
     let encrypted = ("ep3".to_owned(), within.wrap_for(tag, &frame));
     let dropped = |reason| BTreeMap::from([(reason, 1)]);
 
-    let fate = node.send("ep1", &frame);
+    let fate = send(&mut node, &desired, "ep1", &frame);
     assert_eq!(fate.out, sorted(vec![to_device(2, &frame), plain.clone()]));
     assert_eq!(fate.drops, dropped(DropReason::NoTunnel));
     let of_node = desired.nodes.get_mut(&3).unwrap();
     of_node.public_keys = vec![PublicKey([7; 32])];
     node.encrypt_by("ep3");
     node.apply(&desired).unwrap();
-    let fate = node.send("ep1", &frame);
+    let fate = send(&mut node, &desired, "ep1", &frame);
     assert_eq!(
         fate.out,
         sorted(vec![to_device(2, &frame), plain, encrypted.clone()])
@@ -447,7 +489,7 @@ fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
 
     // What comes in the clear from there is refused.
     let forged = tunnel(3, 1).wrap_for(tag, &broadcast(5));
-    let fate = node.send(UNDERLAY, &forged);
+    let fate = send(&mut node, &desired, UNDERLAY, &forged);
     assert_eq!(
         (fate.out, fate.drops),
         (vec![], dropped(DropReason::Unencrypted))
@@ -456,12 +498,12 @@ fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
     desired.networks.get_mut(&VNI).unwrap().encrypted = true;
     node.apply(&desired).unwrap();
     let input = tunnel(2, 1).wrap_for(tag, &broadcast(3));
-    let fate = node.send(UNDERLAY, &input);
+    let fate = send(&mut node, &desired, UNDERLAY, &input);
     assert_eq!(
         (fate.out, fate.drops),
         (vec![], dropped(DropReason::Unencrypted))
     );
-    let fate = node.send("ep1", &frame);
+    let fate = send(&mut node, &desired, "ep1", &frame);
     assert_eq!(fate.out, sorted(vec![to_device(2, &frame), encrypted]));
     assert_eq!(fate.drops, dropped(DropReason::NoTunnel));
 }
@@ -503,7 +545,7 @@ fn another_region_gets_one_copy_and_what_comes_from_there_is_sent_on_within_this
         .map(|number| underlay(1, number, tag, &frame))
         .collect();
     assert_eq!(
-        node.send("ep1", &frame).out,
+        send(&mut node, &desired, "ep1", &frame).out,
         sorted([here.clone(), all].concat())
     );
     node.at_work(&[1, 2, 3, 4]);
@@ -513,7 +555,10 @@ fn another_region_gets_one_copy_and_what_comes_from_there_is_sent_on_within_this
         underlay(1, 2, tag, &frame),
         underlay(1, 3, tag | RELAYED, &frame),
     ];
-    assert_eq!(node.send("ep1", &frame).out, sorted([here, two].concat()));
+    assert_eq!(
+        send(&mut node, &desired, "ep1", &frame).out,
+        sorted([here, two].concat())
+    );
 
     // From the other region, to be sent on: to node 2 alone, and not so any more.
     let frame = broadcast(6);
@@ -521,23 +566,23 @@ fn another_region_gets_one_copy_and_what_comes_from_there_is_sent_on_within_this
     let input = tunnel(3, 1).wrap_for(tag | RELAYED, &frame);
     let on = vec![underlay(1, 2, tag, &frame)];
     assert_eq!(
-        node.send(UNDERLAY, &input).out,
+        send(&mut node, &desired, UNDERLAY, &input).out,
         sorted([here.clone(), on].concat())
     );
     // As it is: to members here.
     let input = tunnel(3, 1).wrap_for(tag, &frame);
-    assert_eq!(node.send(UNDERLAY, &input).out, here);
+    assert_eq!(send(&mut node, &desired, UNDERLAY, &input).out, here);
     // What a node of this region sends on of the other one is right, and goes no further.
     for tag in [tag, tag | RELAYED] {
         let input = tunnel(2, 1).wrap_for(tag, &frame);
-        let fate = node.send(UNDERLAY, &input);
+        let fate = send(&mut node, &desired, UNDERLAY, &input);
         assert_eq!(fate.out, here, "{:?}", fate.drops);
     }
     // But not of a node of another region, nor of this one.
     let dropped = BTreeMap::from([(DropReason::SourceNotThere, 1)]);
     for (by, from) in [(4, 6), (2, 1), (3, 4)] {
         let input = tunnel(by, 1).wrap_for(tag, &broadcast(from));
-        let fate = node.send(UNDERLAY, &input);
+        let fate = send(&mut node, &desired, UNDERLAY, &input);
         assert_eq!(
             (fate.out, &fate.drops),
             (vec![], &dropped),
@@ -548,7 +593,7 @@ fn another_region_gets_one_copy_and_what_comes_from_there_is_sent_on_within_this
     let frame = packet(1, GROUP_MAC, GROUP).bytes();
     let mut sent = |known: &Known| {
         node.dataplane().listen(known, &desired, 1).unwrap();
-        node.send("ep1", &frame).out
+        send(&mut node, &desired, "ep1", &frame).out
     };
     let relay = underlay(1, 3, tag | RELAYED, &frame);
     assert_eq!(
@@ -604,17 +649,22 @@ fn kernel_copies_go_to_nodes_of_both_families() {
             };
             (UNDERLAY.to_owned(), way.wrap_for(tag, &frame))
         };
-        let fate = node.send("ep1", &frame);
+        let fate = send(&mut node, &desired, "ep1", &frame);
         let expected = vec![to_device(2, &frame), away(2), away(3)];
         assert_eq!(fate.out, sorted(expected));
         assert!(fate.drops.is_empty(), "{fate:?}");
         // The other way.
         let frame = broadcast(5);
-        let fate = node.send(UNDERLAY, &tunnel_v6(3, 1).wrap_for(tag, &frame));
+        let fate = send(
+            &mut node,
+            &desired,
+            UNDERLAY,
+            &tunnel_v6(3, 1).wrap_for(tag, &frame),
+        );
         let here = (1..=2).map(|number| to_device(number, &frame)).collect();
         assert_eq!(fate.out, sorted(here), "{fate:?}");
         let forged = tunnel_v6(9, 1).wrap_for(tag, &frame);
-        let fate = node.send(UNDERLAY, &forged);
+        let fate = send(&mut node, &desired, UNDERLAY, &forged);
         let unknown = BTreeMap::from([(DropReason::UnknownPeer, 1)]);
         assert_eq!((fate.out, fate.drops), (vec![], unknown));
     }
@@ -641,7 +691,12 @@ fn kernel_what_another_region_sends_is_sent_on_over_the_other_family() {
             2 => (tunnel(3, 1), tunnel_v6(1, 2)),
             _ => (tunnel_v6(3, 1), tunnel(1, 2)),
         };
-        let fate = node.send(UNDERLAY, &input.wrap_for(tag | RELAYED, &frame));
+        let fate = send(
+            &mut node,
+            &desired,
+            UNDERLAY,
+            &input.wrap_for(tag | RELAYED, &frame),
+        );
         let mut expected: Vec<_> = (1..=3).map(|number| to_device(number, &frame)).collect();
         expected.push((UNDERLAY.to_owned(), onward.wrap_for(tag, &frame)));
         assert_eq!(fate.out, sorted(expected), "{fate:?}");

@@ -27,6 +27,8 @@ use crate::refusal::Refusal;
 const QUEUE: usize = 256;
 /// Hops that a trace follows at most; more would be a circle.
 const HOPS_MAX: usize = 32;
+/// Steps that a trace lists at most: a packet for several has one for each copy.
+const STEPS_MAX: usize = 4096;
 /// How long a node may take for its hop.
 const HOP_WITHIN: Duration = Duration::from_secs(5);
 /// Flows that happened before, of each node at most.
@@ -293,9 +295,13 @@ pub(crate) async fn trace(
         hops: Vec::new(),
         unfinished: None,
     };
-    let mut ahead = VecDeque::from([(node, TraceEntry::Endpoint(request), None)]);
-    while let Some((node, entry, after)) = ahead.pop_front() {
+    let mut ahead = VecDeque::from([(node, TraceEntry::Endpoint(request), None, 1)]);
+    while let Some((node, entry, after, hop_count)) = ahead.pop_front() {
         let first = after.is_none();
+        if hop_count > HOPS_MAX {
+            trace.unfinished = Some(format!("there are more than {HOPS_MAX} hops"));
+            break;
+        }
         let hops = match hops(&handle, &node, entry).await {
             Ok(hops) => hops,
             // What is wrong with the packet, or with its way into the switch.
@@ -315,13 +321,15 @@ pub(crate) async fn trace(
                 .as_ref()
                 .and_then(|name| name.parse().ok());
             if let Some(next) = next {
-                let frame = hop.frame.clone();
-                ahead.push_back((next, TraceEntry::Tunnel { frame }, Some(trace.hops.len())));
+                let entry = TraceEntry::Tunnel {
+                    frame: hop.frame.clone(),
+                };
+                ahead.push_back((next, entry, Some(trace.hops.len()), hop_count + 1));
             }
             trace.hops.push(hop);
         }
-        if trace.hops.len() > HOPS_MAX {
-            trace.unfinished = Some(format!("there are more than {HOPS_MAX} hops"));
+        if trace.hops.len() > STEPS_MAX {
+            trace.unfinished = Some(format!("there are more than {STEPS_MAX} copies"));
             break;
         }
     }

@@ -65,6 +65,8 @@ pub struct Step {
     pub connection: u32,
     /// Whether it goes by a wire.
     pub wire: bool,
+    /// Where no copy of a packet for several is told: why.
+    pub remark: Option<&'static str>,
 }
 
 /// The kernel does not run the program.
@@ -161,6 +163,7 @@ fn run(
         label: note(0).checked_sub(1),
         connection: flags >> notes::CONNECTION_SHIFT & 3,
         wire: flags & notes::WIRE != 0,
+        remark: None,
     };
     Ok((step, flags >> notes::COPIES_SHIFT & 7, word(MARK)))
 }

@@ -9,7 +9,7 @@ use sunwire_api::{
     FlowVerdict, TraceEntry, TraceHop, TraceRequest, TraceRewrite, from_hex, to_hex,
 };
 use sunwire_dataplane_common::{
-    address::Address,
+    address::{Address, Mac},
     drop_reason::DropReason,
     event::{Event, program, verdict},
     headers::{Family, Headers},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     dataplane::{Dataplane, chain},
-    state::{Desired, Endpoint, kernel_address},
+    state::{Desired, Endpoint, Network, kernel_address},
 };
 
 /// Source port of a packet that does not say.
@@ -72,7 +72,8 @@ pub(crate) fn hops(
         frame: &frame,
         gso_size: 0,
     };
-    let steps = dataplane.trace(&arrival).map_err(|error| chain(&error))?;
+    let steps = dataplane.trace_copies(around.desired, &arrival);
+    let steps = steps.map_err(|error| chain(&error))?;
     let hops = steps.iter().map(|step| hop(around, &arrival, source, step));
     Ok(hops.collect())
 }
@@ -168,11 +169,10 @@ fn build(desired: &Desired, from: &Endpoint, packet: &TraceRequest) -> Result<Ve
             .ok_or_else(|| format!("{} has no address of the family of {target}", from.name))?,
     };
     // What nobody owns is sent to the gateway, as a workload would.
-    let gateway = desired
-        .networks
-        .get(&from.vni)
-        .map(|network| network.gateway_mac);
-    let mac = mac.or(gateway).unwrap_or_default();
+    let network = desired.networks.get(&from.vni);
+    let gateway = network.map(|network| network.gateway_mac);
+    let several = group_mac(target, network);
+    let mac = several.or(mac).or(gateway).unwrap_or_default();
     let ethernet = PacketBuilder::ethernet2(from.mac.to_bytes(), mac.to_bytes());
     if packet.dscp > 63 {
         return Err(format!("the DSCP is {}: it has 6 bits", packet.dscp));
@@ -207,6 +207,33 @@ fn build(desired: &Desired, from: &Endpoint, packet: &TraceRequest) -> Result<Ve
         _ => return Err("source and destination are not of one family".to_owned()),
     };
     transport(ip, packet, target.is_ipv4())
+}
+
+/// The MAC address of what is for several: broadcast, or multicast (RFC 1112, 6.4; RFC 2464, 7). `None` for
+/// an address that is one endpoint's.
+fn group_mac(address: IpAddr, network: Option<&Network>) -> Option<Mac> {
+    match address {
+        IpAddr::V4(address) => {
+            let [_, b, c, d] = address.octets();
+            let host_bits = network
+                .filter(|network| (1..31).contains(&network.prefix_v4))
+                .map(|network| (network.gateway_v4, u32::MAX >> network.prefix_v4));
+            let is_of_subnet = host_bits.is_some_and(|(gateway, host)| {
+                u32::from(address) == u32::from_be(gateway.0[0]) | host
+            });
+            if address.is_broadcast() || is_of_subnet {
+                Some(Mac::new([0xff; 6]))
+            } else {
+                let mac = Mac::new([0x01, 0, 0x5e, b & 0x7f, c, d]);
+                address.is_multicast().then_some(mac)
+            }
+        }
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = address.octets();
+            let mac = Mac::new([0x33, 0x33, a, b, c, d]);
+            address.is_multicast().then_some(mac)
+        }
+    }
 }
 
 fn transport(
@@ -300,6 +327,10 @@ fn hop(
     if step.outcome == StepOutcome::Passed {
         flow.verdict = FlowVerdict::Passed;
     }
+    if step.remark.is_some() {
+        // It ended here and was no question to the node.
+        flow.verdict = FlowVerdict::Forwarded;
+    }
     let endpoint = around.desired.endpoints.get(&destination);
     let device = endpoint
         .filter(|_| node == 0)
@@ -314,7 +345,10 @@ fn hop(
     let answered = flow.verdict == FlowVerdict::Answered;
     TraceHop {
         after: None,
-        description: reason.map(|reason: DropReason| reason.description().to_owned()),
+        description: reason
+            .map(|reason: DropReason| reason.description())
+            .or(step.remark)
+            .map(str::to_owned),
         // An answer is another packet than the one that came.
         rewrites: if answered {
             Vec::new()
@@ -333,9 +367,7 @@ fn rewrites(before: &[u8], after: &[u8]) -> Vec<TraceRewrite> {
         return Vec::new();
     };
     let (before, after) = (before.headers, after.headers);
-    let mac = |mac: sunwire_dataplane_common::address::Mac| {
-        sunwire_api::MacAddress(mac.to_bytes()).to_string()
-    };
+    let mac = |mac: Mac| sunwire_api::MacAddress(mac.to_bytes()).to_string();
     let ip = |headers: &Headers, address| {
         names::ip(headers.family, address).map_or_else(String::new, |ip| ip.to_string())
     };
@@ -359,4 +391,29 @@ fn rewrites(before: &[u8], after: &[u8]) -> Vec<TraceRewrite> {
             after,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_several_has_a_group_address() {
+        let network = Network {
+            gateway_v4: Address::v4([10, 20, 0, 1]),
+            prefix_v4: 16,
+            ..Network::for_tests()
+        };
+        let of = |text: &str| {
+            let mac = group_mac(text.parse().unwrap(), Some(&network));
+            mac.map(Mac::to_bytes)
+        };
+        assert_eq!(of("255.255.255.255"), Some([0xff; 6]));
+        assert_eq!(of("10.20.255.255"), Some([0xff; 6]));
+        assert_eq!(of("239.129.2.3"), Some([1, 0, 0x5e, 1, 2, 3]));
+        assert_eq!(of("ff15::1:2"), Some([0x33, 0x33, 0, 1, 0, 2]));
+        for one in ["10.20.255.254", "10.21.255.255", "fd00::1"] {
+            assert_eq!(of(one), None, "{one}");
+        }
+    }
 }
