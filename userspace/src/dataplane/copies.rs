@@ -26,7 +26,7 @@ use sunwire_dataplane_common::{
 use super::{Dataplane, DataplaneError};
 use crate::{
     groups::sets::{self, Members},
-    state::{Desired, Digest},
+    state::{Desired, Digest, Leaf},
     telemetry::step::{Arrival, Step, StepOutcome},
 };
 
@@ -65,7 +65,7 @@ impl Dataplane {
         let mut all = Vec::with_capacity(count);
         for (number, step) in steps.into_iter().enumerate() {
             let copies = match step.outcome {
-                StepOutcome::Consumed if arrival.underlay => self.received(arrival.frame),
+                StepOutcome::Consumed if arrival.underlay => self.received(desired, arrival.frame),
                 StepOutcome::Consumed => {
                     self.sent(desired, arrival.ifindex, &step, (number, count))
                 }
@@ -106,7 +106,10 @@ impl Dataplane {
         let (vni, from) = (endpoint.network, endpoint.number);
         let labels = self.label_slots();
         let (_, label) = labels.get(&step.label?)?;
-        let sets = sets_of(desired, vni, label, copy);
+        let (number, count) = copy;
+        let sets = sets_of(desired, vni, |(leaf, of)| {
+            leaf.label == *label && of == number && leaf.copies.len() == count
+        });
         let mut sets = sets.values();
         let members = sets.next()?;
         if sets.next().is_some() {
@@ -124,7 +127,7 @@ impl Dataplane {
     }
 
     /// The copies of what came by a tunnel, if it is for several.
-    fn received(&self, outer: &[u8]) -> Option<Result<Vec<Step>, &'static str>> {
+    fn received(&self, desired: &Desired, outer: &[u8]) -> Option<Result<Vec<Step>, &'static str>> {
         let is_v6 = outer.get(12..ETHERNET_BYTES)? == ETHER_IPV6.to_be_bytes();
         let (source, udp) = match is_v6 {
             true => {
@@ -147,7 +150,14 @@ impl Dataplane {
             network: header.vni,
             tag: header.tag & !RELAYED,
         };
-        let group = *self.maps.group_tags.content().get(&key)?;
+        let group = match self.maps.group_tags.content().get(&key) {
+            Some(group) => *group,
+            // A node that decides for itself takes its own policy's set for one that it does not know.
+            None => match self.only_set(desired, header.vni)? {
+                Ok(group) => group,
+                Err(remark) => return Some(Err(remark)),
+            },
+        };
         let by = self.maps.peer_addresses.content().get(&source);
         let is_far = by.is_some_and(|peer| self.maps.peers.get(*peer).flags & peer::NEAR == 0);
         let port: [u8; 2] = *outer.get(udp..)?.first_chunk()?;
@@ -164,6 +174,17 @@ impl Dataplane {
         // From a tunnel to endpoints only, but for what is to be sent on.
         copies.retain(|copy| relaying || !copy.outer);
         Some(Ok(copies))
+    }
+
+    /// The group of the only set that a network's policy sends to; `None` where it sends to none.
+    fn only_set(&self, desired: &Desired, vni: u32) -> Option<Result<u32, &'static str>> {
+        let sets = sets_of(desired, vni, |_| true);
+        let mut sets = sets.values();
+        let members = sets.next()?;
+        if sets.next().is_some() {
+            return Some(Err(UNCLEAR));
+        }
+        self.flow.sets.number(&self.maps, members).map(Ok)
     }
 
     fn copies(&self, cast: &Cast<'_>) -> Vec<Step> {
@@ -362,13 +383,12 @@ impl Way {
 /// Bytes of a UDP header.
 const UDP_BYTES: usize = 8;
 
-/// The sets that copy `number` of a verdict with `count` copies may go to, of those of the policy in
-/// force that have this label.
+/// The sets that a network's policy in force sends to, by those of its leaves' copies that are `wanted`: of
+/// each its leaf and its number.
 fn sets_of(
     desired: &Desired,
     vni: u32,
-    label: &str,
-    (number, count): (usize, usize),
+    wanted: impl Fn((&Leaf, usize)) -> bool,
 ) -> BTreeMap<Digest, Members> {
     let mut sets = BTreeMap::new();
     let mut reached = std::collections::HashSet::new();
@@ -385,14 +405,16 @@ fn sets_of(
             queue.push(node.default);
             queue.extend(node.edges.iter().map(|(_, next)| *next));
         }
-        let leaf = desired.leaves.get(&digest);
-        let leaf = leaf.filter(|leaf| leaf.label == label && leaf.copies.len() == count);
-        let copied = leaf.and_then(|leaf| Some((leaf, leaf.copies.get(number)?)));
-        if let Some((leaf, copied)) = copied
-            && copied.out == OUT_GROUP
-            && let Some(members) = leaf.members.get(copied.endpoint as usize)
-        {
-            sets.insert(sets::digest(members), members.clone());
+        let Some(leaf) = desired.leaves.get(&digest) else {
+            continue;
+        };
+        for (number, copied) in leaf.copies.iter().enumerate() {
+            if copied.out == OUT_GROUP
+                && wanted((leaf, number))
+                && let Some(members) = leaf.members.get(copied.endpoint as usize)
+            {
+                sets.insert(sets::digest(members), members.clone());
+            }
         }
     }
     sets
