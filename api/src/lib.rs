@@ -63,7 +63,7 @@ pub use mac::{MacAddress, MacError};
 pub use name::{DeviceName, DeviceNameError, Name, NameError};
 pub use network::{
     Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkPeer, NetworkSpec,
-    NetworkStatus,
+    NetworkStatus, VXLAN_PORT, default_vxlan_port,
 };
 pub use node::{Node, NodeCreate, NodeError, NodeKind, NodeSpec, NodeStatus, Totals};
 pub use policy::{

@@ -47,6 +47,19 @@ pub struct NetworkCreate {
     /// Who decides about its packets; the node where they enter, alone, when absent.
     #[serde(default)]
     pub enforce: NetworkEnforcement,
+    /// UDP port that its packets are sent to in the clear, fixed for the network's life; 4789 when
+    /// absent (RFC 7348).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan_port: Option<u16>,
+}
+
+/// The UDP port of networks whose creator names none.
+pub const VXLAN_PORT: u16 = 4789;
+
+/// The port of networks that were made before they had one.
+#[must_use]
+pub fn default_vxlan_port() -> u16 {
+    VXLAN_PORT
 }
 
 /// What a network is.
@@ -67,6 +80,9 @@ pub struct NetworkSpec {
     /// Who decides about its packets.
     #[serde(default)]
     pub enforce: NetworkEnforcement,
+    /// UDP port that its packets are sent to in the clear.
+    #[serde(default = "default_vxlan_port")]
+    pub vxlan_port: u16,
     /// Networks that packets are routed to and from, as far as both policies let them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Name>,

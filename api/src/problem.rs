@@ -275,6 +275,8 @@ problem_codes! {
     SubnetInvalid = "subnet-invalid", 422, "A subnet is wrong";
     /// The MTU is outside what can be carried.
     MtuInvalid = "mtu-invalid", 422, "The MTU is wrong";
+    /// A network's UDP port is none, has another use, or is one too many.
+    VxlanPortInvalid = "vxlan-port-invalid", 422, "The UDP port cannot be a network's";
     /// A node announces a public key that is none, too many of them, or another node's.
     PublicKeyInvalid = "public-key-invalid", 422, "The public key cannot be used";
     /// An address is outside the network's subnets, reserved, or one too many of its family.

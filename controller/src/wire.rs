@@ -164,6 +164,7 @@ fn network(state: &State, name: &Name, record: &NetworkRecord) -> agent::Network
         encrypted: record.encryption == NetworkEncryption::Required,
         relayed: record.relay,
         enforced: record.enforce == NetworkEnforcement::Both,
+        vxlan_port: u32::from(record.vxlan_port),
         peers: record
             .peers
             .iter()

@@ -21,6 +21,7 @@ fn with_networks(enforce: NetworkEnforcement) -> State {
             mtu: None,
             encryption: Default::default(),
             relay: false,
+            vxlan_port: None,
             enforce,
         });
         state.apply(&Proposal::internal(create)).unwrap();

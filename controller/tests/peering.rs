@@ -21,6 +21,7 @@ fn with_networks() -> State {
             encryption: Default::default(),
             relay: false,
             enforce: Default::default(),
+            vxlan_port: None,
         });
         state.apply(&Proposal::internal(create)).unwrap();
     }
@@ -83,6 +84,7 @@ fn what_cannot_be_peered_is_refused_with_the_reason() {
         encryption: Default::default(),
         relay: false,
         enforce: Default::default(),
+        vxlan_port: None,
     });
     state.apply(&Proposal::internal(create)).unwrap();
     let refused = peer(&mut state, "n1", "n4", true).unwrap_err();

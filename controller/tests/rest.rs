@@ -146,16 +146,34 @@ async fn a_network_that_cannot_be_is_refused_with_its_reason() {
             refused(&|body| body.mtu = Some(1279)),
             ProblemCode::MtuInvalid
         );
+        // No port, and one on which nodes receive encrypted packets, and the ninth beside the usual one.
+        let port = |number| refused(&|body| body.vxlan_port = Some(number));
+        assert_eq!(port(0), ProblemCode::VxlanPortInvalid);
+        for taken in [51820, 51821] {
+            assert_eq!(port(taken), ProblemCode::VxlanPortInvalid, "{taken}");
+        }
+        for number in 0..8 {
+            let mut body = network(&format!("port{number}"));
+            body.vxlan_port = Some(9000 + number);
+            let made = client.create_network(&body, Guard::None).unwrap();
+            assert_eq!(made.spec.vxlan_port, 9000 + number);
+        }
+        assert_eq!(port(9008), ProblemCode::VxlanPortInvalid);
+        for number in 0..8 {
+            let made = name(&format!("port{number}"));
+            client.delete_network(&made, Guard::Any).unwrap();
+        }
+        assert_eq!(shop.spec.vxlan_port, 4789);
         // Networks are tenants: their subnets may overlap.
         let lab = create_network(client, "lab");
         assert_eq!(lab.spec.subnets, shop.spec.subnets);
-        assert_eq!(lab.spec.vni.get(), 2);
+        assert_eq!(lab.spec.vni.get(), 10);
         create_endpoint(client, "web1", "lab", "aws1");
         let used = client.delete_network(&name("lab"), Guard::Any);
         assert_eq!(code(used), ProblemCode::NetworkInUse);
         client.delete_network(&name("shop"), Guard::Any).unwrap();
         let again = create_network(client, "shop");
-        assert_eq!(again.spec.vni.get(), 3, "a VNI is not chosen again soon");
+        assert_eq!(again.spec.vni.get(), 11, "a VNI is not chosen again soon");
     })
     .await;
 }

@@ -56,6 +56,7 @@ fn command() -> impl Strategy<Value = Command> {
                 encryption: Default::default(),
                 relay: false,
                 enforce: Default::default(),
+                vxlan_port: None,
             })
         });
     let tier = || select(vec!["web", "db"]).prop_map(str::to_owned);
@@ -202,6 +203,7 @@ fn prelude() -> Vec<Proposal> {
             encryption: Default::default(),
             relay: false,
             enforce: Default::default(),
+            vxlan_port: None,
             name: name(&format!("n{index}")),
             vni: None,
             subnets: vec!["10.0.0.0/16".parse().unwrap()],

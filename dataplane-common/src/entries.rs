@@ -27,6 +27,9 @@ pub struct Control {
     pub tunnel: u32,
     /// This node's IPv6 address on the underlay; zero when it has none.
     pub vtep_v6: Address,
+    /// UDP ports beside [`PORT`](crate::vxlan::PORT) that tunnels are received on, network order; zero
+    /// means none.
+    pub ports: [u16; crate::vxlan::OTHER_PORTS],
 }
 
 /// The classes of a packet's source, by parity.
@@ -109,6 +112,10 @@ pub struct LocationEntry {
     pub mtu: u32,
     /// Bits of [`location`].
     pub flags: u32,
+    /// UDP port that the network's packets are sent to in the clear, network order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
 }
 
 /// Bits of [`LocationEntry::flags`].
@@ -126,6 +133,8 @@ pub mod location {
     pub const FOREIGN: u32 = 1 << 3;
     /// What comes for the network's endpoints from other nodes is decided about here, too.
     pub const ENFORCED: u32 = 1 << 6;
+    /// [`port`](super::LocationEntry::port) is another than [`PORT`](crate::vxlan::PORT).
+    pub const OTHER_PORT: u32 = 1 << 7;
 }
 
 /// How a node is reached, in `PEERS` by its number; for packets of networks that are encrypted
@@ -279,11 +288,11 @@ pub struct LabelKey {
 
 const _: () = assert!(size_of::<IdKey>() == 36);
 const _: () = assert!(size_of::<LabelKey>() == 128);
-const _: () = assert!(size_of::<Control>() == 48);
+const _: () = assert!(size_of::<Control>() == 64);
 const _: () = assert!(size_of::<SourceClasses>() == 24);
 const _: () = assert!(size_of::<EndpointEntry>() == 112);
 const _: () = assert!(size_of::<AddressKey>() == 24);
-const _: () = assert!(size_of::<LocationEntry>() == 36);
+const _: () = assert!(size_of::<LocationEntry>() == 40);
 const _: () = assert!(size_of::<PeerEntry>() == 68);
 const _: () = assert!(size_of::<PeerEntryV6>() == 88);
 const _: () = assert!(size_of::<NetworkEntry>() == 48);

@@ -26,6 +26,8 @@ use crate::bytes::Window;
 
 /// UDP port of VXLAN (IANA).
 pub const PORT: u16 = 4789;
+/// How many other ports networks may use, together.
+pub const OTHER_PORTS: usize = 8;
 /// Bytes from the outer Ethernet header to the inner one.
 pub const OUTER_BYTES: usize = 50;
 /// The same over IPv6.

@@ -61,6 +61,8 @@ pub(crate) struct Cast {
     each: u32,
     /// Not zero: its network is encrypted wherever it goes.
     encrypted: u32,
+    /// UDP port of its network, network order.
+    port: u32,
     /// Not zero: it came from another region, and goes on within this one.
     relaying: u32,
     /// Not zero: some of the nodes are reached over the other family than it is wrapped for.
@@ -79,6 +81,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
     let location = deliver::location(from, network);
     let origin = location.map_or(0, |location| location.node);
     let encrypted = location.is_some_and(tunnel::is_encrypted);
+    let port = location.map_or(0, |location| location.port);
     // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
     unsafe {
         (*cast).key = GroupKey { group, chunk };
@@ -89,6 +92,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
         (*cast).listened = listened as u32;
         (*cast).each = each as u32;
         (*cast).encrypted = encrypted as u32;
+        (*cast).port = u32::from(port);
         (*cast).relaying = 0;
         (*cast).others = 0;
     }
@@ -271,18 +275,19 @@ unsafe extern "C" fn send_to_node<const V6: bool>(index: u32, context: *mut *mut
         return 0;
     }
     if cast.listened == 0 || has_listeners(cast.network, node, &cast.address) {
-        copy_to_node::<V6>(&mut skb, node, cast.encrypted != 0, chunk.tag);
+        copy_to_node::<V6>(&mut skb, node, cast, chunk.tag);
     }
     0
 }
 
 #[inline(never)]
-fn copy_to_node<const V6: bool>(skb: &mut Skb, node: u32, encrypted: bool, tag: u32) {
+fn copy_to_node<const V6: bool>(skb: &mut Skb, node: u32, cast: &Cast, tag: u32) {
     let tag = match node & RELAY {
         0 => tag,
         _ => tag | RELAYED,
     };
-    match tunnel::send_copy::<V6>(skb, node & !RELAY, encrypted, tag) {
+    let (encrypted, port) = (cast.encrypted != 0, cast.port as u16);
+    match tunnel::send_copy::<V6>(skb, node & !RELAY, encrypted, port, tag) {
         Ok(true) => counters::copied(skb, copies::TUNNEL),
         Ok(false) => note_others(),
         Err(reason) => counters::dropped(skb, reason),

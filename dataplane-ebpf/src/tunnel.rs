@@ -8,7 +8,7 @@ use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
     entries::{Control, LocationEntry, PeerEntry, PeerEntryV6, direction, location, peer},
-    headers::{ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, IPV6_BYTES},
+    headers::{ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, IPV6_BYTES, UDP_BYTES},
     vxlan::{
         self, IPV4_OFFSET, IPV6_OFFSET, OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET, UDP_OFFSET_V6,
         VXLAN_OFFSET, VXLAN_OFFSET_V6, Vxlan, fold_checksum,
@@ -91,11 +91,14 @@ pub(crate) fn encapsulate(
     port: u16,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
+    if location.flags & location::OTHER_PORT != 0 {
+        return encapsulate_elsewhere(skb, node, header, ports(port, location.port));
+    }
     let peer = reachable(node, is_encrypted(location))?;
     if peer.flags & peer::OVER_IPV6 != 0 {
         let ifindex = peer.ifindex;
         let (first, last) = (header.first_word(), header.last_word());
-        if wrap_v6(skb.raw(), node, last, first, u32::from(port)) == 0 {
+        if wrap_v6(skb.raw(), node, last, first, usual(port)) == 0 {
             return Err(DropReason::Resize);
         }
         skb.flag(note::OUTER);
@@ -116,13 +119,116 @@ pub(crate) fn encapsulate(
     let udp_bytes = (length - UDP_OFFSET as u32) as u16;
     write_from_udp(
         &mut outer,
-        port,
+        usual(port),
         udp_bytes,
         [header.first_word(), header.last_word()],
         &inner,
     );
     counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES);
     Ok(skb.redirect(peer.ifindex))
+}
+
+/// As [`encapsulate`], of a network with a port of its own.
+#[inline(always)]
+fn encapsulate_elsewhere(
+    skb: &mut Skb,
+    node: u32,
+    header: Vxlan,
+    ports: u32,
+) -> Result<i32, DropReason> {
+    let node = node | (skb.is_traced() as u32) << 31;
+    let (first, last) = (header.first_word(), header.last_word());
+    let code = wrap_elsewhere(skb.raw(), node, last, first, ports);
+    if code & DROPPED == 0 {
+        return Ok(code as i32);
+    }
+    Err(match code & !DROPPED {
+        code if code == DropReason::NoTunnel as u32 => DropReason::NoTunnel,
+        code if code == DropReason::Resize as u32 => DropReason::Resize,
+        code if code == DropReason::Malformed as u32 => DropReason::Malformed,
+        _ => DropReason::NoRoute,
+    })
+}
+
+/// Added to the number of a drop reason.
+const DROPPED: u32 = 1 << 31;
+
+/// Wraps and sends the packet; the uppermost bit of `node` says that it is traced.
+///
+/// A global function, as [`wrap_v6`]: few networks have a port of their own, and the way of the others
+/// has no stack left.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn wrap_elsewhere(
+    context: *mut __sk_buff,
+    node: u32,
+    last_word: u32,
+    first_word: u32,
+    ports: u32,
+) -> u32 {
+    let mut skb = Skb::from_raw(context, node >> 31 != 0);
+    let words = [first_word, last_word];
+    match send_elsewhere(&mut skb, node & !(1 << 31), words, ports) {
+        Ok(action) => action as u32,
+        Err(reason) => DROPPED | reason as u32,
+    }
+}
+
+#[inline(always)]
+fn send_elsewhere(
+    skb: &mut Skb,
+    node: u32,
+    words: [u32; 2],
+    network_ports: u32,
+) -> Result<i32, DropReason> {
+    // Of a network that is encrypted wherever it goes, the port is the usual one.
+    let peer = reachable(node, false)?;
+    let port = destination_port(peer, (network_ports >> 16) as u16);
+    let ports = ports(network_ports as u16, port);
+    if peer.flags & peer::OVER_IPV6 != 0 {
+        let ifindex = peer.ifindex;
+        write_v6(skb, node, words, ports)?;
+        skb.flag(note::OUTER);
+        counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES_V6);
+        return Ok(skb.redirect(ifindex));
+    }
+    let is_ip = is_ip(skb);
+    if !is_ip {
+        fill_up(skb)?;
+    }
+    let inner = Ethernet::read(skb, 0)?;
+    make_room::<false>(skb, peer, is_ip, 0)?;
+    skb.flag(note::OUTER);
+    let length = skb.len();
+    let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
+    write_until_udp(&mut outer, peer, length);
+    let udp_bytes = (length - UDP_OFFSET as u32) as u16;
+    write_from_udp(&mut outer, ports, udp_bytes, words, &inner);
+    counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES);
+    Ok(skb.redirect(peer.ifindex))
+}
+
+/// The port that packets to a node are sent to whose network's is `port`; in network order. What is
+/// encrypted has the usual one within its tunnel.
+#[inline(always)]
+pub(crate) fn destination_port(peer: &PeerEntry, port: u16) -> u16 {
+    if peer.flags & peer::ENCRYPTED != 0 {
+        vxlan::PORT.to_be()
+    } else {
+        port
+    }
+}
+
+/// The UDP ports as they stand in a header, in memory order.
+#[inline(always)]
+pub(crate) fn ports(source: u16, destination: u16) -> u32 {
+    u32::from(source) | u32::from(destination) << 16
+}
+
+/// The same with the destination port that most networks have.
+#[inline(always)]
+fn usual(source: u16) -> u32 {
+    ports(source, vxlan::PORT.to_be())
 }
 
 /// Whether the kernel takes the packet for one of IP.
@@ -193,7 +299,7 @@ pub(crate) fn take_room<const V6: bool>(
 }
 
 /// Wraps the packet for a node that is reached over IPv6; returns zero when the kernel refuses. The words
-/// of the VXLAN header and the source port are in memory order.
+/// of the VXLAN header and the [`ports`] are in memory order.
 ///
 /// What is encrypted never comes here: within its tunnel it is wrapped for IPv4, whatever that goes over.
 ///
@@ -205,17 +311,17 @@ extern "C" fn wrap_v6(
     node: u32,
     last_word: u32,
     first_word: u32,
-    port: u32,
+    ports: u32,
 ) -> u32 {
     let mut skb = Skb::from_raw(context, false);
-    match write_v6(&mut skb, node, [first_word, last_word], port as u16) {
+    match write_v6(&mut skb, node, [first_word, last_word], ports) {
         Ok(()) => 1,
         Err(_) => 0,
     }
 }
 
 #[inline(always)]
-fn write_v6(skb: &mut Skb, node: u32, words: [u32; 2], port: u16) -> Result<(), DropReason> {
+fn write_v6(skb: &mut Skb, node: u32, words: [u32; 2], ports: u32) -> Result<(), DropReason> {
     let is_ip = is_ip(skb);
     if !is_ip {
         fill_up(skb)?;
@@ -223,7 +329,7 @@ fn write_v6(skb: &mut Skb, node: u32, words: [u32; 2], port: u16) -> Result<(), 
     let inner = Ethernet::read(skb, 0)?;
     let peer = reachable(node, false)?;
     make_room::<true>(skb, peer, is_ip, 0)?;
-    write_outer_v6(skb, node, words, port, &inner)
+    write_outer_v6(skb, node, words, ports, &inner)
 }
 
 /// Writes everything in front of a frame's EtherType over IPv6, and that; the room is there.
@@ -232,14 +338,14 @@ pub(crate) fn write_outer_v6(
     skb: &mut Skb,
     node: u32,
     words: [u32; 2],
-    port: u16,
+    ports: u32,
     inner: &Ethernet,
 ) -> Result<(), DropReason> {
     let peer = PEERS_V6.get(node).ok_or(DropReason::NoRoute)?;
     let length = skb.len();
     let mut outer = skb.window_mut::<{ OUTER_BYTES_V6 + 14 }>(0)?;
-    write_ipv6(&mut outer, peer, length, port);
-    write_behind_ipv6(&mut outer, length, port);
+    write_ipv6(&mut outer, peer, length, ports as u16);
+    write_behind_ipv6(&mut outer, length, ports);
     outer.set_word::<VXLAN_OFFSET_V6>(words[0]);
     outer.set_word::<{ VXLAN_OFFSET_V6 + 4 }>(words[1]);
     outer.set_word::<OUTER_BYTES_V6>(inner.words[0]);
@@ -268,7 +374,7 @@ pub(crate) fn wrap_again(
     skb.flag(note::OUTER);
     let length = skb.len();
     let mut outer = skb.window_mut::<OUTER_BYTES_V6>(0)?;
-    write_behind_ipv6(&mut outer, length, port);
+    write_behind_ipv6(&mut outer, length, usual(port));
     outer.set_word::<VXLAN_OFFSET_V6>(header.first_word());
     outer.set_word::<{ VXLAN_OFFSET_V6 + 4 }>(header.last_word());
     Ok(())
@@ -295,10 +401,10 @@ pub(crate) fn wrap_plain(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), 
 
 /// Writes the UDP header over IPv6, for a packet of `length` bytes.
 #[inline(always)]
-fn write_behind_ipv6<const N: usize>(outer: &mut PacketWindowMut<'_, N>, length: u32, port: u16) {
+fn write_behind_ipv6<const N: usize>(outer: &mut PacketWindowMut<'_, N>, length: u32, ports: u32) {
     let udp_bytes = (length - UDP_OFFSET_V6 as u32) as u16;
-    outer.set_half::<UDP_OFFSET_V6>(port);
-    outer.set_half::<{ UDP_OFFSET_V6 + 2 }>(vxlan::PORT.to_be());
+    outer.set_half::<UDP_OFFSET_V6>(ports as u16);
+    outer.set_half::<{ UDP_OFFSET_V6 + 2 }>((ports >> 16) as u16);
     outer.set_half::<{ UDP_OFFSET_V6 + 4 }>(udp_bytes.to_be());
     // No checksum: see `vxlan`.
     outer.set_half::<{ UDP_OFFSET_V6 + 6 }>(0);
@@ -354,7 +460,7 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
     write_from_udp(
         &mut outer,
-        port,
+        usual(port),
         udp_bytes,
         [header.first_word(), header.last_word()],
         &inner,
@@ -362,14 +468,15 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
     Ok(())
 }
 
-/// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes, and
-/// `tag` says to which endpoints there. A packet that is wrapped for the other family than the node is
+/// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes, `port`
+/// is the network's, and `tag` says to which endpoints there. A packet that is wrapped for the other family than the node is
 /// reached over is not sent: returns whether the node's is the packet's.
 #[inline(always)]
 pub(crate) fn send_copy<const V6: bool>(
     skb: &mut Skb,
     node: u32,
     encrypted: bool,
+    port: u16,
     tag: u32,
 ) -> Result<bool, DropReason> {
     let peer = reachable(node, encrypted)?;
@@ -382,8 +489,9 @@ pub(crate) fn send_copy<const V6: bool>(
         0 => tag,
         _ => 0,
     };
-    let mut word = skb.window_mut::<4>(vxlan_offset(V6))?;
-    word.set_word::<0>(vxlan::first_word(tag));
+    let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
+    udp.set_half::<2>(destination_port(peer, port));
+    udp.set_word::<UDP_BYTES>(vxlan::first_word(tag));
     if skb.send_copy(peer.ifindex) {
         counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
         Ok(true)
@@ -410,8 +518,9 @@ pub(crate) fn forward<const V6: bool>(
     skb.set_note::<{ note::NODE }>(node);
     let peer = reachable(node, is_encrypted(location))?;
     readdress::<V6>(skb, node, peer)?;
-    let mut word = skb.window_mut::<4>(vxlan_offset(V6) + 4)?;
-    word.set_word::<0>(header.last_word());
+    let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
+    udp.set_half::<2>(destination_port(peer, location.port));
+    udp.set_word::<{ UDP_BYTES + 4 }>(header.last_word());
     counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
     Ok(skb.redirect(peer.ifindex))
 }
@@ -517,18 +626,18 @@ pub(crate) fn write_until_udp<const N: usize>(
     outer.set_half::<{ IPV4_OFFSET + 10 }>(checksum.to_be());
 }
 
-/// Writes the outer UDP header and the tunnel's, of which there are the words, and the inner Ethernet
-/// header behind them.
+/// Writes the outer UDP header with its [`ports`] and the tunnel's, of which there are the words, and the
+/// inner Ethernet header behind them.
 #[inline(always)]
 pub(crate) fn write_from_udp(
     outer: &mut PacketWindowMut<'_, { OUTER_BYTES + 14 }>,
-    port: u16,
+    ports: u32,
     udp_bytes: u16,
     header: [u32; 2],
     inner: &Ethernet,
 ) {
-    outer.set_half::<UDP_OFFSET>(port);
-    outer.set_half::<{ UDP_OFFSET + 2 }>(vxlan::PORT.to_be());
+    outer.set_half::<UDP_OFFSET>(ports as u16);
+    outer.set_half::<{ UDP_OFFSET + 2 }>((ports >> 16) as u16);
     outer.set_half::<{ UDP_OFFSET + 4 }>(udp_bytes.to_be());
     // No checksum: the inner packet has its own (RFC 7348, 5).
     outer.set_half::<{ UDP_OFFSET + 6 }>(0);

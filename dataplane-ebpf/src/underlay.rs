@@ -176,7 +176,7 @@ fn is_tunnelled<const BY_KERNEL: bool>(skb: &Skb, control: &Control, plain: bool
         return false;
     }
     let udp = skb.window::<8>(UDP_OFFSET);
-    udp.is_some_and(|udp| u16::from_be(udp.half::<2>()) == vxlan::PORT)
+    udp.is_some_and(|udp| is_port(udp.half::<2>(), control))
 }
 
 /// The same of a packet over IPv6. One with extension headers, a fragment too, is the stack's.
@@ -197,7 +197,25 @@ fn is_tunnelled_v6(skb: &Skb, control: &Control) -> bool {
         return false;
     }
     let udp = skb.window::<8>(UDP_OFFSET_V6);
-    udp.is_some_and(|udp| u16::from_be(udp.half::<2>()) == vxlan::PORT)
+    udp.is_some_and(|udp| is_port(udp.half::<2>(), control))
+}
+
+/// Whether tunnels are received on a UDP port, in network order.
+#[inline(always)]
+fn is_port(port: u16, control: &Control) -> bool {
+    if port == vxlan::PORT.to_be() {
+        return true;
+    }
+    let [a, b, c, d, e, f, g, h] = control.ports;
+    let is_other = (port == a)
+        | (port == b)
+        | (port == c)
+        | (port == d)
+        | (port == e)
+        | (port == f)
+        | (port == g)
+        | (port == h);
+    is_other & (port != 0)
 }
 
 /// The underlay address that a packet comes from; it was found to be a tunnel's.

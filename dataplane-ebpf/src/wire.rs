@@ -241,8 +241,9 @@ fn deliver<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason
     let peer = tunnel::reachable(node, tunnel::is_encrypted(location))?;
     skb.set_note::<{ note::NODE }>(node);
     tunnel::readdress::<V6>(skb, node, peer)?;
-    let mut word = skb.window_mut::<4>(vxlan_offset(V6) + 4)?;
-    word.set_word::<0>(header.last_word());
+    let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
+    udp.set_half::<2>(tunnel::destination_port(peer, location.port));
+    udp.set_word::<{ UDP_BYTES + 4 }>(header.last_word());
     counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
     Ok(skb.redirect(peer.ifindex))
 }
@@ -337,16 +338,17 @@ fn encapsulate(
     let peer = tunnel::reachable(node, tunnel::is_encrypted(location))?;
     let words = [header.first_word(), header.last_word()];
     if peer.flags & peer::OVER_IPV6 != 0 {
-        wrap::<true>(skb, node, words, peer)?;
+        wrap::<true>(skb, node, words, peer, location.port)?;
         counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES_V6);
     } else {
-        wrap::<false>(skb, node, words, peer)?;
+        wrap::<false>(skb, node, words, peer, location.port)?;
         counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES);
     }
     Ok(skb.redirect(peer.ifindex))
 }
 
-/// Wraps a frame for a node, over IPv6 or over IPv4; the words are those of the header.
+/// Wraps a frame for a node, over IPv6 or over IPv4; the words are those of the header, the port is the
+/// network's.
 // A function of its own for each: one after the other they use the same stack.
 #[inline(never)]
 fn wrap<const V6: bool>(
@@ -354,11 +356,13 @@ fn wrap<const V6: bool>(
     node: u32,
     words: [u32; 2],
     peer: &PeerEntry,
+    port: u16,
 ) -> Result<(), DropReason> {
     let tags = take_tags(skb)?;
     tunnel::fill_up(skb)?;
     skb.ensure_bytes(ETHERNET_BYTES as u32);
-    let port = tunnel::source_port(skb);
+    let port = tunnel::destination_port(peer, port);
+    let ports = tunnel::ports(tunnel::source_port(skb), port);
     let is_ip = matches!(skb.protocol(), ETHER_IPV4 | ETHER_IPV6);
     let inner = Ethernet::read(skb, 0)?;
     let tag_bytes = tags.count * TAG_BYTES;
@@ -366,13 +370,13 @@ fn wrap<const V6: bool>(
     skb.flag(note::OUTER);
 
     if V6 {
-        tunnel::write_outer_v6(skb, node, words, port, &inner)?;
+        tunnel::write_outer_v6(skb, node, words, ports, &inner)?;
     } else {
         let length = skb.len();
         let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;
         tunnel::write_until_udp(&mut outer, peer, length);
         let udp_bytes = (length - UDP_OFFSET as u32) as u16;
-        tunnel::write_from_udp(&mut outer, port, udp_bytes, words, &inner);
+        tunnel::write_from_udp(&mut outer, ports, udp_bytes, words, &inner);
     }
     // Tags stand where the type of a frame without stands, and it behind them.
     match tags.count {

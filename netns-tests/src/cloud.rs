@@ -464,6 +464,7 @@ impl Cloud {
             encryption: Default::default(),
             relay: false,
             enforce: Default::default(),
+            vxlan_port: None,
         };
         self.rest(|client| client.create_network(&body, Guard::Key(name)))?;
         Ok(())

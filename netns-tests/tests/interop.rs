@@ -6,7 +6,7 @@
 mod common;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     process::Command,
     time::Duration,
 };
@@ -49,7 +49,7 @@ fn workload(cloud: &Cloud, name: &str) -> Workload {
 
 /// Makes `rack` a bridge with a VXLAN device, as its owner would: where the client is it knows by
 /// itself, and everything else it sends to `near`.
-fn set_up_rack(cloud: &Cloud, options: &str) {
+fn set_up_rack(cloud: &Cloud, options: &str, port: u16) {
     let rack = cloud.lab().node("rack").unwrap();
     let near = cloud.lab().node("near").unwrap().underlay_address;
     let local = rack.underlay_address;
@@ -58,7 +58,7 @@ fn set_up_rack(cloud: &Cloud, options: &str) {
     run(
         rack,
         &format!(
-            "ip link add vxlan0 type vxlan id {VNI} local {local} dstport 4789 nolearning {options}"
+            "ip link add vxlan0 type vxlan id {VNI} local {local} dstport {port} nolearning {options}"
         ),
     );
     for device in ["host1", "host2"]
@@ -109,6 +109,11 @@ fn endpoint_at_rack(cloud: &Cloud, workload: &Workload, network: &str) -> Endpoi
 
 /// A cloud of two nodes and, beside them, a rack that knows nothing of them.
 fn beside(options: &str, plaintext: bool) -> Cloud {
+    beside_at(None, options, plaintext)
+}
+
+/// The same, where the network has a UDP port of its own.
+fn beside_at(vxlan_port: Option<u16>, options: &str, plaintext: bool) -> Cloud {
     let workload = |name: &str, node: &str, [v4, v6]: [&str; 2]| {
         let spec = WorkloadSpec::new(name, node, "shop");
         let spec = spec.address(&format!("{v4}/16")).unwrap();
@@ -136,6 +141,7 @@ fn beside(options: &str, plaintext: bool) -> Cloud {
         encryption: NetworkEncryption::Default,
         relay: false,
         enforce: Default::default(),
+        vxlan_port,
     };
     let created = cloud.rest(|client| client.create_network(&network, Guard::None));
     created.unwrap();
@@ -145,7 +151,7 @@ fn beside(options: &str, plaintext: bool) -> Cloud {
     };
     let set = cloud.rest(|client| client.put_encryption(&spec, Guard::Any));
     cloud.wait_applied(set.unwrap().revision).unwrap();
-    set_up_rack(&cloud, options);
+    set_up_rack(&cloud, options, vxlan_port.unwrap_or(4789));
     declare(&cloud, plaintext).unwrap();
     cloud
         .create_endpoint(&cloud.lab().workload("client1").unwrap())
@@ -194,6 +200,53 @@ fn talk(cloud: &Cloud, from: &str, to: &str, address: &str) {
     let all = || receiver.received() == sent.sent;
     eventually("every datagram", PATIENCE, all).unwrap();
     assert_eq!(receiver.stop().lost(&sent), 0);
+}
+
+#[test]
+fn lab_a_kernel_vxlan_peer_on_another_port_and_endpoints_talk_both_ways() {
+    if !can_run("lab_a_kernel_vxlan_peer_on_another_port_and_endpoints_talk_both_ways") {
+        return;
+    }
+    let cloud = beside_at(Some(8472), "noudpcsum", false);
+    cloud.apply_policy("shop", OPEN).unwrap();
+    for family in [0, 1] {
+        talk(&cloud, "client1", "host1", HOST[family]);
+        talk(&cloud, "host1", "client1", CLIENT[family]);
+    }
+    // Whoever moves takes its network's port along, and the rack is passed on to.
+    let client = workload(&cloud, "client1");
+    cloud.move_endpoint(&client, "third").unwrap();
+    talk(&cloud, "host1", "client1", CLIENT[0]);
+    // A port that a program has is not taken from it, and its node says so.
+    let near = cloud.lab().node("near").unwrap();
+    let taken = near.namespace.run(|| UdpSocket::bind("0.0.0.0:4791"));
+    let taken = taken.unwrap();
+    let network = |name: &str, vxlan_port| NetworkCreate {
+        name: name.parse().unwrap(),
+        vni: None,
+        subnets: vec!["10.30.0.0/16".parse().unwrap()],
+        mtu: None,
+        encryption: NetworkEncryption::Default,
+        relay: false,
+        enforce: Default::default(),
+        vxlan_port: Some(vxlan_port),
+    };
+    let create =
+        |body: NetworkCreate| cloud.rest(|client| client.create_network(&body, Guard::None));
+    create(network("other", 4791)).unwrap();
+    let name: Name = "near".parse().unwrap();
+    eventually("the node's error", PATIENCE, || {
+        let node = cloud.rest(|client| client.node(&name)).unwrap();
+        let error = node.status.error;
+        error.is_some_and(|error| error.detail.contains("4791"))
+    })
+    .unwrap();
+    let name: Name = "other".parse().unwrap();
+    cloud
+        .rest(|client| client.delete_network(&name, Guard::Any))
+        .unwrap();
+    drop(taken);
+    cloud.down().unwrap();
 }
 
 #[test]
@@ -370,6 +423,7 @@ fn lab_nothing_is_sent_in_the_clear_that_a_kernel_vxlan_peer_cannot_decrypt() {
         encryption: NetworkEncryption::Required,
         relay: false,
         enforce: Default::default(),
+        vxlan_port: None,
     };
     cloud
         .rest(|client| client.create_network(&secret, Guard::None))

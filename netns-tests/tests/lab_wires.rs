@@ -76,6 +76,7 @@ fn cloud(encryption: EncryptionMode) -> Cloud {
         encryption: Default::default(),
         relay: false,
         enforce: Default::default(),
+        vxlan_port: None,
     };
     cloud
         .rest(|client| client.create_network(&network, Guard::None))

@@ -19,6 +19,7 @@ mod last_known;
 mod listening;
 mod local;
 mod place;
+mod ports;
 mod questions;
 mod surroundings;
 mod tunnels;
@@ -42,6 +43,7 @@ use sunwire_api::{
         controller_message, endpoint_report,
     },
 };
+use sunwire_dataplane_common::vxlan;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
@@ -215,7 +217,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         [] => netlink::first_addresses(&handle, &config.underlay, underlay.ifindex).await?,
         given => by_family(given).ok_or(AgentError::Addresses)?,
     };
-    let port_device = netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE).await?;
+    let port_device = netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE, vxlan::PORT).await?;
     let headroom = match netlink::make_headroom_bridge(&handle, HEADROOM_BRIDGE, TUNNEL_DEVICE)
         .await
     {
@@ -299,6 +301,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         keeper,
         tunnel: None,
         port_device,
+        ports: BTreeMap::new(),
         foreign: None,
         kernel_tunnels: BTreeMap::new(),
         connections,
@@ -356,9 +359,11 @@ struct Agent {
     tunnel: Option<u32>,
     /// Name of the device that holds the tunnel's port.
     port_device: String,
-    /// Whether the program for packets of nodes without an agent is attached; `None` while it may be
-    /// as an earlier agent left it.
-    foreign: Option<bool>,
+    /// Names of the devices that hold networks' other ports.
+    ports: BTreeMap<u16, String>,
+    /// Ports and devices on which the program for packets of nodes without an agent is; `None` while it
+    /// may be as an earlier agent left it.
+    foreign: Option<BTreeMap<u16, String>>,
     /// ifindexes of the kernel's WireGuard devices by slot, once our program is attached to them.
     kernel_tunnels: BTreeMap<usize, u32>,
     /// What is remembered of flows.
@@ -526,6 +531,7 @@ impl Agent {
         };
         self.forget_released(own);
         self.ready_tunnel(own).await;
+        let ports = self.ready_ports().await;
         self.ready_foreign();
         self.warn_of_mtu();
         let desired = self.desired.as_ref()?;
@@ -556,7 +562,7 @@ impl Agent {
                 self.publish();
                 self.publish_connections(own);
                 self.report().await;
-                None
+                ports
             }
             Err(error) => {
                 let text = chain(&error);

@@ -21,6 +21,7 @@ use std::{
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::{AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, location},
+    vxlan,
     wire::wired,
 };
 
@@ -63,6 +64,8 @@ pub struct Surroundings {
     /// How packets are sent by the kernel's WireGuard, where that is what encrypts, by number of
     /// the node.
     pub ways: BTreeMap<u32, kernel::Way>,
+    /// UDP ports beside the usual one that are ours to receive tunnels on.
+    pub ports: BTreeSet<u16>,
     /// Nodes that are at work: only these are asked to send on what is for several.
     pub at_work: BTreeSet<u32>,
 }
@@ -174,21 +177,27 @@ impl Dataplane {
         Ok(self.programs.attach_tunnel(device)?)
     }
 
-    /// Runs the program for packets of nodes without an agent on the device that takes them out of
-    /// their tunnel.
+    /// Runs the program for packets of nodes without an agent on the device that holds a port and takes
+    /// them out of their tunnel.
     ///
     /// # Errors
     /// When the device cannot be attached to.
-    pub fn attach_foreign(&mut self, device: &str) -> Result<(), DataplaneError> {
-        Ok(self.programs.attach_foreign(device)?)
+    pub fn attach_foreign(&mut self, port: u16, device: &str) -> Result<(), DataplaneError> {
+        Ok(self.programs.attach_foreign(port, device)?)
     }
 
-    /// Takes that program off its device.
+    /// Takes that program off the device that holds a port. The device may be gone already.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn detach_foreign(&mut self) -> Result<(), DataplaneError> {
-        Ok(self.programs.detach_foreign()?)
+    pub fn detach_foreign(&mut self, port: u16) -> Result<(), DataplaneError> {
+        Ok(self.programs.detach_foreign(port)?)
+    }
+
+    /// Ports on whose devices it is, perhaps since an earlier agent.
+    #[must_use]
+    pub fn foreign_ports(&self) -> Vec<u16> {
+        self.programs.foreign_ports()
     }
 
     /// Runs the program for packets without an Ethernet header on a device of the kernel's WireGuard.
@@ -234,6 +243,7 @@ impl Dataplane {
                 tunnel: around
                     .tunnel
                     .unwrap_or_else(|| around.ways.values().next().map_or(0, |way| way.ifindex)),
+                ports: other_ports(&around.ports),
                 ..control
             },
         )?;
@@ -605,6 +615,15 @@ pub(crate) fn expected(endpoint: &Endpoint, own: u32) -> bool {
     endpoint.node == own || (endpoint.moving && endpoint.other == own)
 }
 
+/// As the kernel's programs look for them.
+fn other_ports(ports: &BTreeSet<u16>) -> [u16; vxlan::OTHER_PORTS] {
+    let mut found = [0; vxlan::OTHER_PORTS];
+    for (slot, port) in found.iter_mut().zip(ports) {
+        *slot = port.to_be();
+    }
+    found
+}
+
 fn location_entry(
     desired: &Desired,
     own: u32,
@@ -631,6 +650,13 @@ fn location_entry(
     if expected(endpoint, own) {
         flags |= location::EXPECTED;
     }
+    // What is encrypted wherever it goes has the usual port within its tunnels.
+    let port = network
+        .filter(|network| !network.encrypted)
+        .map_or(vxlan::PORT, |network| network.port);
+    if port != vxlan::PORT {
+        flags |= location::OTHER_PORT;
+    }
     LocationEntry {
         network: match desired.wires.of(number) {
             Some(_) => wired(endpoint.vni),
@@ -644,6 +670,8 @@ fn location_entry(
         // A network that was not sent: its endpoints are not attached either.
         mtu: network.map_or(0, |network| network.mtu),
         flags,
+        port: port.to_be(),
+        reserved: 0,
     }
 }
 

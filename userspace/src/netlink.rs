@@ -19,7 +19,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute},
 };
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVxlan, RouteMessageBuilder};
-use sunwire_dataplane_common::{address::Mac, vxlan};
+use sunwire_dataplane_common::address::Mac;
 
 /// A device of this namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,10 +80,11 @@ pub enum NetlinkError {
     /// Another device holds the tunnel port.
     #[error(
         "UDP port {port} is taken by device {device}, which is no VXLAN device in external mode; \
-         remove it or give the port free",
-        port = vxlan::PORT
+         remove it or give the port free"
     )]
     PortTaken {
+        /// The port.
+        port: u16,
         /// Name of the device.
         device: String,
     },
@@ -254,23 +255,28 @@ pub async fn ready_tunnel_device(handle: &Handle, name: &str) -> Result<u32, Net
     Ok(device.ifindex)
 }
 
-/// Makes sure that something holds the tunnel's UDP port: without a socket the kernel does not
+/// Makes sure that something holds a UDP port of tunnels: without a socket the kernel does not
 /// merge tunnelled packets on receipt. A device of ours from before, or any other one in external
 /// mode, does. Returns its name.
 ///
 /// # Errors
 /// When the port is taken by something else, or netlink fails.
-pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<String, NetlinkError> {
+pub async fn hold_tunnel_port(
+    handle: &Handle,
+    name: &str,
+    port: u16,
+) -> Result<String, NetlinkError> {
     let mut links = handle.link().get().execute();
     while let Some(link) = links.try_next().await.map_err(failed("list devices"))? {
-        let Some((device_name, port, external)) = vxlan_port(&link) else {
+        let Some((device_name, held, external)) = vxlan_port(&link) else {
             continue;
         };
-        if port == vxlan::PORT {
+        if held == port {
             return if external {
                 Ok(device_name)
             } else {
                 Err(NetlinkError::PortTaken {
+                    port,
                     device: device_name,
                 })
             };
@@ -279,7 +285,7 @@ pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<String, Net
     let message = LinkVxlan::new(name, 0)
         .collect_metadata(true)
         .learning(false)
-        .port(vxlan::PORT)
+        .port(port)
         .up()
         .build();
     handle
@@ -288,10 +294,18 @@ pub async fn hold_tunnel_port(handle: &Handle, name: &str) -> Result<String, Net
         .execute()
         .await
         .map_err(failed(format!(
-            "make the tunnel device {name} on UDP port {}",
-            vxlan::PORT
+            "make the tunnel device {name} on UDP port {port}; perhaps a program on this node has the port"
         )))?;
     Ok(name.to_owned())
+}
+
+/// Removes a device.
+///
+/// # Errors
+/// When netlink fails.
+pub async fn remove(handle: &Handle, name: &str, ifindex: u32) -> Result<(), NetlinkError> {
+    let removed = handle.link().del(ifindex).execute().await;
+    removed.map_err(failed(format!("remove device {name}")))
 }
 
 /// Makes sure that the bridge is there which gives its ports the tunnel device's headroom.

@@ -20,7 +20,7 @@ use aya::{
 };
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use sunwire_dataplane_common::flow_table::Geometry;
+use sunwire_dataplane_common::{flow_table::Geometry, vxlan};
 
 use crate::{
     maps::{Capacity, Maps},
@@ -32,7 +32,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v14";
+const LAYOUT: &str = "v15";
 /// Layout of those that hold what is known of flows, which are pinned apart: so that connections stay
 /// when only others change. The verdicts in them are of a generation, of which no two layouts have the
 /// same.
@@ -202,16 +202,33 @@ impl Programs {
         self.attach(Kind::Underlay, device, &path)
     }
 
-    /// Runs the program for packets of nodes without an agent on those of the device that takes them
-    /// out of their tunnel.
-    pub(crate) fn attach_foreign(&mut self, device: &str) -> Result<(), ProgramsError> {
-        let path = self.links.join("foreign");
+    /// Runs the program for packets of nodes without an agent on those of the device that holds a port
+    /// and takes them out of their tunnel.
+    pub(crate) fn attach_foreign(&mut self, port: u16, device: &str) -> Result<(), ProgramsError> {
+        let path = self.foreign_link(port);
         self.attach(Kind::Foreign, device, &path)
     }
 
     /// Takes that program off.
-    pub(crate) fn detach_foreign(&mut self) -> Result<(), ProgramsError> {
-        hook::detach(&self.links.join("foreign"))
+    pub(crate) fn detach_foreign(&mut self, port: u16) -> Result<(), ProgramsError> {
+        hook::detach(&self.foreign_link(port))
+    }
+
+    /// Ports on whose devices it is.
+    pub(crate) fn foreign_ports(&self) -> Vec<u16> {
+        let names = hook::attached(&self.links);
+        let port = |name: &String| match name.strip_prefix("foreign")? {
+            "" => Some(vxlan::PORT),
+            port => port.strip_prefix('-')?.parse().ok(),
+        };
+        names.iter().filter_map(port).collect()
+    }
+
+    fn foreign_link(&self, port: u16) -> PathBuf {
+        self.links.join(match port {
+            vxlan::PORT => "foreign".to_owned(),
+            port => format!("foreign-{port}"),
+        })
     }
 
     /// Runs the program for packets without an Ethernet header on a device of the kernel's WireGuard.

@@ -12,6 +12,7 @@ use sunwire_dataplane_common::{
     flow_key::Field,
     limit::Limit,
     tables::Copied,
+    vxlan,
 };
 
 use crate::{groups::sets::Members, wires::Wires};
@@ -130,6 +131,8 @@ pub struct Network {
     pub relayed: bool,
     /// The node that a packet is for decides, too, before it delivers.
     pub enforced: bool,
+    /// UDP port that its packets are sent to in the clear.
+    pub port: u16,
     /// VNIs of the networks that packets are routed to and from.
     pub peers: Vec<u32>,
 }
@@ -166,6 +169,7 @@ impl Network {
             encrypted: false,
             relayed: false,
             enforced: false,
+            port: vxlan::PORT,
             peers: Vec::new(),
         }
     }
@@ -378,6 +382,10 @@ impl Desired {
                 encrypted: network.encrypted,
                 relayed: network.relayed,
                 enforced: network.enforced,
+                port: match network.vxlan_port {
+                    0 => vxlan::PORT,
+                    port => u16::try_from(port).map_err(|_| bad("vxlan_port"))?,
+                },
                 peers: network.peers,
             };
             self.networks.insert(vni.ok_or(bad("vni"))?, parsed);

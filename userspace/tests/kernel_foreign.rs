@@ -45,11 +45,11 @@ fn start(test: &str) -> Option<TestNode> {
         let mut neighbour = handle.neighbours().add(underlay, IpAddr::V4(vtep(6)));
         neighbour = neighbour.link_layer_address(&node_mac(6));
         neighbour.execute().await.unwrap();
-        netlink::hold_tunnel_port(&handle, PORT_DEVICE)
+        netlink::hold_tunnel_port(&handle, PORT_DEVICE, 4789)
             .await
             .unwrap();
     });
-    node.dataplane().attach_foreign(PORT_DEVICE).unwrap();
+    node.dataplane().attach_foreign(4789, PORT_DEVICE).unwrap();
     Some(node)
 }
 

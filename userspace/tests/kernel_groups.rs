@@ -11,7 +11,7 @@ use fixture::{
     devices::{UNDERLAY, UNDERLAY_MAC},
     node::{Fate, TestNode, VTEP},
     test_run::Action,
-    wire::{self, Frame, Transport, Tunnel},
+    wire::{self, Frame, OTHER_PORT, Transport, Tunnel},
 };
 use sunwire_api::{EncryptionMode, PublicKey};
 use sunwire_dataplane_common::{
@@ -668,6 +668,27 @@ fn kernel_copies_go_to_nodes_of_both_families() {
         let unknown = BTreeMap::from([(DropReason::UnknownPeer, 1)]);
         assert_eq!((fate.out, fate.drops), (vec![], unknown));
     }
+}
+
+#[test]
+fn kernel_copies_go_to_the_port_of_their_network_whatever_they_go_over() {
+    let test = "kernel_copies_go_to_the_port_of_their_network_whatever_they_go_over";
+    let mut desired = flooding(2);
+    desired.networks.get_mut(&VNI).unwrap().port = OTHER_PORT;
+    let Some(mut node) = start(test, 2, &desired) else {
+        return;
+    };
+    over_ipv6(&mut node, &mut desired, &[3]);
+    node.apply(&desired).unwrap();
+    let fate = node.send("ep1", &broadcast(1));
+    let away = fate.out.iter().filter(|(device, _)| device == UNDERLAY);
+    let ports: Vec<[u8; 2]> = away
+        .map(|(_, frame)| match frame[12] {
+            8 => [frame[36], frame[37]],
+            _ => [frame[56], frame[57]],
+        })
+        .collect();
+    assert_eq!(ports, [OTHER_PORT.to_be_bytes(); 2], "{fate:?}");
 }
 
 #[test]

@@ -337,11 +337,11 @@ fn kernel_a_foreign_peer_over_ipv6_is_decided_about_and_answered() {
         let mut neighbour = handle.neighbours().add(underlay, IpAddr::V6(vtep_v6(6)));
         neighbour = neighbour.link_layer_address(&node_mac(6));
         neighbour.execute().await.unwrap();
-        netlink::hold_tunnel_port(&handle, PORT_DEVICE)
+        netlink::hold_tunnel_port(&handle, PORT_DEVICE, 4789)
             .await
             .unwrap();
     });
-    node.dataplane().attach_foreign(PORT_DEVICE).unwrap();
+    node.dataplane().attach_foreign(4789, PORT_DEVICE).unwrap();
     let good = v4(FOREIGN_15, DB_2, UDP).bytes();
     let fate = node.send(UNDERLAY, &summed(from_v6(6).wrap(&good)));
     assert_eq!(without_reports(fate.out), [(DB.to_owned(), good)]);

@@ -14,7 +14,7 @@ use fixture::{
     node::{TestNode, VTEP},
     tap::{Packet, Tap},
     test_run::{Action, Metadata},
-    wire::{Arp, Frame, Transport, Tunnel, ethernet_frame, with_fixed_tunnel_port},
+    wire::{Arp, Frame, OTHER_PORT, Transport, Tunnel, ethernet_frame, with_fixed_tunnel_port},
 };
 use sunwire_api::{EncryptionMode, PublicKey};
 use sunwire_dataplane_common::{
@@ -293,6 +293,28 @@ fn kernel_every_frame_goes_to_the_other_end_on_the_same_node() {
     let short = totals.iter().filter(|wire| wire.number == SHORT);
     let packets: Vec<_> = short.map(|wire| wire.total.packets).collect();
     assert_eq!(packets, [all, all]);
+}
+
+#[test]
+fn kernel_frames_of_wires_go_to_the_port_of_their_network() {
+    let Some(mut node) = start("kernel_frames_of_wires_go_to_the_port_of_their_network") else {
+        return;
+    };
+    let mut state = desired();
+    state.networks.get_mut(&VNI).unwrap().port = OTHER_PORT;
+    node.hold_port(OTHER_PORT);
+    node.apply(&state).unwrap();
+    let to_port = |mut frame: Vec<u8>| {
+        frame[36..38].copy_from_slice(&OTHER_PORT.to_be_bytes());
+        frame
+    };
+    let frame = frames().remove(3).1;
+    let expected = to_port(tunnelled((1, 2), LONG, false, 0, &frame));
+    let fate = node.send("ep1", &frame);
+    assert_eq!(fate.out, [(UNDERLAY.to_owned(), expected)]);
+    let arriving = to_port(tunnelled((2, 1), LONG, true, 0, &frame));
+    let fate = node.send(UNDERLAY, &arriving);
+    assert_eq!(fate.out, [("ep1".to_owned(), frame)]);
 }
 
 #[test]

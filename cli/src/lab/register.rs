@@ -140,6 +140,7 @@ fn bodies<'w>(
             encryption: Default::default(),
             relay: false,
             enforce: Default::default(),
+            vxlan_port: None,
             name: name.parse().with_context(|| format!("network {name:?}"))?,
             vni: None,
             subnets: subnets.into_iter().collect(),

@@ -69,6 +69,10 @@ enum Command {
         /// Which nodes decide about its packets.
         #[arg(long, value_enum, default_value_t)]
         enforce: Enforce,
+        /// UDP port that its packets are sent to in the clear, fixed for the network's life; 4789
+        /// when absent.
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+        vxlan_port: Option<u16>,
     },
     /// Have packets routed between two networks, as far as both their policies let them.
     ///
@@ -158,6 +162,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 encryption,
                 relay,
                 enforce,
+                vxlan_port,
             } => {
                 let body = NetworkCreate {
                     name,
@@ -167,6 +172,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                     encryption: encryption.into(),
                     relay,
                     enforce: enforce.into(),
+                    vxlan_port,
                 };
                 let network = client.create_network(&body, Guard::None)?;
                 output::show(format, &network, one)?;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, NetworkEnforcement, ProblemCode, Vni,
+    Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, NetworkEnforcement, ProblemCode,
+    VXLAN_PORT, Vni, default_vxlan_port,
 };
 
 use super::{State, addresses};
@@ -28,6 +29,9 @@ const MTU_MAX: u16 = 8950;
 /// What a VLAN tag takes of it: where there is no subnet, a frame may have one beside the MTU.
 const TAG_BYTES: u16 = 4;
 
+/// UDP ports beside the usual one that nodes receive tunnels on.
+const OTHER_PORTS_MAX: usize = 8;
+
 /// A virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
@@ -46,6 +50,9 @@ pub struct NetworkRecord {
     /// Who decides about its packets.
     #[serde(default)]
     pub enforce: NetworkEnforcement,
+    /// UDP port of its packets in the clear.
+    #[serde(default = "default_vxlan_port")]
+    pub vxlan_port: u16,
     /// Networks that packets are routed to and from; each has this one in turn.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub peers: BTreeSet<Name>,
@@ -90,6 +97,8 @@ impl State {
                 format!("the MTU {mtu} cannot be: take one from {mtu_min} to {mtu_max} bytes"),
             ));
         }
+        let vxlan_port = create.vxlan_port.unwrap_or(VXLAN_PORT);
+        self.check_vxlan_port(vxlan_port)?;
         let vni = match create.vni {
             Some(vni) => self.free_vni(vni)?,
             None => self.next_vni()?,
@@ -104,12 +113,45 @@ impl State {
             encryption: create.encryption,
             relay: create.relay,
             enforce: create.enforce,
+            vxlan_port,
             peers: BTreeSet::new(),
             revision: effects.revision,
         };
         self.networks.insert(name.clone(), record);
         effects.created = true;
         effects.networks.insert(name.clone());
+        Ok(())
+    }
+
+    /// Checks that every node can receive a network's packets on a UDP port.
+    fn check_vxlan_port(&self, port: u16) -> Result<(), Refusal> {
+        let refused = |why| Err(Refusal::new(ProblemCode::VxlanPortInvalid, why));
+        if port == VXLAN_PORT {
+            return Ok(());
+        }
+        if port == 0 {
+            return refused(format!(
+                "0 is no UDP port: take one from 1 to 65535, or leave it out for {VXLAN_PORT}"
+            ));
+        }
+        // A node's keys take turns at two ports.
+        let is_of =
+            |tunnel: u16| tunnel != 0 && (port == tunnel || port.checked_sub(1) == Some(tunnel));
+        if let Some((node, _)) = self.nodes.iter().find(|(_, node)| is_of(node.tunnel_port)) {
+            return refused(format!(
+                "node {node} receives encrypted packets on UDP port {port}: take another one"
+            ));
+        }
+        let others = self.networks.values().map(|network| network.vxlan_port);
+        let others: BTreeSet<u16> = others.filter(|port| *port != VXLAN_PORT).collect();
+        if others.len() >= OTHER_PORTS_MAX && !others.contains(&port) {
+            let others: Vec<String> = others.iter().map(u16::to_string).collect();
+            return refused(format!(
+                "networks already use {OTHER_PORTS_MAX} UDP ports beside {VXLAN_PORT}, which is as many \
+                 as nodes listen to: take one of these: {}",
+                others.join(", ")
+            ));
+        }
         Ok(())
     }
 

@@ -44,6 +44,7 @@ impl State {
                 encryption: network.encryption,
                 relay: network.relay,
                 enforce: network.enforce,
+                vxlan_port: network.vxlan_port,
                 peers: network.peers.iter().cloned().collect(),
             },
             status: NetworkStatus {

@@ -192,6 +192,7 @@ pub(crate) fn network(text: &str) -> NetworkCreate {
         encryption: Default::default(),
         relay: false,
         enforce: Default::default(),
+        vxlan_port: None,
     }
 }
 

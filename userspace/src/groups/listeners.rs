@@ -198,6 +198,7 @@ pub(crate) mod tests {
             encrypted: false,
             relayed: false,
             enforced: false,
+            port: sunwire_dataplane_common::vxlan::PORT,
             peers: Vec::new(),
         }
     }

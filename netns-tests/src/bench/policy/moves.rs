@@ -128,6 +128,7 @@ fn cloud() -> Desired {
         encrypted: false,
         relayed: false,
         enforced: false,
+        port: sunwire_dataplane_common::vxlan::PORT,
         peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: 1_300,

@@ -10,7 +10,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramFd;
 use sunwire_api::EncryptionMode;
-use sunwire_dataplane_common::address::{Address, Mac};
+use sunwire_dataplane_common::{
+    address::{Address, Mac},
+    vxlan,
+};
 use sunwire_lab::traffic::ping::{PingOptions, ping_from_here};
 use sunwire_userspace::connections::{Connections, sweep::Sweeping};
 use sunwire_userspace::dataplane::{Attachment, Dataplane, Surroundings};
@@ -158,12 +161,13 @@ fn start(
     let report = node.run(|| Ok(ping_from_here(peer.into(), options)?))?;
     ensure!(report.received() == 1, "the underlay does not work");
     let around = node.netlink(async |handle| {
-        netlink::hold_tunnel_port(handle, PORT_HOLDER).await?;
+        netlink::hold_tunnel_port(handle, PORT_HOLDER, vxlan::PORT).await?;
         let route = netlink::route(handle, peer.into()).await?;
         netlink::manage_neighbour(handle, route).await?;
         Ok(Surroundings {
             tunnel: None,
             ways: BTreeMap::new(),
+            ports: Default::default(),
             at_work: Default::default(),
             devices: netlink::devices(handle).await?,
             routes: BTreeMap::from([(peer.into(), route)]),
@@ -242,6 +246,7 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
         encrypted: false,
         relayed: false,
         enforced: false,
+        port: sunwire_dataplane_common::vxlan::PORT,
         peers: Vec::new(),
         name: "bench".to_owned(),
         mtu: case.inner_mtu(),

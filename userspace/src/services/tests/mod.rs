@@ -60,6 +60,7 @@ pub(super) fn desired() -> Desired {
             encrypted: false,
             relayed: false,
             enforced: false,
+            port: sunwire_dataplane_common::vxlan::PORT,
             peers: Vec::new(),
             name: name.to_owned(),
             mtu: 1300,
