@@ -25,3 +25,5 @@ pub const LIMITED: u32 = 1 << 16;
 pub const FLOWS: u32 = 1 << 17;
 /// Flows that are remembered beside them while there is no room, per address family.
 pub const OVERFLOW: u32 = 1 << 14;
+/// Connections that leave the cloud at a node, of both address families.
+pub const OUTBOUND: u32 = 1 << 16;

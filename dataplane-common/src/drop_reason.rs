@@ -116,6 +116,22 @@ drop_reasons! {
     /// Another node let the packet through, and the policy in force on this one does not: its network
     /// has both decide, and the other node has another revision, or does not keep to it.
     ReceiverPolicy = 37, "receiver_policy";
+    /// The packet cannot leave the cloud: it is neither TCP, UDP nor an ICMP echo, which alone are
+    /// known again when they come back.
+    OutboundProtocol = 38, "outbound_protocol";
+    /// The packet must not leave the cloud to this address: it is a node's, or one that routers do not
+    /// forward to.
+    OutboundForbidden = 39, "outbound_forbidden";
+    /// The packet would leave the cloud at a node that has no address of its family.
+    OutboundAddress = 40, "outbound_address";
+    /// The packet would leave the cloud, and every port that the node may use towards its destination
+    /// is taken by another connection.
+    OutboundPorts = 41, "outbound_ports";
+    /// The packet would leave the cloud, and the node has no room for more such connections.
+    OutboundFull = 42, "outbound_full";
+    /// A packet from outside of the cloud answers nothing that its receiver has sent, or that its policy
+    /// still lets it send.
+    OutboundUnasked = 43, "outbound_unasked";
 }
 
 #[cfg(test)]

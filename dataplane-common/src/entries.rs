@@ -198,6 +198,17 @@ pub struct NetworkEntry {
     /// Not zero when its policy translates addresses: then the gateway answers for those that nobody
     /// owns, since packets to them may be for somebody.
     pub translates: u32,
+    /// Number of the node where packets leave the cloud, or one of
+    /// [`by`](crate::outbound::by).
+    pub outbound: u32,
+    /// Bits of [`network`].
+    pub flags: u32,
+}
+
+/// Bits of [`NetworkEntry::flags`].
+pub mod network {
+    /// The network's packets are encrypted wherever they go: see `ENCRYPTED_PEERS`.
+    pub const ENCRYPTED: u32 = 1 << 0;
 }
 
 /// Key data of `CLASSES_V4` and `STAGED_V4`; the LPM key's prefix length counts the network's 32 bits too.
@@ -295,7 +306,7 @@ const _: () = assert!(size_of::<AddressKey>() == 24);
 const _: () = assert!(size_of::<LocationEntry>() == 40);
 const _: () = assert!(size_of::<PeerEntry>() == 68);
 const _: () = assert!(size_of::<PeerEntryV6>() == 88);
-const _: () = assert!(size_of::<NetworkEntry>() == 48);
+const _: () = assert!(size_of::<NetworkEntry>() == 56);
 const _: () = assert!(size_of::<ClassKeyV4>() == 8);
 const _: () = assert!(size_of::<ClassKeyV6>() == 20);
 const _: () = assert!(size_of::<Counter>() == 16);

@@ -130,6 +130,8 @@ pub mod pass {
     pub const OVERFLOW_V4: u64 = 104;
     /// IPv6 flows beside the table.
     pub const OVERFLOW_V6: u64 = 106;
+    /// Connections that leave the cloud here.
+    pub const OUTSIDE: u64 = 107;
 }
 
 /// What is done with one flow: the lower half of the first argument of `flow_exchange`, the family, 4 or

@@ -19,6 +19,7 @@
 //! - [`punt`]: what workloads ask of the node itself.
 //! - [`probe`]: what nodes ask each other to learn how a tunnel is.
 //! - [`vxlan`]: the outer header of a tunnelled packet (RFC 7348).
+//! - [`outbound`]: packets that leave the cloud, and what comes back.
 //! - [`wire`]: point-to-point connectors between two endpoints.
 //! - [`event`]: what became of one packet, for whoever listens.
 //! - [`drop_reason`]: why a packet was not delivered.
@@ -52,6 +53,7 @@ pub mod fragment;
 pub mod group;
 pub mod headers;
 pub mod limit;
+pub mod outbound;
 pub mod probe;
 pub mod punt;
 pub mod tables;

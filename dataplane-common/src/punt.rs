@@ -314,6 +314,7 @@ mod tests {
             gateway_mac: GATEWAY_MAC,
             mtu: 1300,
             translates: 0,
+            ..NetworkEntry::default()
         }
     }
 

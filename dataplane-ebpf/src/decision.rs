@@ -7,6 +7,7 @@ use sunwire_dataplane_common::{
     flow::{Direction, FlowEntry, events, has_flow, mask, seen, sign, signature},
     flow_key::{Connection, bucket, state},
     headers::Headers,
+    outbound::{is_egress, leaving},
     tables::{Reads, annotation, set},
 };
 
@@ -47,7 +48,11 @@ pub(crate) fn holds(
 pub(crate) fn state_of(flow: &FlowEntry, headers: &Headers) -> u32 {
     let connection = flow.connection(headers);
     let bucket = match connection {
-        Connection::Established => flow.kept_bucket(),
+        Connection::Established => match flow.kept_bucket() {
+            // What leaves the cloud has no back end.
+            bucket if leaving::egress(bucket) != 0 => 0,
+            bucket => bucket,
+        },
         _ => 0,
     };
     classify::preset(connection, bucket)
@@ -137,6 +142,10 @@ fn decide(
             if flow.received & seen::PACKET != 0 {
                 asker = flow.remote;
             }
+            let egress = leaving::egress(flow.kept_bucket());
+            if egress != 0 && !flow.begins_anew(headers) {
+                asker = egress;
+            }
         }
         None if related::is_error(headers) => {
             let related = related::related(skb, network, endpoint.number);
@@ -225,7 +234,9 @@ fn decide(
     fresh.received = 0;
     fresh.original_port = source_port as u16;
     fresh.bucket = 0;
-    if copied.set & set::TRANSLATE != 0 {
+    if is_egress(location) {
+        fresh.bucket = leaving::bucket(location);
+    } else if copied.set & set::TRANSLATE != 0 {
         fresh.bucket = bucket::kept(location).unwrap_or(0);
     }
     if !has_flow(headers) || (location == 0 && verdict.copies == 1) {

@@ -6,6 +6,7 @@ use sunwire_dataplane_common::{
     entries::{AddressKey, LocationEntry, location as flags},
     flow::{Direction, has_flow},
     headers::{Family, Headers, Parsed},
+    outbound::is_egress,
     tables::{Copied, OUT_ENDPOINT, OUT_OWNER, set},
     vxlan::Vxlan,
 };
@@ -14,7 +15,7 @@ use crate::{
     Handled, flow,
     frame::{Skb, note},
     maps::{ENDPOINTS, LOCATIONS, NETWORKS, OWNERS},
-    quoted, related, rewrite, routes, translate, tunnel,
+    outbound, quoted, related, rewrite, routes, translate, tunnel,
 };
 
 /// Number of the endpoint that a copy goes to: a packet with these headers, before it is rewritten.
@@ -99,6 +100,9 @@ pub(crate) struct Way {
 #[inline(always)]
 pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Handled, DropReason> {
     skb.set_note::<{ note::DESTINATION }>(way.to);
+    if is_egress(way.to) {
+        return outbound::leave(skb, way);
+    }
     let location = routes::location(way.to).ok_or(DropReason::NoOwner)?;
     if location.network != way.network {
         routes::cross(skb, parsed, way)?;
@@ -141,6 +145,9 @@ pub(crate) fn receive(
     to: u32,
     from: u32,
 ) -> Result<(), DropReason> {
+    if is_egress(from) && !outbound::is_asked(skb, network, to) {
+        return Err(DropReason::OutboundUnasked);
+    }
     if related::is_error(&parsed.headers) {
         return match quoted::restore(skb.raw(), network, to) {
             0 => Ok(()),

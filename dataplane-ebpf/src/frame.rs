@@ -241,6 +241,12 @@ impl Skb {
         self.raw
     }
 
+    /// The context, for a helper that changes nothing of the packet.
+    #[inline(always)]
+    pub(crate) fn context_for_helper(&self) -> *mut c_void {
+        self.raw.cast()
+    }
+
     /// Whether the packet is only asked about: then nothing is counted, kept or sent.
     #[inline(always)]
     pub(crate) fn is_traced(&self) -> bool {

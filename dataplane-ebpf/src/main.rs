@@ -45,6 +45,7 @@ mod limit;
 mod lines;
 mod maps;
 mod neighbour;
+mod outbound;
 mod probe;
 mod punt;
 mod quoted;

@@ -22,13 +22,14 @@ use sunwire_dataplane_common::{
     group::{GroupChunk, GroupKey, ListenerKey, TagKey, copies},
     headers::{Headers, Parsed},
     limit::LimitKey,
+    outbound::{InsideKey, Mapping, Outbound, OutsideKey},
     probe::ProbeSlot,
     punt::PuntRecord,
     tables::{EdgeKey, Next, RootEntry, RootKey, Verdict},
     wire::WireEntry,
 };
 
-use crate::{classify::Question, group::Cast, lines::Wanted};
+use crate::{classify::Question, group::Cast, lines::Wanted, outbound::Scratch};
 
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
@@ -196,3 +197,14 @@ pub(crate) static IDS: HashMap<IdKey, u32> = HashMap::with_max_entries(4096, BPF
 #[map]
 pub(crate) static LABELS: HashMap<LabelKey, u32> =
     HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+// Packets that leave the cloud here, and what comes back: see `outbound`.
+#[map]
+pub(crate) static OUTBOUND: Array<Outbound> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static INSIDE: HashMap<InsideKey, u32> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static OUTSIDE: HashMap<OutsideKey, Mapping> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static OUTBOUND_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

@@ -25,7 +25,7 @@ use crate::{
     deliver, flow,
     frame::{self, Skb},
     maps::{ENDPOINTS, INNER},
-    rewrite::{self, ICMP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM},
+    rewrite::{self, ICMP_CHECKSUM, ICMP_IDENTIFIER, TCP_CHECKSUM, UDP_CHECKSUM},
 };
 
 /// Bytes of the transport header that are read: the ports, or what an echo has in their place.
@@ -153,6 +153,27 @@ pub(crate) extern "C" fn restore(context: *mut __sk_buff, network: u32, local: u
     u32::from(ends.is_err())
 }
 
+/// Has the ICMP error at hand speak of the IPv4 packet as an endpoint sent it before it left the cloud: with
+/// its address, and its port or identifier. The quoted headers are those that [`read`] left in
+/// [`inner`]. Returns as [`restore`].
+///
+/// A global function, as [`restore`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn restore_sender(context: *mut __sk_buff, address: u32, port: u32) -> u32 {
+    let mut skb = Skb::from_raw(context, false);
+    let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
+        return 1;
+    };
+    let transport = read_flow(&skb, parsed, inner);
+    if transport == 0 {
+        return 1;
+    }
+    let mut quote = Quote::new(parsed, inner, transport);
+    let restored = quote.restore_sender(&mut skb, inner, &Address([address, 0, 0, 0]), port as u16);
+    u32::from(restored.is_err())
+}
+
 // Functions of their own, one after the other: the stack is short.
 
 /// Where the transport header of the quoted packet is, if that is one of a flow; else zero.
@@ -228,6 +249,26 @@ impl Quote {
             self.replace(skb, at + bytes, original, ip_sum)?;
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn restore_sender(
+        &mut self,
+        skb: &mut Skb,
+        inner: &Headers,
+        address: &Address,
+        port: u16,
+    ) -> Result<(), DropReason> {
+        let at = self.ip + 12;
+        let ip_sum = self.ip + 10;
+        self.replace(skb, at, half(address, 0), ip_sum)?;
+        self.replace(skb, at + 2, half(address, 1), ip_sum)?;
+        if inner.protocol == PROTOCOL_ICMP {
+            // It covers no addresses.
+            self.transport_sum = self.transport + ICMP_CHECKSUM;
+            return self.replace(skb, self.transport + ICMP_IDENTIFIER, port.to_be(), 0);
+        }
+        self.replace(skb, self.transport, port.to_be(), 0)
     }
 
     /// Writes two bytes of the quoted packet, in memory order; `ip_sum` is the checksum that covers

@@ -24,6 +24,8 @@ pub(crate) const TCP_CHECKSUM: usize = 16;
 pub(crate) const UDP_CHECKSUM: usize = 6;
 /// Of ICMP and of ICMPv6.
 pub(crate) const ICMP_CHECKSUM: usize = 2;
+/// Of an echo.
+pub(crate) const ICMP_IDENTIFIER: usize = 4;
 
 /// `bpf_l4_csum_replace`: the field is part of the pseudo header.
 const BPF_F_PSEUDO_HDR: u64 = 1 << 4;
@@ -84,6 +86,76 @@ pub(crate) fn apply(
         address_v6(skb, parsed, IPV6_DST, &copied.ip6_dst)?;
         parsed.headers.dst = v6_or(parsed, parsed.headers.dst, copied.ip6_dst);
     }
+    Ok(())
+}
+
+/// Gives an IPv4 packet the source that it has outside of the cloud: the address, and the port or, of an
+/// echo, the identifier.
+///
+/// # Errors
+/// [`DropReason::Malformed`] when the packet ends before what is to be written.
+#[inline(never)]
+pub(crate) fn outside_source(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    address: u32,
+    own: u16,
+) -> Result<(), DropReason> {
+    if has_ports(parsed) {
+        port(skb, parsed, 0, own)?;
+        parsed.headers.src_port = own;
+    } else {
+        identifier(skb, parsed, own)?;
+        parsed.headers.icmp_id = own;
+    }
+    address_v4(skb, parsed, IPV4_SRC, address)?;
+    parsed.headers.src.0[0] = address;
+    Ok(())
+}
+
+/// Gives an IPv4 packet that comes back the endpoint's address, and its port or identifier where it has
+/// one.
+///
+/// # Errors
+/// As [`outside_source`].
+#[inline(never)]
+pub(crate) fn inside_destination(
+    skb: &mut Skb,
+    parsed: &mut Parsed,
+    address: u32,
+    own: Option<u16>,
+) -> Result<(), DropReason> {
+    match own {
+        Some(own) if has_ports(parsed) => {
+            port(skb, parsed, 2, own)?;
+            parsed.headers.dst_port = own;
+        }
+        Some(own) => {
+            identifier(skb, parsed, own)?;
+            parsed.headers.icmp_id = own;
+        }
+        None => {}
+    }
+    address_v4(skb, parsed, IPV4_DST, address)?;
+    parsed.headers.dst.0[0] = address;
+    Ok(())
+}
+
+/// Writes the identifier of an ICMP echo.
+#[inline(always)]
+fn identifier(skb: &mut Skb, parsed: &Parsed, id: u16) -> Result<(), DropReason> {
+    if parsed.fragment == Fragment::Later {
+        return Ok(());
+    }
+    let transport = parsed.transport_offset();
+    let offset = transport + ICMP_IDENTIFIER;
+    let old = skb
+        .window::<2>(offset)
+        .ok_or(DropReason::Malformed)?
+        .half::<0>();
+    let (old, new) = (u32::from(old), id.to_be());
+    skb.correct_transport_checksum(transport + ICMP_CHECKSUM, old, u32::from(new), 2)?;
+    skb.window_mut::<2>(offset)?.set_half::<0>(new);
     Ok(())
 }
 

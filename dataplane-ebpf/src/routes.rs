@@ -14,7 +14,7 @@ use sunwire_dataplane_common::{
     address::Address,
     drop_reason::DropReason,
     entries::{AddressKey, ClassKeyV4, ClassKeyV6, LocationEntry},
-    headers::{Headers, Parsed},
+    headers::{Family, Headers, Parsed},
     wire::is_wired,
 };
 
@@ -64,6 +64,13 @@ fn peer(network: u32, family: u32, address: &Address) -> u32 {
         _ => None,
     };
     found.copied().unwrap_or(0)
+}
+
+/// Whether an address is in a subnet of a network, or of one of its peers, as far as its packets may leave
+/// the cloud: only then are its own subnets here.
+#[inline(always)]
+pub(crate) fn is_inside(network: u32, family: Family, address: &Address) -> bool {
+    peer(network, family as u32, address) != 0
 }
 
 /// The endpoint of a peer that sent a packet which came into a network, or zero.

@@ -20,12 +20,16 @@ use sunwire_dataplane_common::{
     flow_table::{Line, is_live},
     headers::{PROTOCOL_TCP, PROTOCOL_UDP},
     limit::{BUCKETS, LimitKey, time},
+    outbound::{Mapping, OutsideKey},
 };
 
 use crate::{
     deliver, flow,
     lines::{self, Wanted},
-    maps::{ENDPOINTS, FLOW_RECORDS, FLOWS, LIMIT_BUCKETS, OVERFLOW_V4, OVERFLOW_V6, SWEEP},
+    maps::{
+        ENDPOINTS, FLOW_RECORDS, FLOWS, LIMIT_BUCKETS, OUTSIDE, OVERFLOW_V4, OVERFLOW_V6, SWEEP,
+    },
+    outbound,
 };
 
 /// What the kernel calls for each entry: map, key, value, and what the caller gave.
@@ -75,6 +79,7 @@ fn sweep_one<const PASS: u64>() -> i64 {
         pass::OVERFLOW_V4 => visit(&OVERFLOW_V4, sweep_overflow_v4, nothing),
         pass::OVERFLOW_V6 => visit(&OVERFLOW_V6, sweep_overflow_v6, nothing),
         BUCKETS => visit(&LIMIT_BUCKETS, sweep_bucket, nothing),
+        pass::OUTSIDE => visit(&OUTSIDE, sweep_outside, nothing),
         _ => -1,
     }
 }
@@ -115,6 +120,31 @@ extern "C" fn sweep_bucket(
     if full_at <= now {
         // Gone already: then somebody else forgot it.
         let _ = LIMIT_BUCKETS.remove(key);
+    }
+    GO_ON
+}
+
+/// A connection that leaves the cloud here: what is over is forgotten, and its port free.
+extern "C" fn sweep_outside(
+    _: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    _: *mut c_void,
+) -> i64 {
+    // SAFETY: the kernel hands over a key and a value of the map.
+    let (key, mapping) = unsafe { (&*key.cast::<OutsideKey>(), &*value.cast::<Mapping>()) };
+    let Some(sweep) = limits() else {
+        return GO_ON;
+    };
+    let protocol = key.family_protocol as u8;
+    let is_there = deliver::location(mapping.local, mapping.network).is_some();
+    match ended(&mapping.entry(), protocol, flow::now(), is_there, sweep) {
+        Some(ending) => {
+            outbound::forget(key, mapping);
+            count(sweep, ending);
+        }
+        None if key.family_protocol >> 8 == 4 => sweep.kept[0] += 1,
+        None => sweep.kept[1] += 1,
     }
     GO_ON
 }

@@ -29,7 +29,7 @@ const QUOTED: usize = 20;
 const QUOTED_V4: usize = IPV4_BYTES + QUOTED;
 const QUOTED_V6: usize = IPV6_BYTES + QUOTED;
 /// Destination unreachable, fragmentation needed and don't fragment set.
-const NEEDED: [u8; 2] = [3, 4];
+pub(crate) const NEEDED: [u8; 2] = [3, 4];
 /// Packet too big.
 const TOO_BIG: [u8; 2] = [2, 0];
 /// Time to live exceeded in transit, and hop limit exceeded in transit.
@@ -90,6 +90,23 @@ fn tell(skb: &mut Skb, reason: DropReason) {
     let outcome = Err(reason);
     event::end(skb, &outcome, program::ENDPOINT);
     counters::dropped(skb, reason);
+}
+
+/// Makes of a packet the ICMP message about it to its sender, from an address of the gateway or another;
+/// `word` is what stands behind the checksum.
+///
+/// # Errors
+/// When the packet is too short, or cannot be made longer.
+#[inline(always)]
+pub(crate) fn message_v4(
+    skb: &mut Skb,
+    headers: &Headers,
+    from: Address,
+    kind: [u8; 2],
+    word: u32,
+) -> Result<(), DropReason> {
+    grow(skb, QUOTED_V4, IPV4_BYTES)?;
+    v4(skb, headers, from, kind, word)
 }
 
 /// An ICMP error: below 128 in ICMPv6; in ICMP the types that RFC 1122 names.

@@ -15,10 +15,11 @@ use sunwire_dataplane_common::{
     address::Address,
     flow::{Direction, FlowEntry, has_flow, tag},
     headers::{Family, Headers, PROTOCOL_TCP, PROTOCOL_UDP},
+    outbound::is_egress,
     tables::{Copied, OUT_OWNER, set},
 };
 
-use crate::{deliver, flow, frame, maps::VERDICTS, quoted, routes};
+use crate::{deliver, flow, frame, maps::VERDICTS, outbound, quoted, routes};
 
 /// The packets keep their source port.
 pub(crate) const KEPT: u32 = 0;
@@ -113,6 +114,12 @@ pub(crate) extern "C" fn location(network: u32, slot: u32, asker: u32) -> u32 {
     let (headers, copied) = (&parsed.headers, &verdict.copied[0]);
     if let Ok(number) = deliver::number(copied, headers, network) {
         return number;
+    }
+    if let egress @ 1.. = outbound::egress(copied, headers, network, asker) {
+        return egress;
+    }
+    if is_egress(asker) {
+        return 0;
     }
     if asker == 0 || copied.out != OUT_OWNER || copied.set & DESTINATION != 0 {
         return 0;

@@ -19,7 +19,7 @@ use sunwire_dataplane_common::{
 use crate::{
     counters,
     frame::{PacketWindowMut, Skb, note},
-    maps::{ENCRYPTED_PEERS, PEERS, PEERS_V6},
+    maps::{CONTROL, ENCRYPTED_PEERS, PEERS, PEERS_V6},
 };
 
 const BPF_F_ADJ_ROOM_FIXED_GSO: u64 = 1 << 0;
@@ -674,6 +674,13 @@ pub(crate) fn reachable(node: u32, encrypted: bool) -> Result<&'static PeerEntry
 #[inline(always)]
 pub(crate) fn was_encrypted(skb: &Skb, control: &Control) -> bool {
     control.tunnel != 0 && skb.ifindex() == control.tunnel
+}
+
+/// Whether a node is there: this one, or one that packets are sent to.
+#[inline(always)]
+pub(crate) fn is_known(node: u32) -> bool {
+    PEERS.get(node).is_some_and(|peer| peer.address != 0)
+        || CONTROL.get(0).is_some_and(|control| control.node == node)
 }
 
 /// Whether a node is in the region of this one.

@@ -8,6 +8,7 @@ use sunwire_dataplane_common::{
     entries::{AddressKey, Control, LocationEntry, direction, location, peer},
     flow::{Direction, has_flow},
     headers::{ETHERNET_BYTES, Fragment, Headers, PROTOCOL_UDP},
+    outbound::{EGRESS, is_egress, node_of},
     probe as probes,
     vxlan::{
         self, IPV4_OFFSET, IPV6_OFFSET, MAX_HOPS, OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET,
@@ -21,7 +22,7 @@ use crate::{
     frame::{self, Skb, note},
     group,
     maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEER_ADDRESSES, PEERS, PEERS_V6},
-    probe, routes,
+    outbound, probe, routes,
     tunnel::{self, outer_bytes, vxlan_offset},
     wire,
 };
@@ -36,7 +37,10 @@ pub(crate) fn decrypted(skb: &mut Skb) -> Result<Handled, DropReason> {
 /// encrypts.
 #[inline(always)]
 pub(crate) fn ingress<const V6: bool>(skb: &mut Skb) -> Result<Handled, DropReason> {
-    receive::<false, V6>(skb)
+    match receive::<false, V6>(skb) {
+        Ok(Handled::Pass) if !V6 => outbound::come_back(skb),
+        outcome => outcome,
+    }
 }
 
 /// `BY_KERNEL`: the kernel's WireGuard has decrypted it. The source is then the address of a node's
@@ -108,6 +112,9 @@ fn receive<const BY_KERNEL: bool, const V6: bool>(skb: &mut Skb) -> Result<Handl
         }
     };
     skb.set_note::<{ note::DESTINATION }>(to);
+    if is_egress(to) {
+        return outbound::pass_on(skb, header.vni, (from, to), plain);
+    }
     let location = deliver::location(to, header.vni).ok_or(DropReason::NotHere)?;
     if plain && tunnel::is_encrypted(location) {
         return Err(DropReason::Unencrypted);
@@ -432,9 +439,17 @@ fn look_up(inner: &Headers, vni: u32, hops: u32, peer: u32) -> Result<(u32, u32)
     unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
     // The entry node decided and put the destination's MAC address; deliver to whom it says, even
     // where a policy sends a packet to another endpoint than the owner of its address.
-    let to = deliver::owner(&AddressKey::mac(vni, inner.eth_dst)).ok_or(DropReason::NotHere)?;
-    let location = deliver::location(to, vni).ok_or(DropReason::NotHere)?;
+    let to = match node_of(inner.eth_dst) {
+        0 => deliver::owner(&AddressKey::mac(vni, inner.eth_dst)).ok_or(DropReason::NotHere)?,
+        node => EGRESS | node,
+    };
     let from = match source(inner, vni) {
+        Some(from) if is_egress(from) => {
+            return match from == EGRESS | peer && !is_egress(to) {
+                true => Ok((from, to)),
+                false => Err(DropReason::SourceNotThere),
+            };
+        }
         Some(from) => from,
         // It has crossed: the gateway is who sends it, and its address is a peer's endpoint's.
         None => routes::sender(inner, vni),
@@ -444,10 +459,16 @@ fn look_up(inner: &Headers, vni: u32, hops: u32, peer: u32) -> Result<(u32, u32)
     let lives_there = routes::location(from).is_some_and(|source| {
         lives_at(source, peer) || source.network == vni && is_foreign(source)
     });
-    if lives_there || (hops > 0 && lives_at(location, peer)) {
-        Ok((from, to))
-    } else {
-        Err(DropReason::SourceNotThere)
+    if lives_there {
+        return Ok((from, to));
+    }
+    if is_egress(to) {
+        return Err(DropReason::SourceNotThere);
+    }
+    let location = deliver::location(to, vni).ok_or(DropReason::NotHere)?;
+    match hops > 0 && lives_at(location, peer) {
+        true => Ok((from, to)),
+        false => Err(DropReason::SourceNotThere),
     }
 }
 
@@ -538,6 +559,7 @@ fn source(inner: &Headers, vni: u32) -> Option<u32> {
         deliver::by_address(inner.family, inner.src, vni).and_then(|key| deliver::owner(&key));
     match owner {
         Some(number) => Some(number),
+        None if node_of(inner.eth_src) != 0 => Some(EGRESS | node_of(inner.eth_src)),
         // A policy may rewrite the source address to one that nobody owns; the MAC address is left.
         None => deliver::owner(&AddressKey::mac(vni, inner.eth_src)),
     }

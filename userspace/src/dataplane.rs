@@ -9,6 +9,7 @@
 
 mod copies;
 mod listening;
+mod outbound;
 mod tunnels;
 mod wires;
 
@@ -20,7 +21,10 @@ use std::{
 
 use sunwire_dataplane_common::{
     address::{Address, Mac},
-    entries::{AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, location},
+    entries::{
+        AddressKey, Control, EndpointEntry, LocationEntry, NetworkEntry, location,
+        network as network_flags,
+    },
     vxlan,
     wire::wired,
 };
@@ -46,6 +50,7 @@ use crate::{
     },
 };
 
+pub use outbound::WayOut;
 pub use tunnels::Traffic;
 
 /// What the kernel has, beside our own maps.
@@ -68,6 +73,8 @@ pub struct Surroundings {
     pub ports: BTreeSet<u16>,
     /// Nodes that are at work: only these are asked to send on what is for several.
     pub at_work: BTreeSet<u32>,
+    /// How packets leave the cloud here, if they can.
+    pub outbound: Option<WayOut>,
 }
 
 /// What became of an endpoint on this node.
@@ -260,6 +267,11 @@ impl Dataplane {
                         .get(vni)
                         .is_some_and(|program| program.translates),
                 ),
+                outbound: network.outbound,
+                flags: match network.encrypted {
+                    true => network_flags::ENCRYPTED,
+                    false => 0,
+                },
             };
             self.maps.networks.set(*vni, entry)?;
         }
@@ -267,6 +279,7 @@ impl Dataplane {
         self.write_wires(desired, own)?;
         self.write_locations(desired, own)?;
         routes::write(&mut self.maps, desired)?;
+        outbound::write(&mut self.maps, desired, vtep, around.outbound)?;
         // A policy that cannot be installed must not keep devices from being attached: the error
         // is kept until the rest is done.
         let relays = Relays::new(desired, own, &around.at_work);

@@ -14,6 +14,7 @@ use sunwire_dataplane_common::{
     },
     flow_table::Geometry,
     group::{GroupChunk, GroupKey, ListenerKey, TagKey},
+    outbound::Outbound,
     probe::{self, ProbeSlot},
     tables::{EdgeKey, MAX_VERDICTS, Next, RootEntry, RootKey, Verdict},
     wire::WireEntry,
@@ -60,6 +61,8 @@ pub struct Capacity {
     pub flows: u32,
     /// Flows that are remembered while there is no room, per address family.
     pub overflow: u32,
+    /// Connections that leave the cloud at this node.
+    pub outbound: u32,
 }
 
 impl Default for Capacity {
@@ -80,18 +83,19 @@ impl Default for Capacity {
             limited: capacity::LIMITED,
             flows: capacity::FLOWS,
             overflow: capacity::OVERFLOW,
+            outbound: capacity::OUTBOUND,
         }
     }
 }
 
 impl Capacity {
-    /// Subnets of peers: each network may have a few.
+    /// Subnets of networks and of their peers: each network may have a few.
     fn routes(&self) -> u32 {
         self.networks.saturating_mul(16)
     }
 
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 38] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 40] {
         [
             ("ENDPOINTS", self.endpoints),
             ("FOREIGN_ENDPOINTS", self.endpoints),
@@ -128,6 +132,8 @@ impl Capacity {
             ("FLOW_ADDRESSES", Geometry::lines_for(self.flows)),
             ("OVERFLOW_V4", self.overflow),
             ("OVERFLOW_V6", self.overflow),
+            ("INSIDE", self.outbound),
+            ("OUTSIDE", self.outbound),
             ("EDGES", self.edges),
             ("NODES", self.table_nodes),
             // Their slots stand in marks of packets.
@@ -165,6 +171,8 @@ pub(crate) struct Maps {
     pub(crate) staged_v6: LpmShadow<ClassKeyV6, [u32; 2]>,
     pub(crate) routes_v4: LpmShadow<ClassKeyV4, u32>,
     pub(crate) routes_v6: LpmShadow<ClassKeyV6, u32>,
+    /// How packets leave the cloud here.
+    pub(crate) outbound: ArrayShadow<Outbound>,
     pub(crate) roots: HashShadow<RootKey, RootEntry>,
     pub(crate) staged_roots: HashShadow<RootKey, StagedRoot>,
     pub(crate) edges: HashShadow<EdgeKey, Next>,
@@ -283,6 +291,7 @@ impl Maps {
             staged_v6: LpmShadow::open(take("STAGED_V6")?, "STAGED_V6")?,
             routes_v4: LpmShadow::open(take("ROUTES_V4")?, "ROUTES_V4")?,
             routes_v6: LpmShadow::open(take("ROUTES_V6")?, "ROUTES_V6")?,
+            outbound: ArrayShadow::open(take("OUTBOUND")?, "OUTBOUND", Outbound::default())?,
             roots: HashShadow::open(take("ROOTS")?, "ROOTS")?,
             staged_roots: HashShadow::open(take("STAGED_ROOTS")?, "STAGED_ROOTS")?,
             edges: HashShadow::open(take("EDGES")?, "EDGES")?,

@@ -1,10 +1,12 @@
-//! Which networks packets are routed between: the subnets of each network's peers, into the kernel.
+//! Which networks packets are routed between: the subnets of each network's peers, into the kernel; and
+//! its own where packets leave the cloud, which those do not that go there.
 
 use std::collections::BTreeMap;
 
 use sunwire_dataplane_common::{
     address::Address,
     entries::{ClassKeyV4, ClassKeyV6},
+    outbound::by,
 };
 
 use crate::{maps::Maps, shadow::ShadowError, state::Desired};
@@ -23,7 +25,9 @@ impl Routes {
     fn new(desired: &Desired) -> Self {
         let mut routes = Routes::default();
         for (vni, network) in &desired.networks {
-            for peer in &network.peers {
+            // Its own say what is not outside: an address there leaves to nowhere.
+            let own = (network.outbound != by::NOBODY).then_some(vni);
+            for peer in network.peers.iter().chain(own) {
                 // One that was not sent has no endpoints either.
                 let Some(other) = desired.networks.get(peer) else {
                     continue;

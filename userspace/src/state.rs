@@ -135,6 +135,9 @@ pub struct Network {
     pub port: u16,
     /// VNIs of the networks that packets are routed to and from.
     pub peers: Vec<u32>,
+    /// Number of the node where packets leave the cloud, or one of
+    /// [`by`](sunwire_dataplane_common::outbound::by).
+    pub outbound: u32,
 }
 
 impl Network {
@@ -171,6 +174,7 @@ impl Network {
             enforced: false,
             port: vxlan::PORT,
             peers: Vec::new(),
+            outbound: 0,
         }
     }
 }
@@ -387,6 +391,7 @@ impl Desired {
                     port => u16::try_from(port).map_err(|_| bad("vxlan_port"))?,
                 },
                 peers: network.peers,
+                outbound: network.outbound,
             };
             self.networks.insert(vni.ok_or(bad("vni"))?, parsed);
         }

@@ -6,6 +6,7 @@
 //!   FLOWS     forget what is over; the fuller, the sooner; free what was forgotten
 //!   OVERFLOW  forget what is over; take back what there is room for, both ways first
 //!   all back and room left -> packets look in one map only again
+//!   OUTSIDE   forget what is over, and have its ports back
 //! ```
 
 use std::{
@@ -56,6 +57,12 @@ pub struct Usage {
     pub ended_total: BTreeMap<String, u64>,
     /// How long the last sweep took, µs.
     pub sweep_us: u64,
+    /// Connections that leave the cloud at this node, as of the last sweep.
+    #[serde(default)]
+    pub outbound: u32,
+    /// Connections of that kind that there is room for.
+    #[serde(default)]
+    pub outbound_capacity: u32,
 }
 
 /// What sweeps remember from one to the next.
@@ -68,6 +75,8 @@ pub(super) struct Sweeper {
     is_overflowing: bool,
     unbucketed_total: u64,
     sweep_us: u64,
+    outbound: u32,
+    outbound_capacity: u32,
 }
 
 /// Flows up to which there is room: above, new ones that nobody answers go early.
@@ -140,10 +149,25 @@ impl Sweeper {
                 self.is_overflowing = false;
             }
         }
+        self.sweep_outbound(tables)?;
         self.overflowed_total = tables.overflow_total()?;
         tables.sweep_buckets()?;
         self.unbucketed_total = tables.unbucketed_total()?;
         self.sweep_us = started.elapsed().as_micros() as u64;
+        Ok(())
+    }
+
+    /// Connections that leave the cloud here, which have a table of their own.
+    fn sweep_outbound(&mut self, tables: &Tables) -> Result<(), TablesError> {
+        let capacity = tables.outbound_capacity();
+        let room = match self.outbound as usize {
+            many if many > capacity - capacity / 8 => Room::Little,
+            many if many > capacity / 2 => Room::Half,
+            _ => Room::Plenty,
+        };
+        let found = tables.sweep(Which::Outside, limits(tables.hertz(), room))?;
+        self.outbound = found.kept.iter().sum();
+        self.outbound_capacity = capacity as u32;
         Ok(())
     }
 
@@ -185,6 +209,8 @@ impl Sweeper {
             unbucketed_total: self.unbucketed_total,
             ended_total: ended.collect(),
             sweep_us: self.sweep_us,
+            outbound: self.outbound,
+            outbound_capacity: self.outbound_capacity,
         }
     }
 }

@@ -87,6 +87,8 @@ pub enum Which {
     OverflowV4,
     /// `OVERFLOW_V6`.
     OverflowV6,
+    /// `OUTSIDE`: connections that leave the cloud here.
+    Outside,
 }
 
 /// The kernel's flows.
@@ -102,6 +104,7 @@ pub struct Tables {
     overflow_counter: PerCpuArray<MapData, Pod<u64>>,
     limit_losses: PerCpuArray<MapData, Pod<u64>>,
     capacity: usize,
+    outbound_capacity: usize,
 }
 
 const PROGRAMS: [&str; 4] = ["flow_clock", "flow_sweep", "flow_select", "flow_exchange"];
@@ -124,6 +127,7 @@ impl Tables {
         }
         let mut take = |map: &'static str| ebpf.take_map(map).ok_or(ShadowError::Missing { map });
         let capacity = shadow::capacity(&take("FLOWS")?);
+        let outbound_capacity = shadow::capacity(&take("OUTSIDE")?);
         Ok(Tables {
             hertz: Hertz::of_kernel().map_err(TablesError::Clock)?,
             sweep: Mutex::new(typed(take("SWEEP")?, "SWEEP")?),
@@ -133,6 +137,7 @@ impl Tables {
             overflow_counter: typed(take("OVERFLOW_COUNTER")?, "OVERFLOW_COUNTER")?,
             limit_losses: typed(take("LIMIT_LOSSES")?, "LIMIT_LOSSES")?,
             capacity,
+            outbound_capacity,
             ebpf,
         })
     }
@@ -141,6 +146,12 @@ impl Tables {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Connections that leave the cloud here that there is room for.
+    #[must_use]
+    pub fn outbound_capacity(&self) -> usize {
+        self.outbound_capacity
     }
 
     /// How fast the clock of the entries is.
@@ -177,6 +188,7 @@ impl Tables {
             }
             Which::OverflowV4 => self.visit(pass::OVERFLOW_V4)?,
             Which::OverflowV6 => self.visit(pass::OVERFLOW_V6)?,
+            Which::Outside => self.visit(pass::OUTSIDE)?,
         }
         let found = sweep.get(&0, 0).map_err(access("SWEEP", "read"))?;
         Ok(found.0)
