@@ -21,10 +21,7 @@ use ureq::http::{Method, Request};
 use crate::{
     ApplyRequest, CaptureItem, CaptureQuery, Counters, Deleted, Encryption, EncryptionSpec,
     Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
-    MoveRequest, Name, Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkPeer,
-    Node, NodeCreate, Page, Policy, PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan,
-    PolicyRevision, PolicyText, PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status,
-    Trace, TraceRequest, Tunnels, Wire, WireCreate, WireState,
+    MoveRequest, Name, Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkPatch, NetworkPeer, Node, NodeCreate, Page, Policy, PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText, PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest, Tunnels, Wire, WireCreate, WireState,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.
@@ -255,6 +252,17 @@ impl Client {
         guard: Guard<'_>,
     ) -> Answer<Endpoint> {
         let path = format!("/v1/endpoints/{name}");
+        self.write(Method::PATCH, &path, guard, Some(patch))
+    }
+
+    /// Changes a network.
+    pub fn patch_network(
+        &self,
+        name: &Name,
+        patch: &NetworkPatch,
+        guard: Guard<'_>,
+    ) -> Answer<Network> {
+        let path = format!("/v1/networks/{name}");
         self.write(Method::PATCH, &path, guard, Some(patch))
     }
 

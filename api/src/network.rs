@@ -1,6 +1,6 @@
 //! Virtual networks.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -51,6 +51,9 @@ pub struct NetworkCreate {
     /// absent (RFC 7348).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vxlan_port: Option<u16>,
+    /// Where packets leave the cloud for addresses outside; nowhere when absent.
+    #[serde(default, skip_serializing_if = "NetworkOutbound::is_none")]
+    pub outbound: NetworkOutbound,
 }
 
 /// The UDP port of networks whose creator names none.
@@ -86,7 +89,86 @@ pub struct NetworkSpec {
     /// Networks that packets are routed to and from, as far as both policies let them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Name>,
+    /// Where packets leave the cloud for addresses outside.
+    #[serde(default)]
+    pub outbound: NetworkOutbound,
 }
+
+/// Body of the request that changes a network, as a merge patch (RFC 7396).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkPatch {
+    /// Where packets leave the cloud for addresses outside, from now on; as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<NetworkOutbound>,
+}
+
+/// Where packets of endpoints without an address of their own outside leave the cloud, under the
+/// address of the node there: `none`, `local`, or the name of a node. (Nodes with these two names
+/// cannot be named here.)
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum NetworkOutbound {
+    /// Nowhere: packets to addresses that nobody owns are dropped.
+    #[default]
+    None,
+    /// At the node where the endpoint is when a connection begins.
+    Local,
+    /// All at this node, under its one address.
+    Node(Name),
+}
+
+impl NetworkOutbound {
+    /// Whether nothing leaves.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == NetworkOutbound::None
+    }
+}
+
+impl FromStr for NetworkOutbound {
+    type Err = <Name as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "none" => NetworkOutbound::None,
+            "local" => NetworkOutbound::Local,
+            name => NetworkOutbound::Node(name.parse()?),
+        })
+    }
+}
+
+impl TryFrom<String> for NetworkOutbound {
+    type Error = <Name as FromStr>::Err;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for NetworkOutbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkOutbound::None => f.write_str("none"),
+            NetworkOutbound::Local => f.write_str("local"),
+            NetworkOutbound::Node(name) => name.fmt(f),
+        }
+    }
+}
+
+impl From<NetworkOutbound> for String {
+    fn from(outbound: NetworkOutbound) -> Self {
+        outbound.to_string()
+    }
+}
+
+impl utoipa::PartialSchema for NetworkOutbound {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        String::schema()
+    }
+}
+
+impl ToSchema for NetworkOutbound {}
 
 /// Body of the requests that have packets routed between a network and another one, or no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

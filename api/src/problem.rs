@@ -269,6 +269,8 @@ problem_codes! {
     WireInvalid = "wire-invalid", 422, "The wire cannot be";
     /// The two networks cannot be peered.
     PeeringInvalid = "peering-invalid", 422, "The networks cannot be peered";
+    /// Packets of the network cannot leave the cloud in that way.
+    OutboundInvalid = "outbound-invalid", 422, "Packets cannot leave that way";
     /// Two subnets of one network, or of networks that packets are routed between, overlap.
     SubnetOverlap = "subnet-overlap", 422, "Subnets overlap";
     /// A subnet cannot be a network's.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sunwire_api::{DeviceName, Name, NodeLocation};
-use sunwire_userspace::agent::{self, Config};
+use sunwire_userspace::agent::{self, Config, OutboundPorts};
 use sunwire_userspace::connections::sweep::Usage;
 use sunwire_userspace::control::{self, Answer, Request};
 use sunwire_userspace::crypt::keeper::{Choice, Settings};
@@ -84,6 +84,10 @@ struct RunArgs {
     /// Where the agent has its local socket and its private keys.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
+    /// Ports under which packets of endpoints leave the cloud at this node, the first and the last; the
+    /// node's own sockets must not get them (net.ipv4.ip_local_port_range). 61001-65000 when absent.
+    #[arg(long, value_name = "FIRST-LAST")]
+    outbound_ports: Option<OutboundPorts>,
     /// Where Prometheus finds metrics, at /metrics; `none` serves them nowhere. Whoever reaches the
     /// address can read them.
     #[arg(long, value_name = "ADDR:PORT|none", default_value = METRICS, value_parser = metrics)]
@@ -249,6 +253,7 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
         capacity: Capacity::default(),
         hook: args.attach.hook(),
         metrics: args.metrics.0,
+        outbound_ports: args.outbound_ports,
         encryption: Settings {
             port: args.tunnel_port,
             key_lifetime: Duration::from_secs(u64::from(args.key_lifetime_days) * 86_400),

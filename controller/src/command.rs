@@ -5,8 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    EncryptionMode, EndpointCreate, Name, NetworkCreate, NetworkEnforcement, NodeCreate,
-    NodeLocation, PublicKey, Violation, WireCreate,
+    EncryptionMode, EndpointCreate, Name, NetworkCreate, NetworkEnforcement, NetworkOutbound, NodeCreate, NodeLocation, PublicKey, Violation, WireCreate,
 };
 
 use crate::state::Source;
@@ -53,6 +52,13 @@ pub enum Command {
     },
     /// Creates a network.
     CreateNetwork(NetworkCreate),
+    /// Has packets of a network leave the cloud elsewhere, or nowhere.
+    SetOutbound {
+        /// Name of the network.
+        name: Name,
+        /// Where from now on; as it is when absent.
+        outbound: Option<NetworkOutbound>,
+    },
     /// Deletes a network without endpoints and policy.
     DeleteNetwork {
         /// Name of the network.

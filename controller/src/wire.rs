@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
 use sunwire_api::{
-    AuditTotals, EncryptionMode, Name, NetworkEncryption, NetworkEnforcement, NodeKind,
-    TunnelStatus, Vni,
+    AuditTotals, EncryptionMode, Name, NetworkEncryption, NetworkEnforcement, NetworkOutbound, NodeKind, TunnelStatus, Vni,
 };
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
@@ -170,8 +169,16 @@ fn network(state: &State, name: &Name, record: &NetworkRecord) -> agent::Network
             .iter()
             .map(|peer| state.networks()[peer].vni.get())
             .collect(),
+        outbound: match &record.outbound {
+            NetworkOutbound::None => 0,
+            NetworkOutbound::Local => OUTBOUND_LOCAL,
+            NetworkOutbound::Node(node) => state.nodes()[node].number,
+        },
     }
 }
+
+/// In place of a node's number: packets leave where their endpoint is.
+const OUTBOUND_LOCAL: u32 = u32::MAX;
 
 /// Length of the prefix of a network's subnet of one family; 0 where there is none.
 fn prefix(record: &NetworkRecord, is_of: fn(&IpAddr) -> bool) -> u32 {

@@ -14,6 +14,7 @@ fn with_networks() -> State {
         ("n3", "10.0.0.0/8"),
     ] {
         let create = Command::CreateNetwork(NetworkCreate {
+            outbound: Default::default(),
             name: name.parse().unwrap(),
             vni: None,
             subnets: vec![subnet.parse().unwrap()],
@@ -77,6 +78,7 @@ fn what_cannot_be_peered_is_refused_with_the_reason() {
     peer(&mut state, "n1", "n2", true).unwrap();
     // It would overlap another peer's.
     let create = Command::CreateNetwork(NetworkCreate {
+        outbound: Default::default(),
         name: "n4".parse().unwrap(),
         vni: None,
         subnets: vec!["10.1.7.0/24".parse().unwrap()],

@@ -49,6 +49,7 @@ fn command() -> impl Strategy<Value = Command> {
     let create_network =
         (network(), subnets, proptest::option::of(1u32..4)).prop_map(|(name, subnet, vni)| {
             Command::CreateNetwork(NetworkCreate {
+                outbound: Default::default(),
                 name,
                 vni: vni.map(|vni| vni.try_into().unwrap()),
                 subnets: vec![subnet.parse().unwrap()],
@@ -200,6 +201,7 @@ fn prelude() -> Vec<Proposal> {
     }
     for index in 1..=2 {
         commands.push(Command::CreateNetwork(NetworkCreate {
+            outbound: Default::default(),
             encryption: Default::default(),
             relay: false,
             enforce: Default::default(),

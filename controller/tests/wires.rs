@@ -13,6 +13,7 @@ use sunwire_api::{NetworkCreate, ProblemCode, Wire, WireCreate, WireState};
 
 fn cables(text: &str) -> NetworkCreate {
     NetworkCreate {
+        outbound: Default::default(),
         subnets: Vec::new(),
         ..network(text)
     }

@@ -454,6 +454,7 @@ impl Cloud {
     /// When the controller refuses.
     pub fn create_network(&self, name: &str, subnets: &[&str]) -> Result<()> {
         let body = NetworkCreate {
+            outbound: Default::default(),
             name: name.parse()?,
             vni: None,
             subnets: subnets

@@ -526,6 +526,7 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
     set(&cloud, EncryptionMode::Never);
     wait_state(&cloud, "near", "far", TunnelState::Plaintext);
     let body = NetworkCreate {
+        outbound: Default::default(),
         name: "vault".parse().unwrap(),
         vni: None,
         subnets: vec!["10.30.0.0/16".parse().unwrap()],

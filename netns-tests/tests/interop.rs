@@ -131,6 +131,7 @@ fn beside_at(vxlan_port: Option<u16>, options: &str, plaintext: bool) -> Cloud {
         .unwrap();
     let cloud = Cloud::up_beside(topology, &[], &["rack"]).unwrap();
     let network = NetworkCreate {
+        outbound: Default::default(),
         name: "shop".parse().unwrap(),
         vni: Some(VNI.try_into().unwrap()),
         subnets: vec![
@@ -416,6 +417,7 @@ fn lab_nothing_is_sent_in_the_clear_that_a_kernel_vxlan_peer_cannot_decrypt() {
         );
     };
     let secret = NetworkCreate {
+        outbound: Default::default(),
         name: "secret".parse().unwrap(),
         vni: None,
         subnets: vec!["10.30.0.0/16".parse().unwrap()],

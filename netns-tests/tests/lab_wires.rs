@@ -69,6 +69,7 @@ fn cloud(encryption: EncryptionMode) -> Cloud {
         cloud.wait_applied(set.revision).unwrap();
     }
     let network = NetworkCreate {
+        outbound: Default::default(),
         name: name("cables"),
         vni: None,
         subnets: Vec::new(),

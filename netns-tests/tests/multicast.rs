@@ -558,6 +558,7 @@ fn lab_with_relays_a_packet_crosses_once_to_each_other_region() {
     let mut rig = Rig::without_network();
     rig.relays = true;
     let body = NetworkCreate {
+        outbound: Default::default(),
         name: "shop".parse().unwrap(),
         vni: None,
         subnets: vec![

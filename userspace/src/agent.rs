@@ -18,6 +18,7 @@ mod foreign;
 mod last_known;
 mod listening;
 mod local;
+mod outbound;
 mod place;
 mod ports;
 mod questions;
@@ -97,6 +98,9 @@ pub struct Config {
     pub encryption: crypt::keeper::Settings,
     /// Where metrics are served; nowhere when absent.
     pub metrics: Option<SocketAddr>,
+    /// Ports under which packets leave the cloud here; by default [`OutboundPorts::default`], if sockets
+    /// of the node do not get them.
+    pub outbound_ports: Option<OutboundPorts>,
 }
 
 /// Addresses by family; `None` when there are two of one.
@@ -170,6 +174,9 @@ pub enum AgentError {
     /// The node's private keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The ports under which packets leave the cloud are the node's own.
+    #[error(transparent)]
+    Outbound(#[from] outbound::PortsError),
     /// The controller's URL is no URL.
     #[error("{url} is no URL of a controller (expected http://ADDRESS:PORT)")]
     Url {
@@ -217,6 +224,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         [] => netlink::first_addresses(&handle, &config.underlay, underlay.ifindex).await?,
         given => by_family(given).ok_or(AgentError::Addresses)?,
     };
+    let ports = outbound::ports(config.outbound_ports)?;
     let port_device = netlink::hold_tunnel_port(&handle, TUNNEL_DEVICE, vxlan::PORT).await?;
     let headroom = match netlink::make_headroom_bridge(&handle, HEADROOM_BRIDGE, TUNNEL_DEVICE)
         .await
@@ -226,6 +234,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             tracing::warn!(error = %chain(&error), "packets are copied to make room for outer headers");
             None
         }
+    };
+
+    let around = Surroundings {
+        outbound: ports.map(|ports| {
+            let asks_by = headroom.map(|ifindex| (HEADROOM_BRIDGE, ifindex));
+            outbound::way(underlay.ifindex, asks_by, ports)
+        }),
+        ..Surroundings::default()
     };
 
     let socket = |source| AgentError::Socket {
@@ -286,7 +302,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         dataplane,
         desired: None,
         revision: 0,
-        around: Surroundings::default(),
+        around,
         managed: BTreeSet::new(),
         narrow: BTreeSet::new(),
         released: BTreeMap::new(),
@@ -322,6 +338,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     last_known::write(&last_known);
     Ok(())
 }
+
+pub use outbound::OutboundPorts;
 
 struct Agent {
     config: Config,

@@ -159,6 +159,7 @@ fn nothing_of_a_policy_stays_after_the_next() {
         listeners: 8,
         limited: 8,
         overflow: 64,
+        outbound: 64,
     };
     let Some(mut node) = TestNode::new("nothing_of_a_policy_stays", 2, capacity) else {
         return;
@@ -297,6 +298,7 @@ fn a_policy_that_does_not_fit_is_refused_and_the_old_one_decides() {
         listeners: 8,
         limited: 8,
         overflow: 64,
+        outbound: 64,
     };
     // Seven nodes in a row, eight leaves with labels and prefixes of their own.
     let large = |desired: &mut Desired| {

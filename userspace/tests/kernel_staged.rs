@@ -344,6 +344,7 @@ fn counts_outlive_the_agent_and_go_on_without_it() {
 #[test]
 fn nothing_of_a_candidate_stays_after_the_next_and_networks_count_apart() {
     let capacity = Capacity {
+        outbound: 64,
         endpoints: 4096,
         nodes: 4,
         networks: 4,
@@ -473,6 +474,7 @@ fn large(scope: &str, size: u32) -> (Policy, Digest) {
 #[test]
 fn a_candidate_that_does_not_fit_is_refused_alone_and_makes_way_for_a_policy_in_force() {
     let ample = Capacity {
+        outbound: 64,
         endpoints: 4096,
         nodes: 4,
         networks: 4,

@@ -137,6 +137,7 @@ fn bodies<'w>(
     let body = |(name, (subnets, mtu)): (&str, (BTreeSet<Cidr>, u32))| {
         let mtu = u16::try_from(mtu).context("a network's MTU has 16 bits")?;
         Ok(NetworkCreate {
+            outbound: Default::default(),
             encryption: Default::default(),
             relay: false,
             enforce: Default::default(),

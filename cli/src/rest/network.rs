@@ -2,14 +2,14 @@
 
 use clap::ValueEnum;
 use sunwire_api::client::Guard;
-use sunwire_api::{Cidr, Name, Network, NetworkCreate, NetworkEnforcement, Vni};
+use sunwire_api::{Cidr, Name, Network, NetworkCreate, NetworkEnforcement, NetworkOutbound, NetworkPatch, Vni};
 
 use super::encryption::OfNetwork;
 use super::{Connection, ForceArgs, GuardArgs};
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 
-/// Virtual networks: list, get, create, peer, unpeer, enforce, delete.
+/// Virtual networks: list, get, create, set, peer, unpeer, enforce, delete.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -18,6 +18,7 @@ Examples:
   sunwire network list -o json
   sunwire network peer shop lab
   sunwire network enforce shop both    # receivers decide, too
+  sunwire network set shop --outbound local          # out by each endpoint's node
   sunwire network delete shop")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -73,6 +74,22 @@ enum Command {
         /// when absent.
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         vxlan_port: Option<u16>,
+        /// Where packets leave the cloud for addresses outside: `none`, `local` (at the node where
+        /// the endpoint is), or the name of a node.
+        #[arg(long, value_name = "WHERE", default_value_t)]
+        outbound: NetworkOutbound,
+    },
+    /// Change a network.
+    Set {
+        /// Name of the network.
+        name: Name,
+        /// Where packets leave the cloud for addresses outside from now on: `none`, `local` (at the
+        /// node where the endpoint is), or the name of a node. Connections that are up go on where
+        /// they leave, unless it is `none`.
+        #[arg(long, value_name = "WHERE")]
+        outbound: NetworkOutbound,
+        #[command(flatten)]
+        guard: GuardArgs,
     },
     /// Have packets routed between two networks, as far as both their policies let them.
     ///
@@ -163,6 +180,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 relay,
                 enforce,
                 vxlan_port,
+                outbound,
             } => {
                 let body = NetworkCreate {
                     name,
@@ -173,8 +191,20 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                     relay,
                     enforce: enforce.into(),
                     vxlan_port,
+                    outbound,
                 };
                 let network = client.create_network(&body, Guard::None)?;
+                output::show(format, &network, one)?;
+            }
+            Command::Set {
+                name,
+                outbound,
+                guard,
+            } => {
+                let patch = NetworkPatch {
+                    outbound: Some(outbound),
+                };
+                let network = client.patch_network(&name, &patch, guard.guard())?;
                 output::show(format, &network, one)?;
             }
             Command::Peer {
@@ -229,6 +259,7 @@ fn table(networks: &[Network]) -> Table {
         "POLICY",
         "ENFORCE",
         "PEERS",
+        "OUTBOUND",
         "REVISION",
     ]);
     for network in networks {
@@ -246,6 +277,7 @@ fn table(networks: &[Network]) -> Table {
                 NetworkEnforcement::Both => "both".to_owned(),
             },
             output::list(&spec.peers),
+            spec.outbound.to_string(),
             network.revision.to_string(),
         ]);
     }

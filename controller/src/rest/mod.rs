@@ -36,7 +36,9 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/networks", get(networks::list).post(networks::create))
         .route(
             "/v1/networks/{name}",
-            get(networks::show).delete(networks::delete),
+            get(networks::show)
+                .patch(networks::update)
+                .delete(networks::delete),
         )
         .route("/v1/networks/{name}/peer", post(networks::peer))
         .route("/v1/networks/{name}/unpeer", post(networks::unpeer))

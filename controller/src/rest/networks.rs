@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use sunwire_api::{
-    Deleted, Name, Network, NetworkCreate, NetworkEnforce, NetworkPeer, Page, Problem,
+    Deleted, Name, Network, NetworkCreate, NetworkEnforce, NetworkPatch, NetworkPeer, Page, Problem,
 };
 
 use super::answer::{PageQuery, Tagged, Written};
 use super::failure::Failure;
-use super::request::{self, NetworkName, NoBody, Parameters, Write};
+use super::request::{self, MergePatch, NetworkName, NoBody, Parameters, Write};
 use crate::command::{Command, Proposal};
 use crate::handle::Handle;
 
@@ -65,6 +65,30 @@ pub(crate) async fn show(
         .read(move |cluster| cluster.state.network_view(&name))
         .await??;
     Ok(Tagged(network))
+}
+
+/// Changes where packets of a network leave the cloud.
+#[utoipa::path(
+    patch, path = "/v1/networks/{name}", tag = "networks",
+    params(
+        ("name" = Name, Path, description = "Name of the network"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the network, or *"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names this request"),
+    ),
+    request_body(content = NetworkPatch, content_type = "application/merge-patch+json"),
+    responses((status = 200, body = Network), (status = "4XX", body = Problem)),
+)]
+pub(crate) async fn update(
+    State(handle): State<Handle>,
+    NetworkName(name): NetworkName,
+    write: Write<MergePatch<NetworkPatch>>,
+) -> Result<Tagged<Network>, Failure> {
+    let shown = name.clone();
+    let proposal = write.propose(|body| Command::SetOutbound {
+        name,
+        outbound: body.0.outbound,
+    });
+    Ok(Tagged(changed(&handle, proposal, shown).await?))
 }
 
 /// Deletes a network without endpoints and policy.

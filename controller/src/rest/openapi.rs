@@ -24,6 +24,7 @@ use super::{
         networks::list,
         networks::create,
         networks::show,
+        networks::update,
         networks::delete,
         networks::peer,
         networks::unpeer,

@@ -8,7 +8,7 @@ use sunwire_api::{
     DeviceName, EndpointCreate, Labels, MacAddress, Name, NetworkEncryption, ProblemCode,
 };
 
-use super::networks::GATEWAY_MAC;
+use super::networks::{EGRESS_MAC_PREFIX, GATEWAY_MAC};
 use super::nodes::next_number;
 use super::policies::Change;
 use super::{State, addresses};
@@ -243,10 +243,12 @@ fn default_device(name: &Name) -> DeviceName {
 }
 
 fn check_mac(mac: MacAddress, taken: &BTreeSet<MacAddress>) -> Result<MacAddress, Refusal> {
-    if !mac.is_unicast() || mac == GATEWAY_MAC {
+    if !mac.is_unicast() || mac == GATEWAY_MAC || mac.0.starts_with(&EGRESS_MAC_PREFIX) {
         return Err(Refusal::new(
             ProblemCode::MacInvalid,
-            format!("{mac} is a group's address, zero, or the gateway's: take another one"),
+            format!(
+                "{mac} is a group's address, zero, the gateway's or a node's: take another one"
+            ),
         ));
     }
     if taken.contains(&mac) {

@@ -123,6 +123,7 @@ impl State {
                 })
             }),
             Command::CreateNetwork(_)
+            | Command::SetOutbound { .. }
             | Command::DeleteNetwork { .. }
             | Command::ConnectWire(_)
             | Command::DisconnectWire { .. }
@@ -211,6 +212,9 @@ impl State {
             Command::SetEncryption { mode } => self.set_encryption(*mode, &mut effects),
             Command::DeleteNode { name } => self.delete_node(name, force, examiner, &mut effects),
             Command::CreateNetwork(create) => self.create_network(create, &mut effects),
+            Command::SetOutbound { name, outbound } => {
+                self.set_outbound(name, outbound.as_ref(), &mut effects)
+            }
             Command::DeleteNetwork { name } => self.delete_network(name, &mut effects),
             Command::PeerNetworks { name, peer } => {
                 self.peer_networks(name, peer, force, examiner, &mut effects)
@@ -376,6 +380,7 @@ impl State {
         let (name, existing) = match &proposal.command {
             Command::DeleteNode { name } => (name, self.nodes.get(name).map(|n| n.revision)),
             Command::DeleteNetwork { name }
+            | Command::SetOutbound { name, .. }
             | Command::PeerNetworks { name, .. }
             | Command::UnpeerNetworks { name, .. }
             | Command::EnforceNetwork { name, .. } => {

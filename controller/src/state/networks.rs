@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, NetworkEnforcement, ProblemCode,
-    VXLAN_PORT, Vni, default_vxlan_port,
+    Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, NetworkEnforcement, NetworkOutbound,
+    ProblemCode, VXLAN_PORT, Vni, default_vxlan_port,
 };
 
 use super::{State, addresses};
@@ -16,6 +16,9 @@ use crate::refusal::Refusal;
 /// MAC address of every network's gateway, the same on every node, so that an endpoint that moves
 /// finds the gateway it knows.
 pub(crate) const GATEWAY_MAC: MacAddress = MacAddress([0x02, 0x53, 0x57, 0x00, 0x00, 0x01]);
+
+/// First bytes of the MAC addresses that stand for nodes where packets leave the cloud.
+pub(super) const EGRESS_MAC_PREFIX: [u8; 3] = [0x02, 0x53, 0x58];
 
 /// MTU of a network whose creator names none: clouds give 1460 and more, and tunnels over
 /// encryption and IPv6 take up to 150.
@@ -56,6 +59,9 @@ pub struct NetworkRecord {
     /// Networks that packets are routed to and from; each has this one in turn.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub peers: BTreeSet<Name>,
+    /// Where packets leave the cloud for addresses outside.
+    #[serde(default, skip_serializing_if = "NetworkOutbound::is_none")]
+    pub outbound: NetworkOutbound,
     /// Revision of its last change.
     pub revision: u64,
 }
@@ -99,6 +105,7 @@ impl State {
         }
         let vxlan_port = create.vxlan_port.unwrap_or(VXLAN_PORT);
         self.check_vxlan_port(vxlan_port)?;
+        self.check_outbound(name, &create.outbound, &create.subnets)?;
         let vni = match create.vni {
             Some(vni) => self.free_vni(vni)?,
             None => self.next_vni()?,
@@ -115,6 +122,7 @@ impl State {
             enforce: create.enforce,
             vxlan_port,
             peers: BTreeSet::new(),
+            outbound: create.outbound.clone(),
             revision: effects.revision,
         };
         self.networks.insert(name.clone(), record);
@@ -150,6 +158,63 @@ impl State {
                 "networks already use {OTHER_PORTS_MAX} UDP ports beside {VXLAN_PORT}, which is as many \
                  as nodes listen to: take one of these: {}",
                 others.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    /// Has packets of a network leave the cloud elsewhere, or nowhere. Connections go on where they
+    /// leave, unless nothing leaves any more.
+    pub(super) fn set_outbound(
+        &mut self,
+        name: &Name,
+        outbound: Option<&NetworkOutbound>,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let network = self.network(name)?;
+        let Some(outbound) = outbound else {
+            return Ok(());
+        };
+        self.check_outbound(name, outbound, &network.subnets)?;
+        let record = self.networks.get_mut(name);
+        let record = record.expect("it was looked up above");
+        record.outbound = outbound.clone();
+        record.revision = effects.revision;
+        effects.networks.insert(name.clone());
+        Ok(())
+    }
+
+    fn check_outbound(
+        &self,
+        name: &Name,
+        outbound: &NetworkOutbound,
+        subnets: &[Cidr],
+    ) -> Result<(), Refusal> {
+        if outbound.is_none() {
+            return Ok(());
+        }
+        let invalid = |detail: String| Err(Refusal::new(ProblemCode::OutboundInvalid, detail));
+        if !subnets.iter().any(|subnet| subnet.address().is_ipv4()) {
+            return invalid(format!(
+                "network {name} has no IPv4 subnet, and packets of IPv4 alone leave the cloud: \
+                 create it with one, or with `outbound` none"
+            ));
+        }
+        let NetworkOutbound::Node(node) = outbound else {
+            return Ok(());
+        };
+        if !self.nodes.contains_key(node) {
+            return Err(Refusal::new(
+                ProblemCode::UnknownNode,
+                format!(
+                    "there is no node {node} where packets could leave: name one that GET \
+                     /v1/nodes lists, or `local`, or `none`"
+                ),
+            ));
+        }
+        if self.is_foreign(node) {
+            return invalid(format!(
+                "node {node} has no agent that could let packets out: name a node that has one"
             ));
         }
         Ok(())
@@ -219,5 +284,14 @@ impl State {
                     "every VNI is taken: delete a network first",
                 )
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_endpoint_has_the_mac_address_that_stands_for_a_node() {
+        let prefix = sunwire_dataplane_common::outbound::MAC_PREFIX;
+        assert_eq!(super::EGRESS_MAC_PREFIX, prefix);
     }
 }

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Name, NodeCreate, NodeKind, NodeLocation, ProblemCode, PublicKey};
+use sunwire_api::{
+    Name, NetworkOutbound, NodeCreate, NodeKind, NodeLocation, ProblemCode, PublicKey,
+};
 
 use super::State;
 use super::policies::{Change, Reexamined};
@@ -275,6 +277,17 @@ impl State {
                 format!(
                     "endpoint {endpoint} is on node {name} or moves there: move or delete every \
                      endpoint first"
+                ),
+            ));
+        }
+        let leaves_here = NetworkOutbound::Node(name.clone());
+        let mut networks = self.networks.iter();
+        if let Some((network, _)) = networks.find(|(_, record)| record.outbound == leaves_here) {
+            return Err(Refusal::new(
+                ProblemCode::NodeInUse,
+                format!(
+                    "packets of network {network} leave the cloud at node {name}: have them leave \
+                     elsewhere first"
                 ),
             ));
         }

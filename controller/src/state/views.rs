@@ -46,6 +46,7 @@ impl State {
                 enforce: network.enforce,
                 vxlan_port: network.vxlan_port,
                 peers: network.peers.iter().cloned().collect(),
+                outbound: network.outbound.clone(),
             },
             status: NetworkStatus {
                 gateways: network.gateways().collect(),

@@ -182,6 +182,7 @@ pub(crate) fn name(text: &str) -> Name {
 
 pub(crate) fn network(text: &str) -> NetworkCreate {
     NetworkCreate {
+        outbound: Default::default(),
         name: name(text),
         vni: None,
         subnets: vec![

@@ -188,6 +188,7 @@ pub(crate) mod tests {
 
     pub(crate) fn network(gateway: &str) -> Network {
         Network {
+            outbound: 0,
             name: "shop".into(),
             mtu: 1300,
             gateway_v4: kernel_address(ip(gateway)),

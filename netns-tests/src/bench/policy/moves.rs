@@ -125,6 +125,7 @@ fn cloud() -> Desired {
         desired.nodes.insert(number, node);
     }
     let network = Network {
+        outbound: 0,
         encrypted: false,
         relayed: false,
         enforced: false,

@@ -186,6 +186,7 @@ fn cloud(rules: &Rules) -> Desired {
     let node = Node::without_key("node1", VTEP);
     desired.nodes.insert(OWN, node);
     let network = Network {
+        outbound: 0,
         encrypted: false,
         relayed: false,
         enforced: false,

@@ -165,6 +165,7 @@ fn start(
         let route = netlink::route(handle, peer.into()).await?;
         netlink::manage_neighbour(handle, route).await?;
         Ok(Surroundings {
+            outbound: None,
             tunnel: None,
             ways: BTreeMap::new(),
             ports: Default::default(),
@@ -243,6 +244,7 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
             .insert(number, Node::without_key(&name, address));
     }
     let network = Network {
+        outbound: 0,
         encrypted: false,
         relayed: false,
         enforced: false,

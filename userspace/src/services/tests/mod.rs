@@ -57,6 +57,7 @@ pub(super) fn desired() -> Desired {
     let mut desired = Desired::default();
     for (vni, name) in [(SHOP, "shop"), (OTHER, "other")] {
         let network = Network {
+            outbound: 0,
             encrypted: false,
             relayed: false,
             enforced: false,
