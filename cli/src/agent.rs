@@ -347,5 +347,11 @@ fn in_use(flows: &Usage) -> String {
     if flows.is_overflowing {
         text.push_str(" (full)");
     }
+    if flows.outbound != 0 {
+        text.push_str(&format!(
+            ", outbound {} of {}",
+            flows.outbound, flows.outbound_capacity
+        ));
+    }
     text
 }

@@ -148,6 +148,16 @@ fn flows(out: &mut Exposition, readings: &Readings) {
         f64::from(flows.capacity),
     );
     out.gauge(
+        "outbound_connections",
+        "Connections that leave the cloud at this node",
+        f64::from(flows.outbound),
+    );
+    out.gauge(
+        "outbound_capacity",
+        "Connections of that kind that there is room for",
+        f64::from(flows.outbound_capacity),
+    );
+    out.gauge(
         "flows_overflow",
         "Flows that are remembered beside the others, for which there is no room",
         f64::from(flows.overflow),
