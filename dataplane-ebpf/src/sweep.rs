@@ -52,7 +52,8 @@ pub(crate) struct Selection {
 }
 
 /// Goes through one map: the table by [`pass::TABLE`], its lines that are to be freed by [`pass::FREE`],
-/// `OVERFLOW` by [`pass::OVERFLOW_V4`] and [`pass::OVERFLOW_V6`], `LIMIT_BUCKETS` by [`BUCKETS`].
+/// `OVERFLOW` by [`pass::OVERFLOW_V4`] and [`pass::OVERFLOW_V6`], `LIMIT_BUCKETS` by [`BUCKETS`],
+/// `OUTSIDE` by [`pass::OUTSIDE`].
 /// Returns zero, unless the kernel cannot.
 #[inline(always)]
 pub(crate) fn sweep(map: u64) -> u32 {
@@ -62,6 +63,7 @@ pub(crate) fn sweep(map: u64) -> u32 {
         pass::OVERFLOW_V4 => sweep_one::<{ pass::OVERFLOW_V4 }>(),
         pass::OVERFLOW_V6 => sweep_one::<{ pass::OVERFLOW_V6 }>(),
         BUCKETS => sweep_one::<BUCKETS>(),
+        pass::OUTSIDE => sweep_one::<{ pass::OUTSIDE }>(),
         _ => -1,
     };
     u32::from(visited < 0)

@@ -19,6 +19,8 @@ pub struct NodeHandle {
     pub name: String,
     /// Region, `cloud:name`.
     pub region: String,
+    /// It is a host outside, where nothing is started.
+    pub outside: bool,
     /// Its network namespace.
     pub namespace: Namespace,
     /// Address of [`UNDERLAY_DEVICE`], in a /24 of its own.

@@ -206,6 +206,7 @@ impl Cloud {
     pub fn node_names(&self) -> Vec<String> {
         let nodes = self.lab.nodes().iter();
         nodes
+            .filter(|node| !node.outside)
             .map(|node| node.name.clone())
             .filter(|name| *name != self.controller.name && !self.without_agent.contains(name))
             .collect()

@@ -49,13 +49,13 @@ fn cloud() -> Cloud {
     let topology = Topology::builder()
         .node("near", "aws:us-east-1")
         .node("far", "azure:westeurope")
-        .node("outside", "world:somewhere")
+        .outside("outside", "aws:us-east-1")
         .controller("aws:us-east-1")
         .workload(spec("client1", "near", "shop"))
         .workload(spec("twin1", "near", "rival"))
         .build()
         .unwrap();
-    let cloud = Cloud::up_beside(topology, &[], &["outside"]).unwrap();
+    let cloud = Cloud::up(topology).unwrap();
     for (network, endpoint) in [("shop", "client1"), ("rival", "twin1")] {
         cloud.create_network(network, &["10.20.0.0/16"]).unwrap();
         cloud.create_endpoint(&workload(&cloud, endpoint)).unwrap();

@@ -20,10 +20,16 @@ use fixture::{
 };
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
+    expiry::{LIFETIMES, Lifetime, Sweep},
     outbound::{by, mac_of},
 };
 use sunwire_policy::{compile_text, environment::Environment, testing::environment};
-use sunwire_userspace::{dataplane::WayOut, maps::Capacity, state::Desired};
+use sunwire_userspace::{
+    connections::tables::{Tables, Which},
+    dataplane::WayOut,
+    maps::Capacity,
+    state::Desired,
+};
 
 const SHOP: u32 = 100;
 /// Another tenant with the same addresses.
@@ -812,4 +818,59 @@ fn kernel_outbound_what_other_nodes_send_here_leaves_for_their_own_endpoints_alo
     let frame = world.frame(DB, OUTSIDE, Transport::Udp(5000, 53));
     assert_eq!(world.out(DB, &frame), port);
     only(&world.receive(&back.bytes()), "ep3");
+}
+
+#[test]
+fn kernel_outbound_ports_of_what_is_over_are_free_again_and_others_stay() {
+    let Some(mut world) = world("outbound_swept") else {
+        return;
+    };
+    world.way.ports = 2;
+    world.apply(OPEN);
+    let tables = Tables::load(world.node.pins(), Capacity::default()).unwrap();
+    let frame = |world: &World, own| world.frame(WEB, OUTSIDE, Transport::Tcp(own, 443));
+    let (first, second) = (frame(&world, 5000), frame(&world, 5001));
+    let kept = world.out(WEB, &first);
+    // Begun and reset: over.
+    let port = world.out(WEB, &second);
+    let mut reset = second.bytes();
+    reset[47] = 0x04;
+    let reset = with_tcp_checksum(reset);
+    only(&world.send(WEB, &reset), UNDERLAY);
+    let third = frame(&world, 5002);
+    let fate = world.send(WEB, &third.bytes());
+    assert_eq!(dropped(&fate), Some(DropReason::OutboundPorts));
+    let mut limits = Sweep {
+        silence: [u32::MAX; LIFETIMES],
+        ..Sweep::default()
+    };
+    let found = tables.sweep(Which::Outside, limits).unwrap();
+    assert_eq!(found.kept, [2, 0]);
+    // Silent for any time at all.
+    limits.silence[Lifetime::TcpClosed as usize] = 0;
+    eventually_swept(&tables, limits);
+    assert_eq!(world.out(WEB, &third), port);
+    assert_eq!(world.out(WEB, &first), kept);
+}
+
+/// Sweeps until the clock has moved on and one connection is left.
+fn eventually_swept(tables: &Tables, limits: Sweep) {
+    let began = tables.now().unwrap();
+    while tables.now().unwrap() == began {
+        std::thread::yield_now();
+    }
+    let found = tables.sweep(Which::Outside, limits).unwrap();
+    assert_eq!(found.kept, [1, 0]);
+}
+
+/// The frame with its TCP checksum made anew.
+fn with_tcp_checksum(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[50..52].copy_from_slice(&[0, 0]);
+    let mut covered = frame[26..34].to_vec();
+    covered.extend([0, 6]);
+    covered.extend(((frame.len() - 34) as u16).to_be_bytes());
+    covered.extend(&frame[34..]);
+    let checksum = sum(&covered);
+    frame[50..52].copy_from_slice(&checksum.to_be_bytes());
+    frame
 }

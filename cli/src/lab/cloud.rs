@@ -77,7 +77,10 @@ impl<'l> Cloud<'l> {
             "controller answers at http://{address}:{REST_PORT}"
         ));
 
-        let nodes = || lab.nodes().iter().filter(|node| node.name != CONTROLLER);
+        let nodes = || {
+            let nodes = lab.nodes().iter();
+            nodes.filter(|node| node.name != CONTROLLER && !node.outside)
+        };
         for node in nodes() {
             let mut command = this_program()?;
             command

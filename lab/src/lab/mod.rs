@@ -417,6 +417,7 @@ fn make_nodes(lab: &LabRecord, specs: &[NodeSpec]) -> Result<Vec<NodeHandle>, La
         let node = NodeHandle {
             name: spec.name.clone(),
             region: spec.region.clone(),
+            outside: spec.outside,
             namespace: Namespace::create(&record.namespace)?,
             underlay_address: spec.address,
             underlay_gateway: spec.gateway(),

@@ -59,6 +59,7 @@ struct Node {
     region: String,
     address: Option<Ipv4Addr>,
     underlay: Underlay,
+    outside: bool,
 }
 
 /// Collects a topology; [`build`](Self::build) checks it.
@@ -117,6 +118,12 @@ impl TopologyBuilder {
         self
     }
 
+    /// Adds a host outside: on the underlay like a node, and nothing is started there.
+    #[must_use]
+    pub fn outside(self, name: &str, region: &str) -> Self {
+        self.outside_at(name, region, None, None)
+    }
+
     /// Adds the controller's node, named `controller`.
     #[must_use]
     pub fn controller(self, region: &str) -> Self {
@@ -158,6 +165,19 @@ impl TopologyBuilder {
         let mut node = placed_node(name, region, address, origin);
         node.value.underlay = underlay;
         self.nodes.push(node);
+        self
+    }
+
+    pub(super) fn outside_at(
+        mut self,
+        name: &str,
+        region: &str,
+        address: Option<Ipv4Addr>,
+        origin: Origin,
+    ) -> Self {
+        let mut host = placed_node(name, region, address, origin);
+        host.value.outside = true;
+        self.nodes.push(host);
         self
     }
 
@@ -229,7 +249,7 @@ impl TopologyBuilder {
 
     /// Gives every node its address: those that ask first, then the rest.
     fn place_nodes(&self) -> Result<Vec<NodeSpec>, Located> {
-        if self.nodes.is_empty() {
+        if self.nodes.iter().all(|node| node.value.outside) {
             return Err((Problem::Empty, None));
         }
         let count = self.all_nodes().count();
@@ -263,6 +283,7 @@ impl TopologyBuilder {
                 region: node.value.region.clone(),
                 address,
                 underlay: node.value.underlay,
+                outside: node.value.outside,
             }
         };
         Ok(self.all_nodes().map(&mut place).collect())
@@ -344,11 +365,12 @@ impl TopologyBuilder {
         for workload in &self.workloads {
             let spec = &workload.value;
             spec.check().map_err(at(&workload.origin))?;
-            if !nodes.iter().any(|node| node.name == spec.node) {
+            let inside = || nodes.iter().filter(|node| !node.outside);
+            if !inside().any(|node| node.name == spec.node) {
                 let problem = Problem::NoNode {
                     workload: spec.name.clone(),
                     node: spec.node.clone(),
-                    nodes: nodes.iter().map(|node| node.name.clone()).collect(),
+                    nodes: inside().map(|node| node.name.clone()).collect(),
                 };
                 return Err((problem, workload.origin.clone()));
             }
@@ -381,6 +403,7 @@ fn placed_node(
         region: region.to_owned(),
         address,
         underlay: Underlay::default(),
+        outside: false,
     };
     Placed { value, origin }
 }

@@ -21,6 +21,8 @@ struct File {
     defaults: Option<Spanned<LinkChange>>,
     #[serde(default)]
     node: Vec<Spanned<NodeEntry>>,
+    #[serde(default)]
+    outside: Vec<Spanned<NodeEntry>>,
     controller: Option<Spanned<ControllerEntry>>,
     #[serde(default)]
     link: Vec<Spanned<LinkEntry>>,
@@ -120,6 +122,11 @@ fn read(file: File) -> Result<TopologyBuilder, Located> {
         let node = node.into_inner();
         let (name, underlay) = (node.name.get_ref(), node.underlay);
         builder = builder.node_at(name, &node.region, node.address, underlay, origin);
+    }
+    for host in file.outside {
+        let origin = Some(host.get_ref().name.span());
+        let host = host.into_inner();
+        builder = builder.outside_at(host.name.get_ref(), &host.region, host.address, origin);
     }
     if let Some(controller) = file.controller {
         let origin = Some(controller.span());

@@ -47,6 +47,24 @@ labels = { tier = "web" }
 "#;
 
 #[test]
+fn a_host_outside_is_on_the_underlay_and_has_no_workloads() {
+    let host = "[[outside]]\nname = \"world\"\nregion = \"aws:us-east-1\"\n";
+    let topology = Topology::from_toml(&format!("{SHOP}\n{host}")).unwrap();
+    let outside: Vec<&str> = topology
+        .nodes()
+        .iter()
+        .filter(|node| node.outside)
+        .map(|node| node.name.as_str())
+        .collect();
+    assert_eq!(outside, ["world"]);
+    assert!(topology.link("world", "azure").is_some());
+    let there = SHOP.replace("node = \"aws\"", "node = \"world\"");
+    let refused = Topology::from_toml(&format!("{there}\n{host}")).unwrap_err();
+    assert!(refused.to_string().contains("world"), "{refused}");
+    assert!(Topology::from_toml(host).is_err(), "a lab without nodes");
+}
+
+#[test]
 fn file_gives_nodes_links_and_workloads() {
     let topology = Topology::from_toml(SHOP).unwrap();
     assert_eq!(topology.id(), Some("shop"));

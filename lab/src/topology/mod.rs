@@ -61,6 +61,8 @@ pub struct NodeSpec {
     pub address: Ipv4Addr,
     /// What its tunnels go over.
     pub underlay: Underlay,
+    /// It is a host outside: nothing is started there, and it has no workloads.
+    pub outside: bool,
 }
 
 impl NodeSpec {
