@@ -157,7 +157,7 @@ pub(crate) fn leave(skb: &mut Skb, way: &Way) -> Result<Handled, DropReason> {
 /// # Errors
 /// Why it does not.
 #[inline(never)]
-pub(crate) fn pass_on(
+pub(crate) fn pass_on<const V6: bool>(
     skb: &mut Skb,
     network: u32,
     ends: (u32, u32),
@@ -176,7 +176,10 @@ pub(crate) fn pass_on(
     if parsed.fragment == Fragment::Later {
         fragment::find_ports(skb, parsed, network)?;
     }
-    tunnel::decapsulate(skb, parsed.headers.family)?;
+    if tunnel::decapsulate::<V6>(skb, parsed.headers.family)? != parsed.headers.family {
+        // The kernel would not know what it sends to the next router.
+        return Err(DropReason::Resize);
+    }
     go_out(skb, network, from, program::UNDERLAY)
 }
 

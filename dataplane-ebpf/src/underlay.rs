@@ -113,7 +113,7 @@ fn receive<const BY_KERNEL: bool, const V6: bool>(skb: &mut Skb) -> Result<Handl
     };
     skb.set_note::<{ note::DESTINATION }>(to);
     if is_egress(to) {
-        return outbound::pass_on(skb, header.vni, (from, to), plain);
+        return outbound::pass_on::<V6>(skb, header.vni, (from, to), plain);
     }
     let location = deliver::location(to, header.vni).ok_or(DropReason::NotHere)?;
     if plain && tunnel::is_encrypted(location) {

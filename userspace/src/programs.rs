@@ -387,7 +387,9 @@ fn loaded(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SchedClassifier, ProgramsE
 }
 
 /// The maps that hold what is known of flows.
-const FLOW_MAP_NAMES: [&str; 7] = [
+const FLOW_MAP_NAMES: [&str; 9] = [
+    "INSIDE",
+    "OUTSIDE",
     "FLOW_TABLE",
     "FLOWS",
     "FLOW_ADDRESSES",
@@ -398,7 +400,8 @@ const FLOW_MAP_NAMES: [&str; 7] = [
 ];
 
 /// Every other map of the object, each pinned under its own name, too.
-const MAP_NAMES: [&str; 54] = [
+const MAP_NAMES: [&str; 55] = [
+    "OUTBOUND",
     "CONTROL",
     "ENDPOINTS",
     "FOREIGN_ENDPOINTS",
