@@ -559,15 +559,34 @@ fn refuse(
     if !is_told {
         return Err(reason);
     }
-    let refused = Err(reason);
-    event::end(skb, &refused, program);
-    counters::dropped(skb, reason);
-    too_big::message_v4(skb, &parsed.headers, entry.gateway_v4, kind, 0)?;
-    let own_node = CONTROL.get(0).map_or(0, |control| control.node);
-    match hand_over(skb, network, local, own_node)? {
+    note_refusal(skb, reason, program);
+    let about = u32::from(kind[0]) << 8 | u32::from(kind[1]);
+    match answer(skb, network, local, about)? {
         Handled::Redirect(action) => Ok(Handled::Told(action)),
         other => Ok(other),
     }
+}
+
+// Functions of their own, one after the other: the stack is short.
+
+/// Counts and tells the drop while the packet is what it was.
+#[inline(never)]
+fn note_refusal(skb: &mut Skb, reason: DropReason, program: u32) {
+    let refused = Err(reason);
+    event::end(skb, &refused, program);
+    counters::dropped(skb, reason);
+}
+
+/// Makes of the packet at hand the ICMP message to its sender, of a type and code, and sends it there.
+#[inline(never)]
+fn answer(skb: &mut Skb, network: u32, local: u32, about: u32) -> Result<Handled, DropReason> {
+    let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
+    // SAFETY: a network is replaced whole and freed only after a grace period.
+    let entry = unsafe { NETWORKS.get(network) }.ok_or(DropReason::UnknownNetwork)?;
+    let kind = [(about >> 8) as u8, about as u8];
+    too_big::message_v4(skb, &parsed.headers, entry.gateway_v4, kind, 0)?;
+    let own_node = CONTROL.get(0).map_or(0, |control| control.node);
+    hand_over(skb, network, local, own_node)
 }
 
 /// Sends a packet, whose addresses are the endpoint's already, to where that is.
@@ -738,10 +757,46 @@ fn find_mapping(scratch: &mut Scratch) -> bool {
 }
 
 /// Delivers a packet that comes back to the endpoint in scratch.
+// Its steps are functions of their own, one after the other: the stack is short.
 #[inline(never)]
 fn bring_in(skb: &mut Skb, found: u32) -> Result<Handled, DropReason> {
-    let (Some(parsed), Some(scratch), Some(control)) = (frame::parsed(), scratch(), CONTROL.get(0))
-    else {
+    match turn_back(skb, found) {
+        Ok(()) => {}
+        Err(DropReason::TooBig) => return too_big_from_outside(skb),
+        Err(reason) => return Err(reason),
+    }
+    let (Some(parsed), Some(scratch)) = (frame::parsed(), scratch()) else {
+        return Err(DropReason::BadTables);
+    };
+    let (network, local) = (scratch.mapping.network, scratch.mapping.local);
+    if is_here(network, local) {
+        deliver::receive(skb, parsed, network, local, own_egress())?;
+    }
+    deliver_back(skb)
+}
+
+#[inline(always)]
+fn is_here(network: u32, local: u32) -> bool {
+    deliver::location(local, network).is_some_and(|location| location.ifindex != 0)
+}
+
+/// The number of this node, where packets leave.
+#[inline(always)]
+fn own_egress() -> u32 {
+    CONTROL.get(0).map_or(0, |control| EGRESS | control.node)
+}
+
+#[inline(never)]
+fn deliver_back(skb: &mut Skb) -> Result<Handled, DropReason> {
+    let scratch = scratch().ok_or(DropReason::BadTables)?;
+    let (network, local) = (scratch.mapping.network, scratch.mapping.local);
+    hand_over(skb, network, local, own_egress() & !EGRESS)
+}
+
+/// Makes a packet that comes back one to the endpoint in scratch.
+#[inline(never)]
+fn turn_back(skb: &mut Skb, found: u32) -> Result<(), DropReason> {
+    let (Some(parsed), Some(scratch)) = (frame::parsed(), scratch()) else {
         return Err(DropReason::BadTables);
     };
     let (network, local) = (scratch.mapping.network, scratch.mapping.local);
@@ -750,20 +805,16 @@ fn bring_in(skb: &mut Skb, found: u32) -> Result<Handled, DropReason> {
     letting_out(network).map_err(|_| DropReason::OutboundUnasked)?;
     let location = deliver::location(local, network).ok_or(DropReason::NoOwner)?;
     if skb.gso_size() == 0 && skb.len() - ETHERNET_BYTES as u32 > location.mtu {
-        return too_big_from_outside(skb, location.mtu);
+        return Err(DropReason::TooBig);
     }
     if rewrite::hops_left(skb, parsed)? <= 1 {
         return Err(DropReason::Expired);
     }
     let traced = u32::from(skb.is_traced());
     match outbound_restore(skb.raw(), found, traced) {
-        0 => {}
-        outcome => return Err(reason_of(outcome)),
+        0 => Ok(()),
+        outcome => Err(reason_of(outcome)),
     }
-    if location.ifindex != 0 {
-        deliver::receive(skb, parsed, network, local, EGRESS | control.node)?;
-    }
-    hand_over(skb, network, local, control.node)
 }
 
 /// Gives a packet that comes back the address and port of the endpoint in scratch.
@@ -815,10 +866,14 @@ fn rewrite_back(
 /// Counts a packet from outside that is greater than the endpoint's network carries, and tells its sender
 /// how great they may be (RFC 1191).
 #[inline(never)]
-fn too_big_from_outside(skb: &mut Skb, mtu: u32) -> Result<Handled, DropReason> {
+fn too_big_from_outside(skb: &mut Skb) -> Result<Handled, DropReason> {
     let reason = DropReason::TooBig;
-    let parsed = frame::parsed().ok_or(reason)?;
-    let settings = settings().ok_or(reason)?;
+    let (Some(parsed), Some(scratch), Some(settings)) = (frame::parsed(), scratch(), settings())
+    else {
+        return Err(reason);
+    };
+    let (network, local) = (scratch.mapping.network, scratch.mapping.local);
+    let mtu = deliver::location(local, network).ok_or(reason)?.mtu;
     let headers = &parsed.headers;
     if related::is_error(headers)
         || parsed.fragment == Fragment::Later
@@ -827,11 +882,8 @@ fn too_big_from_outside(skb: &mut Skb, mtu: u32) -> Result<Handled, DropReason> 
     {
         return Err(reason);
     }
-    let refused = Err(reason);
-    event::end(skb, &refused, program::UNDERLAY);
-    counters::dropped(skb, reason);
+    note_refusal(skb, reason, program::UNDERLAY);
     too_big::message_v4(skb, headers, headers.dst, too_big::NEEDED, mtu & 0xffff)?;
-    let scratch = scratch().ok_or(DropReason::BadTables)?;
     scratch.ifindex = settings.ifindex;
     scratch.next_hop = 0;
     Ok(Handled::Told(outbound_send()))

@@ -397,6 +397,17 @@ fn kernel_outbound_nothing_leaves_to_nodes_and_to_what_routers_do_not_forward() 
     );
     assert_eq!(dropped(&fate), Some(DropReason::NoOwner));
     assert!(fate.out.is_empty());
+    let way = world.way;
+    world.way.ports = 0;
+    world.apply(OPEN);
+    let fate = world.send(
+        WEB,
+        &world.frame(WEB, OUTSIDE, Transport::Tcp(5000, 80)).bytes(),
+    );
+    assert_eq!(dropped(&fate), Some(DropReason::OutboundAddress));
+    assert_eq!(told(&fate, "ep1"), (3, 0));
+    world.way = way;
+    world.apply(OPEN);
     let gre = world.frame(WEB, OUTSIDE, Transport::Other(47));
     let fate = world.send(WEB, &gre.bytes());
     assert_eq!(dropped(&fate), Some(DropReason::OutboundProtocol));
@@ -671,8 +682,8 @@ fn kernel_outbound_by_another_node_it_goes_there_and_what_comes_back_is_believed
     let tunnel = Tunnel {
         eth_src: UNDERLAY_MAC,
         eth_dst: OTHER_MAC,
-        src: VTEP,
-        dst: OTHER_VTEP,
+        src: VTEP.into(),
+        dst: OTHER_VTEP.into(),
         vni: SHOP,
         hops: 0,
     };
@@ -690,8 +701,8 @@ fn kernel_outbound_by_another_node_it_goes_there_and_what_comes_back_is_believed
     let from_other = Tunnel {
         eth_src: OTHER_MAC,
         eth_dst: UNDERLAY_MAC,
-        src: OTHER_VTEP,
-        dst: VTEP,
+        src: OTHER_VTEP.into(),
+        dst: VTEP.into(),
         vni: SHOP,
         hops: 0,
     };
@@ -742,8 +753,8 @@ fn kernel_outbound_what_other_nodes_send_here_leaves_for_their_own_endpoints_alo
     let from_other = Tunnel {
         eth_src: OTHER_MAC,
         eth_dst: UNDERLAY_MAC,
-        src: OTHER_VTEP,
-        dst: VTEP,
+        src: OTHER_VTEP.into(),
+        dst: VTEP.into(),
         vni: SHOP,
         hops: 0,
     };
@@ -777,8 +788,8 @@ fn kernel_outbound_what_other_nodes_send_here_leaves_for_their_own_endpoints_alo
     let tunnel = Tunnel {
         eth_src: UNDERLAY_MAC,
         eth_dst: OTHER_MAC,
-        src: VTEP,
-        dst: OTHER_VTEP,
+        src: VTEP.into(),
+        dst: OTHER_VTEP.into(),
         vni: SHOP,
         hops: 0,
     };

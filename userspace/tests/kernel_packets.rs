@@ -52,6 +52,15 @@ const UNREACHABLE: &[(DropReason, &str)] = &[
         DropReason::NotTranslatable,
         "takes a tunnel's other end: see kernel_foreign",
     ),
+    (
+        DropReason::OutboundProtocol,
+        "packets that leave the cloud are tested in kernel_outbound",
+    ),
+    (DropReason::OutboundForbidden, "in kernel_outbound"),
+    (DropReason::OutboundAddress, "in kernel_outbound"),
+    (DropReason::OutboundPorts, "in kernel_outbound"),
+    (DropReason::OutboundFull, "in kernel_outbound"),
+    (DropReason::OutboundUnasked, "in kernel_outbound"),
 ];
 
 #[test]

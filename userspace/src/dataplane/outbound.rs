@@ -37,7 +37,11 @@ pub(super) fn write(
     let is_wanted = networks.any(|network| network.outbound != by::NOBODY);
     let entry = match way.filter(|_| is_wanted) {
         Some(way) => Outbound {
-            address_v4: Address::v4(vtep.octets()).0[0],
+            // What nodes without an IPv4 address are called is no address.
+            address_v4: match vtep.octets()[0] {
+                0xf0.. => 0,
+                _ => Address::v4(vtep.octets()).0[0],
+            },
             ifindex: way.ifindex,
             asks_by: way.asks_by.unwrap_or(0),
             first_port: way.first_port,
