@@ -21,7 +21,10 @@ use ureq::http::{Method, Request};
 use crate::{
     ApplyRequest, CaptureItem, CaptureQuery, Counters, Deleted, Encryption, EncryptionSpec,
     Endpoint, EndpointCreate, EndpointPatch, EndpointState, ExplainRequest, FlowItem, FlowQuery,
-    MoveRequest, Name, Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkPatch, NetworkPeer, Node, NodeCreate, Page, Policy, PolicyChecked, PolicyExplanation, PolicyHistory, PolicyPlan, PolicyRevision, PolicyText, PolicyVerification, Problem, RollbackRequest, StagedPolicy, Status, Trace, TraceRequest, Tunnels, Wire, WireCreate, WireState,
+    MoveRequest, Name, Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkPatch,
+    NetworkPeer, Node, NodeCreate, Page, Policy, PolicyChecked, PolicyExplanation, PolicyHistory,
+    PolicyPlan, PolicyRevision, PolicyText, PolicyVerification, Problem, RollbackRequest,
+    StagedPolicy, Status, Trace, TraceRequest, Tunnels, Wire, WireCreate, WireState,
 };
 
 /// Longest answer that is read, in bytes: a history holds many texts.

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    EncryptionMode, EndpointCreate, Name, NetworkCreate, NetworkEnforcement, NetworkOutbound, NodeCreate, NodeLocation, PublicKey, Violation, WireCreate,
+    EncryptionMode, EndpointCreate, Name, NetworkCreate, NetworkEnforcement, NetworkOutbound,
+    NodeCreate, NodeLocation, PublicKey, Violation, WireCreate,
 };
 
 use crate::state::Source;

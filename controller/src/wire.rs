@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
 use sunwire_api::{
-    AuditTotals, EncryptionMode, Name, NetworkEncryption, NetworkEnforcement, NetworkOutbound, NodeKind, TunnelStatus, Vni,
+    AuditTotals, EncryptionMode, Name, NetworkEncryption, NetworkEnforcement, NetworkOutbound,
+    NodeKind, TunnelStatus, Vni,
 };
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 

@@ -15,6 +15,7 @@ fn with_networks(enforce: NetworkEnforcement) -> State {
     let mut state = State::default();
     for (name, subnet) in [("n1", "10.1.0.0/16"), ("n2", "10.2.0.0/16")] {
         let create = Command::CreateNetwork(NetworkCreate {
+            outbound: Default::default(),
             name: name.parse().unwrap(),
             vni: None,
             subnets: vec![subnet.parse().unwrap()],

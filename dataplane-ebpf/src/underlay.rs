@@ -126,7 +126,8 @@ fn receive<const BY_KERNEL: bool, const V6: bool>(skb: &mut Skb) -> Result<Handl
             return Err(DropReason::TooBig);
         }
         let mut admitted = 0;
-        if enforce::is_on(location) {
+        // Who is outside has no policy: that the endpoint has asked is what lets it in.
+        if enforce::is_on(location) && !is_egress(from) {
             admitted = enforce::check(skb, known.as_deref(), header.vni, from, to)?;
         }
         let told = tunnel::decapsulate::<V6>(skb, inner.headers.family)?;

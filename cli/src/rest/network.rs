@@ -2,7 +2,9 @@
 
 use clap::ValueEnum;
 use sunwire_api::client::Guard;
-use sunwire_api::{Cidr, Name, Network, NetworkCreate, NetworkEnforcement, NetworkOutbound, NetworkPatch, Vni};
+use sunwire_api::{
+    Cidr, Name, Network, NetworkCreate, NetworkEnforcement, NetworkOutbound, NetworkPatch, Vni,
+};
 
 use super::encryption::OfNetwork;
 use super::{Connection, ForceArgs, GuardArgs};
