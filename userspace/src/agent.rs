@@ -22,6 +22,7 @@ mod outbound;
 mod place;
 mod ports;
 mod questions;
+mod stream;
 mod surroundings;
 mod tunnels;
 
@@ -39,18 +40,16 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use sunwire_api::{
     PublicKey,
-    agent::{
-        self as wire, AgentMessage, ControllerMessage, agent_message, agents_client::AgentsClient,
-        controller_message, endpoint_report,
-    },
+    agent::{self as wire, AgentMessage, agent_message, controller_message, endpoint_report},
 };
 use sunwire_dataplane_common::vxlan;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Endpoint as Transport};
+use tonic::transport::Endpoint as Transport;
+
+use stream::{Inbound, connect, join, next_message};
 
 use crate::{
     connections::{Connections, sweep::Sweeping, tables::TablesError},
@@ -404,8 +403,6 @@ struct Agent {
     writing: last_known::Writing,
 }
 
-type Inbound = Streaming<ControllerMessage>;
-
 impl Agent {
     async fn serve(
         mut self,
@@ -700,53 +697,4 @@ fn message(body: agent_message::Message) -> AgentMessage {
     AgentMessage {
         message: Some(body),
     }
-}
-
-/// Opens a stream whose first message is `hello`.
-async fn connect(
-    transport: Transport,
-    hello: AgentMessage,
-) -> Option<(Inbound, mpsc::Sender<AgentMessage>)> {
-    let uri = transport.uri().clone();
-    let channel = match transport.connect().await {
-        Ok(channel) => channel,
-        Err(error) => {
-            tracing::info!(controller = %uri, error = %chain(&error), "the controller is not reached");
-            return None;
-        }
-    };
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    sender.send(hello).await.ok()?;
-    // A snapshot holds every table of every network; its size is the controller's to bound.
-    let mut client = AgentsClient::new(channel).max_decoding_message_size(usize::MAX);
-    match client.connect(ReceiverStream::new(receiver)).await {
-        Ok(response) => Some((response.into_inner(), sender)),
-        Err(status) => {
-            tracing::warn!(controller = %uri, %status, "the controller refuses this node");
-            None
-        }
-    }
-}
-
-/// The next message, or `None` when the stream ended. Pending while there is no stream.
-async fn next_message(inbound: &mut Option<Inbound>) -> Option<controller_message::Message> {
-    let stream = inbound.as_mut()?;
-    loop {
-        match stream.message().await {
-            Ok(Some(ControllerMessage {
-                message: Some(message),
-            })) => return Some(message),
-            // A message kind of a newer controller.
-            Ok(Some(ControllerMessage { message: None })) => {}
-            Ok(None) => return None,
-            Err(status) => {
-                tracing::warn!(%status, "the controller's stream broke");
-                return None;
-            }
-        }
-    }
-}
-
-async fn join<T>(task: &mut Option<tokio::task::JoinHandle<Option<T>>>) -> Option<T> {
-    task.as_mut()?.await.ok().flatten()
 }

@@ -11,6 +11,7 @@ use fixture::{
     devices::{UNDERLAY, UNDERLAY_MAC},
     node::{Fate, TestNode, VTEP},
     test_run::Action,
+    traced::send,
     wire::{self, Frame, OTHER_PORT, Transport, Tunnel},
 };
 use sunwire_api::{EncryptionMode, PublicKey};
@@ -26,7 +27,6 @@ use sunwire_userspace::{
     },
     maps::Capacity,
     state::Desired,
-    telemetry::step::{Arrival, StepOutcome},
 };
 
 const VNI: u32 = 100;
@@ -143,41 +143,6 @@ fn tunnel(from: u32, to: u32) -> Tunnel {
 
 fn tag(members: &[u32]) -> u32 {
     sets::tag(&sets::digest(members))
-}
-
-/// Traces a packet, then sends it: the trace says what happens, copy by copy.
-fn send(node: &mut TestNode, desired: &Desired, device: &str, frame: &[u8]) -> Fate {
-    let arrival = Arrival {
-        ifindex: node.ifindex(device),
-        underlay: device == UNDERLAY,
-        frame,
-        gso_size: 0,
-    };
-    let steps = node.dataplane().trace_copies(desired, &arrival).unwrap();
-    assert_eq!(node.devices.flush(), [], "a trace sends nothing");
-    let mut told = Fate::default();
-    for step in steps {
-        match step.outcome {
-            StepOutcome::Forwarded {
-                node: 0,
-                destination,
-            } => told.out.push((format!("ep{destination}"), step.frame)),
-            StepOutcome::Forwarded { .. } => {
-                // What is to be encrypted has no addresses of its own.
-                let is_encrypted = step.frame[..12] == [0; 12];
-                let device = if is_encrypted { "ep3" } else { UNDERLAY };
-                let frame = wire::with_fixed_tunnel_port(step.frame);
-                told.out.push((device.to_owned(), frame));
-            }
-            StepOutcome::Dropped(reason) => *told.drops.entry(reason).or_default() += 1,
-            StepOutcome::Consumed => assert!(step.remark.is_some(), "{step:?}"),
-            StepOutcome::Passed => panic!("it is the switch's"),
-        }
-    }
-    let fate = node.send(device, frame);
-    let seen = (sorted(told.out), told.drops);
-    assert_eq!(seen, (fate.out.clone(), fate.drops.clone()));
-    fate
 }
 
 fn sorted(mut out: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
