@@ -202,13 +202,17 @@ pub struct NetworkEntry {
     /// [`by`](crate::outbound::by).
     pub outbound: u32,
     /// Bits of [`network`].
-    pub flags: u32,
+    pub flags: u16,
+    /// UDP port that its packets are sent to in the clear, network order.
+    pub port: u16,
 }
 
 /// Bits of [`NetworkEntry::flags`].
 pub mod network {
     /// The network's packets are encrypted wherever they go: see `ENCRYPTED_PEERS`.
-    pub const ENCRYPTED: u32 = 1 << 0;
+    pub const ENCRYPTED: u16 = 1 << 0;
+    /// [`port`](super::NetworkEntry::port) is another than [`PORT`](crate::vxlan::PORT).
+    pub const OTHER_PORT: u16 = 1 << 1;
 }
 
 /// Key data of `CLASSES_V4` and `STAGED_V4`; the LPM key's prefix length counts the network's 32 bits too.

@@ -139,10 +139,14 @@ pub(crate) fn leave(skb: &mut Skb, way: &Way) -> Result<Handled, DropReason> {
     };
     let mut flags = 0;
     if network.flags & network_flags::ENCRYPTED != 0 {
-        flags = location::ENCRYPTED;
+        flags |= location::ENCRYPTED;
+    }
+    if network.flags & network_flags::OTHER_PORT != 0 {
+        flags |= location::OTHER_PORT;
     }
     let there = LocationEntry {
         flags,
+        port: network.port,
         ..LocationEntry::default()
     };
     tunnel::encapsulate(skb, node, header, &there, way.tunnel_port).map(Handled::Redirect)
@@ -575,19 +579,26 @@ fn note_refusal(skb: &mut Skb, reason: DropReason, program: u32) {
 }
 
 /// Makes of the packet at hand the ICMP message to its sender, of a type and code, and sends it there.
-#[inline(never)]
+#[inline(always)]
 fn answer(skb: &mut Skb, network: u32, local: u32, about: u32) -> Result<Handled, DropReason> {
-    let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
-    // SAFETY: a network is replaced whole and freed only after a grace period.
-    let entry = unsafe { NETWORKS.get(network) }.ok_or(DropReason::UnknownNetwork)?;
-    let kind = [(about >> 8) as u8, about as u8];
-    too_big::message_v4(skb, &parsed.headers, entry.gateway_v4, kind, 0)?;
+    write_answer(skb, network, about)?;
     let own_node = CONTROL.get(0).map_or(0, |control| control.node);
     hand_over(skb, network, local, own_node)
 }
 
+// A function of its own: what it needs of the stack `hand_over` has when it is over.
+#[inline(never)]
+fn write_answer(skb: &mut Skb, network: u32, about: u32) -> Result<(), DropReason> {
+    let parsed = frame::parsed().ok_or(DropReason::BadTables)?;
+    // SAFETY: a network is replaced whole and freed only after a grace period.
+    let entry = unsafe { NETWORKS.get(network) }.ok_or(DropReason::UnknownNetwork)?;
+    let kind = [(about >> 8) as u8, about as u8];
+    too_big::message_v4(skb, &parsed.headers, entry.gateway_v4, kind, 0)
+}
+
 /// Sends a packet, whose addresses are the endpoint's already, to where that is.
-#[inline(always)]
+// A function of its own: the stack is short.
+#[inline(never)]
 fn hand_over(
     skb: &mut Skb,
     network: u32,

@@ -231,6 +231,7 @@ fn lab_a_kernel_vxlan_peer_on_another_port_and_endpoints_talk_both_ways() {
         relay: false,
         enforce: Default::default(),
         vxlan_port: Some(vxlan_port),
+        outbound: Default::default(),
     };
     let create =
         |body: NetworkCreate| cloud.rest(|client| client.create_network(&body, Guard::None));

@@ -43,7 +43,7 @@ use crate::{
     routes,
     services::Punts,
     shadow::ShadowError,
-    state::{Desired, Endpoint},
+    state::{Desired, Endpoint, Network},
     telemetry::{
         EventMaps,
         step::{self, Arrival, Step, StepError},
@@ -256,6 +256,14 @@ impl Dataplane {
         )?;
         self.write_peers(desired, own, vtep, around)?;
         for (vni, network) in &desired.networks {
+            let port = port_of(network);
+            let mut flags = 0;
+            if network.encrypted {
+                flags |= network_flags::ENCRYPTED;
+            }
+            if port != vxlan::PORT {
+                flags |= network_flags::OTHER_PORT;
+            }
             let entry = NetworkEntry {
                 gateway_v4: network.gateway_v4,
                 gateway_v6: network.gateway_v6,
@@ -268,10 +276,8 @@ impl Dataplane {
                         .is_some_and(|program| program.translates),
                 ),
                 outbound: network.outbound,
-                flags: match network.encrypted {
-                    true => network_flags::ENCRYPTED,
-                    false => 0,
-                },
+                flags,
+                port: port.to_be(),
             };
             self.maps.networks.set(*vni, entry)?;
         }
@@ -663,10 +669,7 @@ fn location_entry(
     if expected(endpoint, own) {
         flags |= location::EXPECTED;
     }
-    // What is encrypted wherever it goes has the usual port within its tunnels.
-    let port = network
-        .filter(|network| !network.encrypted)
-        .map_or(vxlan::PORT, |network| network.port);
+    let port = network.map_or(vxlan::PORT, port_of);
     if port != vxlan::PORT {
         flags |= location::OTHER_PORT;
     }
@@ -685,6 +688,15 @@ fn location_entry(
         flags,
         port: port.to_be(),
         reserved: 0,
+    }
+}
+
+/// The UDP port that a network's packets are sent to.
+fn port_of(network: &Network) -> u16 {
+    match network.encrypted {
+        // What is encrypted wherever it goes has the usual port within its tunnels.
+        true => vxlan::PORT,
+        false => network.port,
     }
 }
 
