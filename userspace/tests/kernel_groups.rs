@@ -12,7 +12,7 @@ use fixture::{
     node::{Fate, TestNode, VTEP},
     test_run::Action,
     traced::send,
-    wire::{self, Frame, OTHER_PORT, Transport, Tunnel},
+    wire::{Frame, OTHER_PORT, Transport, Tunnel},
 };
 use sunwire_api::{EncryptionMode, PublicKey};
 use sunwire_dataplane_common::{
