@@ -9,10 +9,9 @@ use core::{arch::asm, ffi::c_void, marker::PhantomData, mem::offset_of};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
-        bpf_clone_redirect, bpf_csum_level, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
-        bpf_redirect_peer, bpf_ringbuf_output, bpf_skb_adjust_room, bpf_skb_change_head,
-        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
-        bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_clone_redirect, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
+        bpf_redirect_peer, bpf_ringbuf_output, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     maps::RingBuf,
     programs::TcContext,
@@ -30,6 +29,7 @@ use sunwire_dataplane_common::{
 };
 
 mod notes;
+mod room;
 mod tunnel_key;
 
 use crate::maps::PACKET;
@@ -614,51 +614,6 @@ impl Skb {
             Ok(())
         } else {
             Err(DropReason::Malformed)
-        }
-    }
-
-    /// Grows (or shrinks) the packet behind its Ethernet header.
-    #[inline(always)]
-    pub(crate) fn adjust_room(&mut self, difference: i32, flags: u64) -> Result<(), DropReason> {
-        const BPF_ADJ_ROOM_MAC: u32 = 1;
-        // SAFETY: the context is valid.
-        match unsafe { bpf_skb_adjust_room(self.raw, difference, BPF_ADJ_ROOM_MAC, flags) } {
-            0 => Ok(()),
-            _ => Err(DropReason::Resize),
-        }
-    }
-
-    /// Takes headers with one checksum, the outermost, away from behind the Ethernet header. What the
-    /// device or the kernel has found right of those within stays known, as when the kernel takes off a
-    /// tunnel itself, and nobody sums it up again.
-    #[inline(always)]
-    pub(crate) fn shed(&mut self, bytes: usize, flags: u64) -> Result<(), DropReason> {
-        const BPF_F_ADJ_ROOM_NO_CSUM_RESET: u64 = 1 << 5;
-        const BPF_CSUM_LEVEL_DEC: u64 = 2;
-        self.adjust_room(-(bytes as i32), flags | BPF_F_ADJ_ROOM_NO_CSUM_RESET)?;
-        // SAFETY: the context is valid. It fails of no packet whose checksum is known, and changes no
-        // other.
-        unsafe { bpf_csum_level(self.raw, BPF_CSUM_LEVEL_DEC) };
-        Ok(())
-    }
-
-    /// Grows the packet in front of its Ethernet header. A super-packet stays what it is.
-    #[inline(always)]
-    pub(crate) fn push(&mut self, bytes: u32) -> Result<(), DropReason> {
-        // SAFETY: the context is valid.
-        match unsafe { bpf_skb_change_head(self.raw, bytes, 0) } {
-            0 => Ok(()),
-            _ => Err(DropReason::Resize),
-        }
-    }
-
-    /// Sets the packet's length in bytes by cutting or growing its tail.
-    #[inline(always)]
-    pub(crate) fn set_len(&mut self, bytes: u32) -> Result<(), DropReason> {
-        // SAFETY: the context is valid.
-        match unsafe { bpf_skb_change_tail(self.raw, bytes, 0) } {
-            0 => Ok(()),
-            _ => Err(DropReason::Resize),
         }
     }
 

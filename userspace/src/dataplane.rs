@@ -9,6 +9,7 @@
 
 mod copies;
 mod listening;
+mod locations;
 mod outbound;
 mod tunnels;
 mod wires;
@@ -26,7 +27,6 @@ use sunwire_dataplane_common::{
         network as network_flags,
     },
     vxlan,
-    wire::wired,
 };
 
 mod peers;
@@ -43,13 +43,14 @@ use crate::{
     routes,
     services::Punts,
     shadow::ShadowError,
-    state::{Desired, Endpoint, Network},
+    state::{Desired, Endpoint},
     telemetry::{
         EventMaps,
         step::{self, Arrival, Step, StepError},
     },
 };
 
+use locations::{location_entry, owner_keys, port_of};
 pub use outbound::WayOut;
 pub use tunnels::Traffic;
 
@@ -425,29 +426,6 @@ impl Dataplane {
         Ok(step::steps(program, arrival)?)
     }
 
-    fn write_locations(&mut self, desired: &Desired, own: u32) -> Result<(), ShadowError> {
-        for (number, endpoint) in &desired.endpoints {
-            let earlier = self.maps.locations.get(*number);
-            let ifindex = self.attached.get(number).copied().unwrap_or(0);
-            // A restarted agent has attached nothing yet; what it finds pinned goes on meanwhile.
-            let ifindex = if ifindex == 0 {
-                earlier.ifindex
-            } else {
-                ifindex
-            };
-            // What the device is, is seen when it is attached.
-            let device = earlier.flags & location::TAP;
-            self.maps.locations.set(
-                *number,
-                location_entry(desired, own, *number, endpoint, ifindex, device),
-            )?;
-            for key in owner_keys(endpoint) {
-                self.maps.owners.set(key, *number)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Attaches what is here and should be.
     fn attach(
         &mut self,
@@ -641,78 +619,6 @@ fn other_ports(ports: &BTreeSet<u16>) -> [u16; vxlan::OTHER_PORTS] {
         *slot = port.to_be();
     }
     found
-}
-
-fn location_entry(
-    desired: &Desired,
-    own: u32,
-    number: u32,
-    endpoint: &Endpoint,
-    ifindex: u32,
-    device: u32,
-) -> LocationEntry {
-    let network = desired.networks.get(&endpoint.vni);
-    let mut flags = device;
-    if network.is_some_and(|network| network.encrypted) {
-        flags |= location::ENCRYPTED;
-    }
-    if network.is_some_and(|network| network.relayed) {
-        flags |= location::RELAYED;
-    }
-    if network.is_some_and(|network| network.enforced) {
-        flags |= location::ENFORCED;
-    }
-    if peers::is_foreign(desired, endpoint) {
-        // What it sends may enter here.
-        flags |= location::FOREIGN | location::EXPECTED;
-    }
-    if expected(endpoint, own) {
-        flags |= location::EXPECTED;
-    }
-    let port = network.map_or(vxlan::PORT, port_of);
-    if port != vxlan::PORT {
-        flags |= location::OTHER_PORT;
-    }
-    LocationEntry {
-        network: match desired.wires.of(number) {
-            Some(_) => wired(endpoint.vni),
-            None => endpoint.vni,
-        },
-        node: endpoint.node,
-        other: endpoint.other,
-        ifindex,
-        epoch: endpoint.epoch,
-        mac: endpoint.mac,
-        // A network that was not sent: its endpoints are not attached either.
-        mtu: network.map_or(0, |network| network.mtu),
-        flags,
-        port: port.to_be(),
-        reserved: 0,
-    }
-}
-
-/// The UDP port that a network's packets are sent to.
-fn port_of(network: &Network) -> u16 {
-    match network.encrypted {
-        // What is encrypted wherever it goes has the usual port within its tunnels.
-        true => vxlan::PORT,
-        false => network.port,
-    }
-}
-
-/// The keys under which an endpoint is found: its addresses and its MAC address.
-fn owner_keys(endpoint: &Endpoint) -> Vec<AddressKey> {
-    let mut keys = vec![AddressKey::mac(endpoint.vni, endpoint.mac)];
-    for (family, address) in [(4, endpoint.ipv4), (6, endpoint.ipv6)] {
-        if address != Address::ZERO {
-            keys.push(AddressKey {
-                network: endpoint.vni,
-                family,
-                address,
-            });
-        }
-    }
-    keys
 }
 
 /// An error and its causes on one line.

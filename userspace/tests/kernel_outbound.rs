@@ -2,276 +2,30 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod fixture;
+mod outbound {
+    pub(crate) mod world;
+}
 
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
-    process::Command,
-    sync::Arc,
 };
 
 use fixture::{
-    desired::{endpoint, network, node},
     devices::{UNDERLAY, UNDERLAY_MAC},
-    node::{Fate, OWN, TestNode, VTEP},
-    policy::install,
+    node::{OWN, VTEP},
     wire::{Frame, Transport, Tunnel, assert_valid, fragment},
-    world::by_family,
 };
+use outbound::world::*;
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     expiry::{LIFETIMES, Lifetime, Sweep},
     outbound::{by, mac_of},
 };
-use sunwire_policy::{compile_text, environment::Environment, testing::environment};
 use sunwire_userspace::{
     connections::tables::{Tables, Which},
-    dataplane::WayOut,
     maps::Capacity,
-    state::Desired,
 };
-
-const SHOP: u32 = 100;
-/// Another tenant with the same addresses.
-const RIVAL: u32 = 101;
-const WEB: u32 = 1;
-const DB: u32 = 3;
-/// The rival's endpoint with the addresses of [`WEB`]; its device is the sixth here.
-const TWIN: u32 = 21;
-const TWIN_DEVICE: u32 = 6;
-const TWIN_MAC: [u8; 6] = [2, 0, 0, 0, 21, 1];
-const OTHER: u32 = 2;
-const OTHER_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const OTHER_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
-const GATEWAY: [u8; 6] = [2, 0x53, 0x57, 0, 0, 1];
-const GATEWAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 255, 254);
-const MTU: u32 = 1300;
-/// The node's own gateway.
-const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
-const ROUTER_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0xfe];
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-/// A range of which no port is that of a test's packet.
-const FIRST_PORT: u16 = 61_001;
-const PORTS: u16 = 4000;
-
-const OPEN: &str = "policy main = forward";
-const WEB_ONLY: &str = "policy main = if dst = internet and tcp and dst port 443 then forward \"out\" else drop \"no\"";
-
-struct World {
-    node: TestNode,
-    environment: Environment,
-    /// Where [`DB`] is.
-    db_at: u32,
-    outbound: u32,
-    way: WayOut,
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(status.unwrap().success(), "ip {arguments}");
-}
-
-fn world(test: &str) -> Option<World> {
-    world_with(test, Capacity::default())
-}
-
-fn world_with(test: &str, capacity: Capacity) -> Option<World> {
-    let mut node = TestNode::new(test, TWIN_DEVICE as usize, capacity)?;
-    // The node's own way out, and a device by which the kernel tells of it.
-    ip("link add asks type bridge");
-    std::fs::write("/proc/sys/net/ipv4/conf/asks/forwarding", "1").unwrap();
-    ip(&format!("address add {VTEP}/24 dev {UNDERLAY}"));
-    ip(&format!("route add default via {ROUTER}"));
-    ip("route add unreachable 203.0.113.0/24");
-    let mac = ROUTER_MAC.map(|byte| format!("{byte:02x}")).join(":");
-    ip(&format!(
-        "neigh add {ROUTER} lladdr {mac} nud permanent dev {UNDERLAY}"
-    ));
-    node.devices.refresh();
-    node.resolve(OTHER_VTEP, OTHER_MAC);
-    let way = WayOut {
-        ifindex: node.ifindex(UNDERLAY),
-        asks_by: Some(node.ifindex("asks")),
-        first_port: FIRST_PORT,
-        ports: PORTS,
-    };
-    Some(World {
-        node,
-        environment: environment(),
-        db_at: OWN,
-        outbound: by::LOCAL,
-        way,
-    })
-}
-
-impl World {
-    /// Both networks have this policy.
-    fn apply(&mut self, policy: &str) {
-        let mut desired = Desired::default();
-        desired.nodes.insert(OWN, node("own", VTEP));
-        desired.nodes.insert(OTHER, node("other", OTHER_VTEP));
-        let gateway_v6 = "fd00:14::fffe".parse().unwrap();
-        for (vni, name) in [(SHOP, "shop"), (RIVAL, "rival")] {
-            let mut one = network(name, MTU, GATEWAY_ADDRESS, gateway_v6, GATEWAY);
-            one.outbound = self.outbound;
-            desired.networks.insert(vni, one);
-        }
-        for one in self.environment.endpoints.clone() {
-            if one.network != "shop" {
-                continue;
-            }
-            let addresses = by_family(&one.addresses);
-            let at = if one.number == DB { self.db_at } else { OWN };
-            let made = endpoint((SHOP, one.number), one.number, one.mac, addresses, at);
-            desired.endpoints.insert(one.number, made);
-            if one.number == WEB {
-                let twin = endpoint((RIVAL, TWIN), TWIN_DEVICE, TWIN_MAC, addresses, OWN);
-                desired.endpoints.insert(TWIN, twin);
-            }
-        }
-        let text = format!("network shop\n{policy}");
-        for network in &mut self.environment.networks {
-            if network.name == "shop" {
-                network.policy = Some(Arc::from(text.as_str()));
-            }
-        }
-        let compiled = compile_text(&text, &self.environment).unwrap();
-        for vni in [SHOP, RIVAL] {
-            install(&compiled.tables, vni, &mut desired);
-        }
-        self.node.let_out(self.way);
-        self.node.apply(&desired).unwrap();
-    }
-
-    fn address(&self, number: u32) -> IpAddr {
-        let number = if number == TWIN { WEB } else { number };
-        let mut all = self.environment.endpoints.iter();
-        let one = all.find(|one| one.number == number).unwrap();
-        let mut addresses = one.addresses.iter();
-        *addresses.find(|address| address.is_ipv4()).unwrap()
-    }
-
-    fn mac(&self, number: u32) -> [u8; 6] {
-        let mut all = self.environment.endpoints.iter();
-        all.find(|one| one.number == number)
-            .map_or(TWIN_MAC, |one| one.mac)
-    }
-
-    /// A frame to outside, as the endpoint sends it to its gateway.
-    fn frame(&self, from: u32, to: Ipv4Addr, transport: Transport) -> Frame {
-        Frame {
-            eth_src: self.mac(from),
-            eth_dst: GATEWAY,
-            src: self.address(from),
-            dst: to.into(),
-            dscp: 0,
-            transport,
-            payload: 40,
-        }
-    }
-
-    /// A frame from outside to the node.
-    fn back(&self, from: Ipv4Addr, transport: Transport) -> Frame {
-        Frame {
-            eth_src: ROUTER_MAC,
-            eth_dst: UNDERLAY_MAC,
-            src: from.into(),
-            dst: VTEP.into(),
-            dscp: 0,
-            transport,
-            payload: 30,
-        }
-    }
-
-    fn send(&mut self, from: u32, frame: &[u8]) -> Fate {
-        self.node.send(&device_of(from), frame)
-    }
-
-    fn receive(&mut self, frame: &[u8]) -> Fate {
-        self.node.send(UNDERLAY, frame)
-    }
-
-    /// Sends a frame out, which has to leave as it is but for hops, addresses and port; returns the port.
-    fn out(&mut self, from: u32, frame: &Frame) -> u16 {
-        let fate = self.send(from, &frame.bytes());
-        let sent = only(&fate, UNDERLAY);
-        assert_valid(&sent);
-        let port = u16::from_be_bytes([sent[34], sent[35]]);
-        let expected = Frame {
-            eth_src: UNDERLAY_MAC,
-            eth_dst: ROUTER_MAC,
-            src: VTEP.into(),
-            transport: with_source(frame.transport, port),
-            ..*frame
-        };
-        assert_eq!(sent, with_hops(expected.bytes(), 63));
-        port
-    }
-}
-
-fn device_of(number: u32) -> String {
-    format!("ep{}", if number == TWIN { TWIN_DEVICE } else { number })
-}
-
-fn with_source(transport: Transport, port: u16) -> Transport {
-    match transport {
-        Transport::Tcp(_, to) => Transport::Tcp(port, to),
-        Transport::Udp(_, to) => Transport::Udp(port, to),
-        Transport::UdpUnsummed(_, to) => Transport::UdpUnsummed(port, to),
-        other => other,
-    }
-}
-
-/// The frame with another time to live.
-fn with_hops(mut frame: Vec<u8>, hops: u8) -> Vec<u8> {
-    frame[22] = hops;
-    frame[24..26].copy_from_slice(&[0, 0]);
-    let sum = sum(&frame[14..34]);
-    frame[24..26].copy_from_slice(&sum.to_be_bytes());
-    frame
-}
-
-/// The Internet checksum (RFC 1071).
-fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2);
-    let mut sum: u32 = words
-        .map(|w| u32::from(u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)])))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-/// The one frame that came out, by the device that is expected.
-fn only(fate: &Fate, device: &str) -> Vec<u8> {
-    assert_eq!(fate.drops.len(), 0, "{:?}", fate.drops);
-    let [(by, frame)] = &fate.out[..] else {
-        panic!("{:?}", fate.out);
-    };
-    assert_eq!(by, device);
-    frame.clone()
-}
-
-fn dropped(fate: &Fate) -> Option<DropReason> {
-    let mut drops = fate.drops.keys().copied();
-    let reason = drops.next();
-    assert_eq!(drops.next(), None);
-    reason
-}
-
-/// Type and code of the one ICMP message that came out to an endpoint from its gateway.
-fn told(fate: &Fate, device: &str) -> (u8, u8) {
-    let [(by, frame)] = &fate.out[..] else {
-        panic!("{:?}", fate.out);
-    };
-    assert_eq!(by, device);
-    assert_valid(frame);
-    assert_eq!(frame[23], 1);
-    assert_eq!(frame[26..30], GATEWAY_ADDRESS.octets());
-    assert_eq!(sum(&frame[34..]), 0, "ICMP checksum");
-    (frame[34], frame[35])
-}
 
 #[test]
 fn kernel_outbound_what_leaves_has_the_nodes_address_and_answers_find_back() {
