@@ -118,20 +118,26 @@ pub(crate) fn send(skb: &mut Skb, parsed: &mut Parsed, way: &Way) -> Result<Hand
             location,
         )));
     }
-    let node = if location.node != way.own_node {
-        location.node
-    } else if location.other != 0 {
-        // Released here and on its way: what is sent now waits at the other end, if anywhere.
-        location.other
-    } else {
-        return Err(DropReason::NotAttached);
-    };
+    let node = home(location, way.own_node)?;
     let header = Vxlan {
         vni: location.network,
         hops: 0,
         tag: 0,
     };
     tunnel::encapsulate(skb, node, header, location, way.tunnel_port).map(Handled::Redirect)
+}
+
+/// The other node to which packets for an endpoint go that is not here.
+#[inline(always)]
+pub(crate) fn home(location: &LocationEntry, own_node: u32) -> Result<u32, DropReason> {
+    if location.node != own_node {
+        Ok(location.node)
+    } else if location.other != 0 {
+        // Released here and on its way: what is sent now waits at the other end, if anywhere.
+        Ok(location.other)
+    } else {
+        Err(DropReason::NotAttached)
+    }
 }
 
 /// Notes in the flow of the endpoint that gets a packet that it came, and gives it back the

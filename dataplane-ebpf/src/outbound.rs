@@ -617,14 +617,7 @@ fn hand_over(
             location,
         )));
     }
-    let node = if location.node != own_node {
-        location.node
-    } else if location.other != 0 {
-        // Released here and on its way: what is sent now waits at the other end, if anywhere.
-        location.other
-    } else {
-        return Err(DropReason::NotAttached);
-    };
+    let node = deliver::home(location, own_node)?;
     let header = Vxlan {
         vni: location.network,
         hops: 0,
