@@ -94,7 +94,7 @@ pub struct TraceRewrite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceOutcome {
-    /// At least one copy reaches an endpoint, or the node answers.
+    /// At least one copy reaches an endpoint or leaves the cloud, or the node answers.
     Delivered,
     /// It is dropped because a policy says so, or because its sender may not send it.
     Denied,
@@ -115,13 +115,15 @@ pub struct Trace {
 }
 
 /// Reasons that mean: not permitted.
-const DENIALS: [&str; 6] = [
+const DENIALS: [&str; 8] = [
     "policy",
     "no_policy",
     "revoked",
     "spoofed_source",
     "source_not_there",
     "unknown_peer",
+    "receiver_policy",
+    "outbound_forbidden",
 ];
 
 impl TraceRequest {
@@ -148,9 +150,13 @@ impl TraceOutcome {
     /// What hops come to in the end.
     #[must_use]
     pub fn of(hops: &[TraceHop]) -> Self {
-        let delivered = hops
-            .iter()
-            .any(|hop| hop.device.is_some() || hop.flow.verdict == FlowVerdict::Answered);
+        let delivered = hops.iter().any(|hop| {
+            let flow = &hop.flow;
+            let left = flow.verdict == FlowVerdict::Forwarded
+                && flow.egress.is_some()
+                && flow.next_node.is_none();
+            left || hop.device.is_some() || flow.verdict == FlowVerdict::Answered
+        });
         let denied = hops.iter().any(|hop| {
             let reason = hop.flow.reason.as_deref();
             reason.is_some_and(|reason| DENIALS.contains(&reason))

@@ -229,6 +229,9 @@ pub(crate) fn line(flow: &Flow) -> String {
     {
         let _ = write!(text, ", for {destination}");
     }
+    if let Some(egress) = &flow.egress {
+        let _ = write!(text, ", out by {egress}");
+    }
     match flow.connection {
         Some(FlowConnection::New) => text.push_str(", new"),
         Some(FlowConnection::Established) => text.push_str(", established"),

@@ -204,6 +204,12 @@ fn describe(text: &mut String, number: usize, hop: &TraceHop) {
         FlowVerdict::Passed => {
             text.push_str("     not the switch's: the node's own network stack goes on with it\n");
         }
+        FlowVerdict::Forwarded if flow.egress.is_some() => {
+            let _ = match &flow.next_node {
+                Some(node) => writeln!(text, "     through the tunnel to {node}, where it leaves"),
+                None => writeln!(text, "     leaves the cloud here"),
+            };
+        }
         FlowVerdict::Forwarded => {
             let destination = flow.destination.as_deref().unwrap_or("?");
             match (&flow.next_node, &hop.device) {

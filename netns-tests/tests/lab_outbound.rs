@@ -21,7 +21,7 @@ use nix::{
     },
 };
 use std::os::fd::AsRawFd as _;
-use sunwire_api::{Name, NetworkOutbound, NetworkPatch, client::Guard};
+use sunwire_api::{Name, NetworkOutbound, NetworkPatch, TraceOutcome, TraceRequest, client::Guard};
 use sunwire_lab::{NodeHandle, Topology, Workload, WorkloadSpec, eventually};
 use sunwire_netns_tests::cloud::{Cloud, PATIENCE};
 
@@ -306,6 +306,7 @@ fn lab_outbound_by_a_gateway_all_have_its_address_wherever_they_are() {
     serve(&cloud, PORT);
     answer_datagrams(&cloud, PORT);
     let far = node(&cloud, "far").underlay_address;
+    let outside = node(&cloud, "outside").underlay_address;
     for network in ["shop", "rival"] {
         leave_by(&cloud, network, "far");
     }
@@ -320,6 +321,17 @@ fn lab_outbound_by_a_gateway_all_have_its_address_wherever_they_are() {
         Ok(format!("hello{far}").into_bytes())
     );
     assert_eq!(datagram(&cloud, PORT, Some(1)), Err(Errno::EHOSTUNREACH));
+
+    // A trace says by which node it leaves, where it is sent and where it does.
+    let mut request = TraceRequest::new("client1".parse().unwrap(), &outside.to_string());
+    request.protocol = Some("tcp".to_owned());
+    request.destination_port = Some(PORT);
+    let trace = cloud.rest(|client| client.trace(&request)).unwrap();
+    assert_eq!(trace.outcome, TraceOutcome::Delivered, "{trace:#?}");
+    let hops: Vec<_> = (trace.hops.iter())
+        .map(|hop| (hop.flow.egress.as_deref(), hop.flow.next_node.as_deref()))
+        .collect();
+    assert_eq!(hops, [(Some("far"), Some("far")), (Some("far"), None)]);
 
     // To the gateway itself, and away again.
     for to in ["far", "near"] {

@@ -493,6 +493,7 @@ mod tests {
             icmp: None,
             connection: None,
             destination: None,
+            egress: None,
             next_node: Some("gcp1".to_owned()),
             previous_node: None,
             tunnel_rtt_s: None,

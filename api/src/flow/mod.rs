@@ -60,6 +60,9 @@ pub struct Flow {
     /// Endpoint that the packet was sent to; another one than `to` names after a rewrite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
+    /// Node that the packet leaves the cloud by, for an address outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
     /// Node that the packet was sent to; absent when it stayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_node: Option<String>,

@@ -105,6 +105,7 @@ fn comment(flow: &Flow) -> String {
     add("from", &flow.from.endpoint);
     add("to", &flow.to.endpoint);
     add("destination", &flow.destination);
+    add("egress", &flow.egress);
     add("previous-node", &flow.previous_node);
     add("next-node", &flow.next_node);
     parts.push(format!("node={}", flow.node));
@@ -161,6 +162,7 @@ mod tests {
             icmp: None,
             connection: None,
             destination: None,
+            egress: None,
             next_node: None,
             previous_node: None,
             tunnel_rtt_s: None,

@@ -11,6 +11,7 @@ use sunwire_dataplane_common::{
         ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, Fragment, Headers, IPV4_BYTES, IPV6_BYTES,
         PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Parsed,
     },
+    outbound,
 };
 
 use super::names::{self, Names};
@@ -86,6 +87,9 @@ pub fn flow(event: &Event, frame: &[u8], names: &Names) -> Flow {
             _ => None,
         },
         destination: names.endpoint(event.destination),
+        egress: outbound::is_egress(event.destination)
+            .then(|| names.node(event.destination & !outbound::EGRESS))
+            .flatten(),
         next_node: names.node(event.node),
         previous_node,
         tunnel_rtt_s: None,
