@@ -112,7 +112,6 @@ async fn endpoints_there_need_nobody_to_attach_them_and_stay() {
             let refused = client.create_endpoint(&with_device, Guard::None);
             assert_eq!(code(refused), ProblemCode::NodeWithoutAgent);
             let secret = NetworkCreate {
-                outbound: Default::default(),
                 encryption: NetworkEncryption::Required,
                 ..network("secret")
             };

@@ -199,7 +199,8 @@ impl State {
             IpAddr::V4(v4) => v4.octets()[0] < 240,
             IpAddr::V6(v6) => !v6.is_unicast_link_local() && v6.to_ipv4_mapped().is_none(),
         };
-        if !is_of_one || address.is_unspecified() || address.is_multicast() {
+        let is_wide = address.is_unspecified() || address.is_multicast();
+        if !is_of_one || is_wide || address.is_loopback() {
             return Err(Refusal::new(
                 ProblemCode::AddressInvalid,
                 format!("{address} cannot be the underlay address of one node"),
