@@ -6,14 +6,14 @@
 //!
 //! ```text
 //! home                    hash(secret, network, protocol, addresses, lower port) + higher port
-//! home + step             another part of the same hash, odd
+//! home + step             7/16 of the table and somewhat more: another part of the same hash
 //! home + 2 step ...       taken by others -> each counts that one more flow lies further on
 //! ```
 //!
 //! Ports that are handed out one after the other, at either end of a connection, so have lines that are
 //! neighbours, which share pages and are fetched ahead. The lower port is a service's more often than
-//! not, so it is mixed with the rest. Two such runs that begin at the same place are apart
-//! in their second lines.
+//! not, so it is mixed with the rest. Such runs fill whole stretches of the table; so each line of a
+//! window lies in another sixteenth of it, and how much the step is more differs every 16 ports.
 //!
 //! Who looks for a flow stops at the first line that no flow was turned away from, so a new flow costs
 //! one line too. Lines are claimed and published by atomic operations on their
@@ -89,7 +89,7 @@ const _: () = assert!(size_of::<Geometry>() == 24);
 pub struct Place {
     /// The first one, to be masked.
     pub home: u32,
-    /// From one to the next; odd, so that they are all different.
+    /// From one to the next.
     pub step: u32,
 }
 
@@ -142,6 +142,12 @@ const MIX: [u64; 3] = [
     0xc4ce_b9fe_1a85_ec53,
 ];
 
+/// So that the lines of a window that come first are far apart. Odd: each is in a part of its own.
+const PARTS_A_STEP: u32 = 7;
+
+/// 2^32 divided by the golden ratio, which spreads what follows one another.
+const TURN: u32 = 0x9e37_79b9;
+
 #[inline(always)]
 fn mix(value: u64, secret: u64, factor: u64) -> u64 {
     let mixed = (value ^ secret).wrapping_mul(factor);
@@ -190,9 +196,13 @@ impl Geometry {
         let hash = mix(fixed, self.secret[0], MIX[0]);
         let hash = mix(hash ^ key.ends, self.secret[1], MIX[1]);
         let hash = mix(hash, 0, MIX[2]);
+        let turn = (high >> 4).wrapping_mul(TURN);
+        let part = (self.mask >> 4) + 1;
+        // Times any attempt it is less than a part.
+        let within = ((hash >> 40) as u32).wrapping_add(turn >> 8) & self.mask >> 8;
         Place {
             home: (hash as u32).wrapping_add(high),
-            step: (hash >> 32) as u32 | 1,
+            step: part * PARTS_A_STEP + within,
         }
     }
 

@@ -238,6 +238,32 @@ fn nobody_gets_the_line_of_a_flow_that_is_forgotten_but_not_freed() {
     assert!(rest.into_iter().all(|flow| memory.find(flow).is_some()));
 }
 
+/// Under each of the first secrets two runs begin near each other, and with any odd step the second one's
+/// lines would all lie near its first.
+#[test]
+fn long_runs_of_ports_find_room_in_a_table_that_is_half_empty() {
+    let overlapping = [
+        [0x0000_a0e5_ffb2_8f7c, 0x0000_0d2e_f9c2_bcd1],
+        [0x0000_b40c_e166_cf99, 0x0000_d9b9_ec34_058a],
+        [0x0000_a000_fa44_1749, 0x0000_6e8e_3112_5eaf],
+    ];
+    let mut random = Random(1);
+    let others = std::iter::repeat_with(|| [random.next(u64::MAX), random.next(u64::MAX)]);
+    // The ports that Linux gives to sockets.
+    let ports = 32_768..61_000_u16;
+    for secret in overlapping.into_iter().chain(others.take(8)) {
+        for (lines, runs) in [(1 << 16, 1), (1 << 17, 2), (1 << 18, 4)] {
+            let memory = Memory::new(lines, secret);
+            for client in 0..runs {
+                for port in ports.clone() {
+                    let added = memory.add(key(1, client, (port, 80)), 0);
+                    assert!(matches!(added, Added::New(_)), "{secret:?}: {runs} runs");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn who_adds_the_same_flow_at_once_ends_with_one_entry_that_has_seen_what_all_have() {
     const THREADS: u8 = 4;

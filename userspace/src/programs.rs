@@ -36,7 +36,7 @@ const LAYOUT: &str = "v15";
 /// Layout of those that hold what is known of flows, which are pinned apart: so that connections stay
 /// when only others change. The verdicts in them are of a generation, of which no two layouts have the
 /// same.
-const FLOWS_LAYOUT: &str = "v1";
+const FLOWS_LAYOUT: &str = "v2";
 
 /// The programs could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
