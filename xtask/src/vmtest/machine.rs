@@ -2,7 +2,8 @@
 //!
 //! QEMU translates the guest's instructions (TCG), so no KVM is needed, and it emulates AMD's nested
 //! paging, so a guest has KVM itself. Both processes end with this value, and when the program is
-//! killed, with it.
+//! killed, with it. While it runs, QEMU's monitor for people is at `monitor.sock` in its folder: `stop` there
+//! holds the machine, its clocks with it, and `cont` lets it go on.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -31,6 +32,8 @@ const BOOT: Duration = Duration::from_secs(60);
 /// How long the daemon may take to listen.
 const LISTEN: Duration = Duration::from_secs(20);
 const SOCKET: &str = "files.sock";
+/// Where QEMU is told to hold the machine while something else is measured.
+const MONITOR: &str = "monitor.sock";
 const IMAGE: &str = "image";
 
 /// What a machine is to be.
@@ -101,6 +104,9 @@ impl Machine {
             .args(["-numa", "node,memdev=memory"])
             .args(["-nodefaults", "-nographic", "-no-reboot"])
             .args(["-serial", "file:console.log", "-serial", "stdio"])
+            // By a short name, as above.
+            .arg("-monitor")
+            .arg(format!("unix:{MONITOR},server=on,wait=off"))
             .arg("-kernel")
             .arg(&config.kernel.image)
             .arg("-initrd")
@@ -184,8 +190,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Both can be made again.
-        for file in [SOCKET, IMAGE] {
+        // All can be made again.
+        for file in [SOCKET, MONITOR, IMAGE] {
             let _ = fs::remove_file(self.folder.join(file));
         }
     }
