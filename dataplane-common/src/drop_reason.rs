@@ -117,7 +117,7 @@ drop_reasons! {
     /// has both decide, and the other node has another revision, or does not keep to it.
     ReceiverPolicy = 37, "receiver_policy";
     /// The packet cannot leave the cloud: it is neither TCP, UDP nor an ICMP echo, which alone are
-    /// known again when they come back.
+    /// known again when they come back, nor an ICMP error about one that came.
     OutboundProtocol = 38, "outbound_protocol";
     /// The packet must not leave the cloud to this address: it is a node's, or one that routers do not
     /// forward to.

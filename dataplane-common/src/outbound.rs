@@ -39,10 +39,14 @@ pub struct Outbound {
     /// ifindex of a device by which the kernel is asked for routes, of which it thinks that it forwards;
     /// zero to leave all to the kernel, which then drops what has no route without a word.
     pub asks_by: u32,
+    /// The same for IPv6.
+    pub asks_by_v6: u32,
     /// First of the ports that they get.
     pub first_port: u16,
     /// How many ports there are; zero when no packet leaves here.
     pub ports: u16,
+    /// IPv6 address that packets get; zero when the node has none.
+    pub address_v6: Address,
 }
 
 /// Key of `INSIDE`: a connection as the endpoint knows it.
@@ -93,7 +97,7 @@ pub struct Mapping {
     pub address: Address,
 }
 
-const _: () = assert!(size_of::<Outbound>() == 16);
+const _: () = assert!(size_of::<Outbound>() == 36);
 const _: () = assert!(size_of::<InsideKey>() == 40);
 const _: () = assert!(size_of::<OutsideKey>() == 24);
 const _: () = assert!(size_of::<Mapping>() == 32);
@@ -148,6 +152,17 @@ pub fn mix(seed: u32) -> u32 {
 }
 
 impl Outbound {
+    /// The address that packets of a family get; zero when the node has none.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(&self, family: Family) -> Address {
+        match family {
+            Family::V4 => Address([self.address_v4, 0, 0, 0]),
+            Family::V6 => self.address_v6,
+            Family::None => Address::ZERO,
+        }
+    }
+
     /// Whether a port is one of those that packets get.
     #[inline(always)]
     #[must_use]
@@ -206,18 +221,46 @@ pub fn ports_back(headers: &Headers) -> Option<(u16, u16)> {
 
 /// Whether packets to an address leave the cloud where it is nobody's: those that routers do not
 /// forward do not (RFC 6890), so that no endpoint speaks to what serves the node alone, such as the
-/// cloud's metadata at 169.254.169.254.
+/// cloud's metadata at 169.254.169.254. Some clouds have that where routers do forward
+/// ([`SERVES_NODES_V4`], [`SERVES_NODES_V6`]), and it does not leave either.
 #[inline(always)]
 #[must_use]
 pub fn is_outside(family: Family, address: &Address) -> bool {
     match family {
         Family::V4 => {
             let [a, b, ..] = address.0[0].to_ne_bytes();
-            a != 0 && a != 127 && a < 224 && !(a == 169 && b == 254)
+            let is_forwarded = a != 0 && a != 127 && a < 224 && !(a == 169 && b == 254);
+            let [azure, alibaba] = SERVES_NODES_V4;
+            is_forwarded && address.0[0] != azure && address.0[0] != alibaba
         }
-        Family::V6 | Family::None => false,
+        Family::V6 => {
+            let [first, ..] = address.0;
+            let [a, b, ..] = first.to_ne_bytes();
+            // Nobody, this host and what stands for IPv4 addresses (::/96, ::ffff:0:0/96).
+            let is_special = first == 0 && address.0[1] == 0;
+            // fe80::/10, ff00::/8.
+            let is_near = a == 0xfe && b & 0xc0 == 0x80 || a == 0xff;
+            let [aws, google, oracle] = SERVES_NODES_V6;
+            !is_special && !is_near && first != aws && first != google && first != oracle
+        }
+        Family::None => false,
     }
 }
+
+/// What serves the node alone at an IPv4 address that routers would forward to: Azure's agent of virtual
+/// machines and Alibaba Cloud's metadata.
+pub const SERVES_NODES_V4: [u32; 2] = [
+    u32::from_ne_bytes([168, 63, 129, 16]),
+    u32::from_ne_bytes([100, 100, 100, 200]),
+];
+
+/// The first 32 bits of IPv6 addresses of metadata: AWS (`fd00:ec2::254`), Google Cloud
+/// (`fd20:ce::254`) and Oracle Cloud (`fd00:c1::a9fe:a9fe`).
+pub const SERVES_NODES_V6: [u32; 3] = [
+    u32::from_ne_bytes([0xfd, 0x00, 0x0e, 0xc2]),
+    u32::from_ne_bytes([0xfd, 0x20, 0x00, 0xce]),
+    u32::from_ne_bytes([0xfd, 0x00, 0x00, 0xc1]),
+];
 
 impl OutsideKey {
     /// The key of a connection.
@@ -331,6 +374,39 @@ mod tests {
         assert!(!is_outside(169, 254, 169, 254) && !is_outside(127, 0, 0, 1));
         assert!(!is_outside(224, 0, 0, 1) && !is_outside(255, 255, 255, 255));
         assert!(!is_outside(0, 0, 0, 0) && !is_outside(240, 0, 0, 1));
+        assert!(!is_outside(168, 63, 129, 16) && is_outside(168, 63, 129, 17));
+        assert!(!is_outside(100, 100, 100, 200) && is_outside(100, 100, 100, 201));
+    }
+
+    #[test]
+    fn what_routers_do_not_forward_over_ipv6_does_not_leave() {
+        let is_outside = |text: &str| {
+            let address: core::net::Ipv6Addr = text.parse().unwrap();
+            is_outside(Family::V6, &Address::v6(address.octets()))
+        };
+        for out in [
+            "2001:db8:7::7",
+            "fd00:20::1",
+            "64:ff9b::198.51.100.7",
+            "fec0::1",
+        ] {
+            assert!(is_outside(out), "{out}");
+        }
+        for near in [
+            "::",
+            "::1",
+            "::198.51.100.7",
+            "::ffff:198.51.100.7",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "ff0e::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+        ] {
+            assert!(!is_outside(near), "{near}");
+        }
     }
 
     #[test]

@@ -9,9 +9,9 @@ use core::{arch::asm, ffi::c_void, marker::PhantomData, mem::offset_of};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
-        bpf_clone_redirect, bpf_get_hash_recalc, bpf_l4_csum_replace, bpf_redirect,
-        bpf_redirect_peer, bpf_ringbuf_output, bpf_skb_load_bytes, bpf_skb_pull_data,
-        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_clone_redirect, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_peer,
+        bpf_ringbuf_output, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     maps::RingBuf,
     programs::TcContext,
@@ -28,6 +28,7 @@ use sunwire_dataplane_common::{
     vxlan::OUTER_BYTES,
 };
 
+mod checksum;
 mod notes;
 mod room;
 mod tunnel_key;
@@ -610,33 +611,6 @@ impl Skb {
         // SAFETY: the context is valid, and both callers pass pointer and length of one array.
         let status =
             unsafe { bpf_skb_store_bytes(self.raw.cast(), offset as u32, from, length as u32, 0) };
-        if status == 0 {
-            Ok(())
-        } else {
-            Err(DropReason::Malformed)
-        }
-    }
-
-    /// Corrects a transport checksum for a field that changes from `old` to `new`, both as they
-    /// stand in the packet; understands checksums that are still to be completed by a device.
-    #[inline(always)]
-    pub(crate) fn correct_transport_checksum(
-        &mut self,
-        offset: usize,
-        old: u32,
-        new: u32,
-        flags: u64,
-    ) -> Result<(), DropReason> {
-        // SAFETY: the context is valid.
-        let status = unsafe {
-            bpf_l4_csum_replace(
-                self.raw,
-                offset as u32,
-                u64::from(old),
-                u64::from(new),
-                flags,
-            )
-        };
         if status == 0 {
             Ok(())
         } else {

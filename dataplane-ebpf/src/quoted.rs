@@ -153,14 +153,18 @@ pub(crate) extern "C" fn restore(context: *mut __sk_buff, network: u32, local: u
     u32::from(ends.is_err())
 }
 
-/// Has the ICMP error at hand speak of the IPv4 packet as an endpoint sent it before it left the cloud: with
-/// its address, and its port or identifier. The quoted headers are those that [`read`] left in
-/// [`inner`]. Returns as [`restore`].
+/// What [`rename`] gives another name: the quoted packet's sender, or, with this added to the port, its
+/// receiver.
+pub(crate) const RECEIVER: u32 = 1 << 16;
+
+/// Has the ICMP error at hand speak of the packet with another sender or receiver: another address, of which
+/// there are the first and the last 8 bytes, and another port or identifier.
+/// [`inner`] is of the quoted packet afterwards. Returns as [`restore`].
 ///
 /// A global function, as [`restore`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn restore_sender(context: *mut __sk_buff, address: u32, port: u32) -> u32 {
+pub(crate) extern "C" fn rename(context: *mut __sk_buff, port: u32, first: u64, last: u64) -> u32 {
     let mut skb = Skb::from_raw(context, false);
     let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
         return 1;
@@ -170,8 +174,15 @@ pub(crate) extern "C" fn restore_sender(context: *mut __sk_buff, address: u32, p
         return 1;
     }
     let mut quote = Quote::new(parsed, inner, transport);
-    let restored = quote.restore_sender(&mut skb, inner, &Address([address, 0, 0, 0]), port as u16);
-    u32::from(restored.is_err())
+    let renamed = quote.rename(&mut skb, inner, port, (first, last));
+    u32::from(renamed.is_err())
+}
+
+/// The first and the last 8 bytes of an address, in memory order.
+#[inline(always)]
+pub(crate) fn ends_of(address: &Address) -> (u64, u64) {
+    let [a, b, c, d] = address.0.map(u64::from);
+    (b << 32 | a, d << 32 | c)
 }
 
 // Functions of their own, one after the other: the stack is short.
@@ -252,23 +263,35 @@ impl Quote {
     }
 
     #[inline(always)]
-    fn restore_sender(
+    fn rename(
         &mut self,
         skb: &mut Skb,
         inner: &Headers,
-        address: &Address,
-        port: u16,
+        port: u32,
+        (first, last): (u64, u64),
     ) -> Result<(), DropReason> {
-        let at = self.ip + 12;
-        let ip_sum = self.ip + 10;
-        self.replace(skb, at, half(address, 0), ip_sum)?;
-        self.replace(skb, at + 2, half(address, 1), ip_sum)?;
-        if inner.protocol == PROTOCOL_ICMP {
-            // It covers no addresses.
-            self.transport_sum = self.transport + ICMP_CHECKSUM;
-            return self.replace(skb, self.transport + ICMP_IDENTIFIER, port.to_be(), 0);
+        let is_receiver = (port & RECEIVER != 0) as usize;
+        let (address, halves, ip_sum) = match inner.family {
+            Family::V4 => (self.ip + 12 + is_receiver * 4, 2, self.ip + 10),
+            _ => (self.ip + 8 + is_receiver * 16, 8, 0),
+        };
+        for index in 0..8 {
+            if index >= halves {
+                break;
+            }
+            let bytes = if index < 4 { first } else { last };
+            let half = (bytes >> (16 * (index & 3))) as u16;
+            self.replace(skb, address + index * 2, half, ip_sum)?;
         }
-        self.replace(skb, self.transport, port.to_be(), 0)
+        let port = (port as u16).to_be();
+        match inner.protocol {
+            PROTOCOL_ICMP | PROTOCOL_ICMPV6 => {
+                // That of IPv4 covers no addresses.
+                self.transport_sum = self.transport + ICMP_CHECKSUM;
+                self.replace(skb, self.transport + ICMP_IDENTIFIER, port, 0)
+            }
+            _ => self.replace(skb, self.transport + is_receiver * 2, port, 0),
+        }
     }
 
     /// Writes two bytes of the quoted packet, in memory order; `ip_sum` is the checksum that covers

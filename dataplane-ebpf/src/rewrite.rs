@@ -89,8 +89,8 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// Gives an IPv4 packet the source that it has outside of the cloud: the address, and the port or, of an
-/// echo, the identifier.
+/// Gives a packet the source that it has outside of the cloud: the address, and the port or, of an echo,
+/// the identifier, where it has one.
 ///
 /// # Errors
 /// [`DropReason::Malformed`] when the packet ends before what is to be written.
@@ -98,23 +98,29 @@ pub(crate) fn apply(
 pub(crate) fn outside_source(
     skb: &mut Skb,
     parsed: &mut Parsed,
-    address: u32,
-    own: u16,
+    address: &Address,
+    own: Option<u16>,
 ) -> Result<(), DropReason> {
-    if has_ports(parsed) {
-        port(skb, parsed, 0, own)?;
-        parsed.headers.src_port = own;
-    } else {
-        identifier(skb, parsed, own)?;
-        parsed.headers.icmp_id = own;
+    match own {
+        Some(own) if has_ports(parsed) => {
+            port(skb, parsed, 0, own)?;
+            parsed.headers.src_port = own;
+        }
+        Some(own) => {
+            identifier(skb, parsed, own)?;
+            parsed.headers.icmp_id = own;
+        }
+        None => {}
     }
-    address_v4(skb, parsed, IPV4_SRC, address)?;
-    parsed.headers.src.0[0] = address;
+    match parsed.headers.family {
+        Family::V4 => address_v4(skb, parsed, IPV4_SRC, address.0[0])?,
+        _ => address_v6(skb, parsed, IPV6_SRC, address)?,
+    }
+    copy_address(&mut parsed.headers.src, address);
     Ok(())
 }
 
-/// Gives an IPv4 packet that comes back the endpoint's address, and its port or identifier where it has
-/// one.
+/// Gives a packet that comes back the endpoint's address, and its port or identifier where it has one.
 ///
 /// # Errors
 /// As [`outside_source`].
@@ -122,7 +128,7 @@ pub(crate) fn outside_source(
 pub(crate) fn inside_destination(
     skb: &mut Skb,
     parsed: &mut Parsed,
-    address: u32,
+    address: &Address,
     own: Option<u16>,
 ) -> Result<(), DropReason> {
     match own {
@@ -136,9 +142,20 @@ pub(crate) fn inside_destination(
         }
         None => {}
     }
-    address_v4(skb, parsed, IPV4_DST, address)?;
-    parsed.headers.dst.0[0] = address;
+    match parsed.headers.family {
+        Family::V4 => address_v4(skb, parsed, IPV4_DST, address.0[0])?,
+        _ => address_v6(skb, parsed, IPV6_DST, address)?,
+    }
+    copy_address(&mut parsed.headers.dst, address);
     Ok(())
+}
+
+/// Word by word: whole, it would be on the stack in between.
+#[inline(always)]
+fn copy_address(to: &mut Address, from: &Address) {
+    for index in 0..4 {
+        to.0[index] = from.0[index];
+    }
 }
 
 /// Writes the identifier of an ICMP echo.
@@ -294,6 +311,7 @@ pub(crate) fn count_hop(skb: &mut Skb, parsed: &Parsed) -> Result<(), DropReason
         _ => {
             let new = old.wrapping_sub(1);
             skb.window_mut::<2>(offset)?.set_half::<0>(new.to_be());
+            skb.note_uncovered(old.to_be().into(), new.to_be().into());
             Ok(())
         }
     }
@@ -440,6 +458,7 @@ fn address_v6(
             skb.correct_transport_checksum(checksum, old, new, flags | BPF_F_PSEUDO_HDR | 4)?;
         }
         skb.window_mut::<4>(offset)?.set_word::<0>(new);
+        skb.note_uncovered(old, new);
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ const QUOTED_V6: usize = IPV6_BYTES + QUOTED;
 /// Destination unreachable, fragmentation needed and don't fragment set.
 pub(crate) const NEEDED: [u8; 2] = [3, 4];
 /// Packet too big.
-const TOO_BIG: [u8; 2] = [2, 0];
+pub(crate) const TOO_BIG: [u8; 2] = [2, 0];
 /// Time to live exceeded in transit, and hop limit exceeded in transit.
 const TIME_V4: [u8; 2] = [11, 0];
 const TIME_V6: [u8; 2] = [3, 0];
@@ -92,7 +92,7 @@ fn tell(skb: &mut Skb, reason: DropReason) {
     counters::dropped(skb, reason);
 }
 
-/// Makes of a packet the ICMP message about it to its sender, from an address of the gateway or another;
+/// Makes of an IPv4 packet the ICMP message about it to its sender, from an address of the gateway or another;
 /// `word` is what stands behind the checksum.
 ///
 /// # Errors
@@ -107,6 +107,22 @@ pub(crate) fn message_v4(
 ) -> Result<(), DropReason> {
     grow(skb, QUOTED_V4, IPV4_BYTES)?;
     v4(skb, headers, from, kind, word)
+}
+
+/// As [`message_v4`], of IPv6.
+///
+/// # Errors
+/// As [`message_v4`].
+#[inline(always)]
+pub(crate) fn message_v6(
+    skb: &mut Skb,
+    headers: &Headers,
+    from: Address,
+    kind: [u8; 2],
+    word: u32,
+) -> Result<(), DropReason> {
+    grow(skb, QUOTED_V6, IPV6_BYTES)?;
+    v6(skb, headers, from, kind, word)
 }
 
 /// An ICMP error: below 128 in ICMPv6; in ICMP the types that RFC 1122 names.

@@ -38,7 +38,7 @@ pub(crate) fn decrypted(skb: &mut Skb) -> Result<Handled, DropReason> {
 #[inline(always)]
 pub(crate) fn ingress<const V6: bool>(skb: &mut Skb) -> Result<Handled, DropReason> {
     match receive::<false, V6>(skb) {
-        Ok(Handled::Pass) if !V6 => outbound::come_back(skb),
+        Ok(Handled::Pass) => outbound::come_back::<V6>(skb),
         outcome => outcome,
     }
 }

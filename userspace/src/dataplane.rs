@@ -286,7 +286,8 @@ impl Dataplane {
         self.write_wires(desired, own)?;
         self.write_locations(desired, own)?;
         routes::write(&mut self.maps, desired)?;
-        outbound::write(&mut self.maps, desired, vtep, around.outbound)?;
+        let own_addresses = (vtep, around.vtep_v6);
+        outbound::write(&mut self.maps, desired, own_addresses, around.outbound)?;
         // A policy that cannot be installed must not keep devices from being attached: the error
         // is kept until the rest is done.
         let relays = Relays::new(desired, own, &around.at_work);

@@ -32,7 +32,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v15";
+const LAYOUT: &str = "v16";
 /// Layout of those that hold what is known of flows, which are pinned apart: so that connections stay
 /// when only others change. The verdicts in them are of a generation, of which no two layouts have the
 /// same.

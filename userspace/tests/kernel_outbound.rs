@@ -3,6 +3,7 @@
 
 mod fixture;
 mod outbound {
+    #[allow(dead_code, reason = "the world is shared with the tests of IPv6")]
     pub(crate) mod world;
 }
 

@@ -194,9 +194,9 @@ impl State {
             return Ok(());
         }
         let invalid = |detail: String| Err(Refusal::new(ProblemCode::OutboundInvalid, detail));
-        if !subnets.iter().any(|subnet| subnet.address().is_ipv4()) {
+        if subnets.is_empty() {
             return invalid(format!(
-                "network {name} has no IPv4 subnet, and packets of IPv4 alone leave the cloud: \
+                "network {name} has no subnet, and without addresses nothing leaves the cloud: \
                  create it with one, or with `outbound` none"
             ));
         }

@@ -7,10 +7,9 @@ use sunwire_dataplane_common::{
     event::program,
     flow::{Direction, events, seen},
     headers::{
-        ETHER_IPV4, ETHERNET_BYTES, Fragment, Headers, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP,
-        Parsed,
+        ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, Fragment, Headers, PROTOCOL_TCP, Parsed,
     },
-    outbound::{EGRESS, Outbound, ports_back},
+    outbound::{EGRESS, Mapping, Outbound, ports_back, ports_out},
 };
 
 use super::{
@@ -30,15 +29,27 @@ use crate::{
 /// # Errors
 /// Why it is neither.
 #[inline(always)]
-pub(crate) fn come_back(skb: &mut Skb) -> Result<Handled, DropReason> {
+pub(crate) fn come_back<const V6: bool>(skb: &mut Skb) -> Result<Handled, DropReason> {
     let Some(settings) = settings() else {
         return Ok(Handled::Pass);
     };
-    if skb.protocol() != ETHER_IPV4 {
-        return Ok(Handled::Pass);
-    }
-    let to = skb.window::<4>(ETHERNET_BYTES + 16);
-    if to.is_none_or(|to| to.word::<0>() != settings.address_v4) {
+    // A device without Ethernet header lets none out.
+    let is_to_us = if V6 {
+        let own = &settings.address_v6.0;
+        let to = skb.window::<16>(ETHERNET_BYTES + 24);
+        skb.protocol() == ETHER_IPV6
+            && own[0] != 0
+            && to.is_some_and(|to| {
+                to.word::<0>() == own[0]
+                    && to.word::<4>() == own[1]
+                    && to.word::<8>() == own[2]
+                    && to.word::<12>() == own[3]
+            })
+    } else {
+        let to = skb.window::<4>(ETHERNET_BYTES + 16);
+        skb.protocol() == ETHER_IPV4 && to.is_some_and(|to| to.word::<0>() == settings.address_v4)
+    };
+    if !is_to_us {
         return Ok(Handled::Pass);
     }
     match outbound_find(skb.raw()) {
@@ -56,7 +67,7 @@ const ABOUT_CONNECTION: u32 = 2;
 
 /// Bytes of an ICMP error that are read: Ethernet, IP, ICMP, IP and 8 bytes of what it quotes, with
 /// options.
-const ERROR_BYTES: u32 = 14 + 60 + 8 + 60 + 8;
+pub(super) const ERROR_BYTES: u32 = 14 + 60 + 8 + 60 + 8;
 
 /// Finds the connection of a packet that came in on the underlay; its mapping is in scratch then, and its
 /// headers are the ones at hand.
@@ -116,13 +127,11 @@ fn find_quoted(skb: &Skb, parsed: &Parsed, settings: &Outbound, scratch: &mut Sc
     let Some(inner) = quoted::inner() else {
         return NOT_OURS;
     };
-    if quoted::read(skb, parsed, inner).is_none() || inner.src.0[0] != settings.address_v4 {
+    if quoted::read(skb, parsed, inner).is_none() || inner.src != settings.address(inner.family) {
         return NOT_OURS;
     }
-    let ports = match inner.protocol {
-        PROTOCOL_TCP | PROTOCOL_UDP => (inner.src_port, inner.dst_port),
-        PROTOCOL_ICMP if inner.icmp_type == 8 => (inner.icmp_id, 0),
-        _ => return NOT_OURS,
+    let Some(ports) = ports_out(inner) else {
+        return NOT_OURS;
     };
     if !settings.has(ports.0) {
         return NOT_OURS;
@@ -240,8 +249,7 @@ extern "C" fn outbound_restore(context: *mut __sk_buff, found: u32, traced: u32)
             note_time(known);
         }
     }
-    let (address, port) = (scratch.mapping.address.0[0], scratch.mapping.port);
-    outcome_of(rewrite_back(&mut skb, parsed, found, (address, port)))
+    outcome_of(rewrite_back(&mut skb, parsed, found, &scratch.mapping))
 }
 
 #[inline(always)]
@@ -249,20 +257,22 @@ fn rewrite_back(
     skb: &mut Skb,
     parsed: &mut Parsed,
     found: u32,
-    (address, port): (u32, u16),
+    mapping: &Mapping,
 ) -> Result<(), DropReason> {
     rewrite::count_hop(skb, parsed)?;
-    if found == OF_CONNECTION {
-        return rewrite::inside_destination(skb, parsed, address, Some(port));
+    let mut port = Some(mapping.port);
+    if found != OF_CONNECTION {
+        port = None;
+        let (first, last) = quoted::ends_of(&mapping.address);
+        if quoted::rename(skb.raw(), u32::from(mapping.port), first, last) != 0 {
+            return Err(DropReason::Malformed);
+        }
     }
-    if quoted::restore_sender(skb.raw(), address, u32::from(port)) != 0 {
-        return Err(DropReason::Malformed);
-    }
-    rewrite::inside_destination(skb, parsed, address, None)
+    rewrite::inside_destination(skb, parsed, &mapping.address, port)
 }
 
 /// Counts a packet from outside that is greater than the endpoint's network carries, and tells its sender
-/// how great they may be (RFC 1191).
+/// how great they may be (RFC 1191, RFC 8201).
 #[inline(never)]
 fn too_big_from_outside(skb: &mut Skb) -> Result<Handled, DropReason> {
     let reason = DropReason::TooBig;
@@ -281,10 +291,33 @@ fn too_big_from_outside(skb: &mut Skb) -> Result<Handled, DropReason> {
         return Err(reason);
     }
     note_refusal(skb, reason, program::UNDERLAY);
-    too_big::message_v4(skb, headers, headers.dst, too_big::NEEDED, mtu & 0xffff)?;
+    tell_size(skb, mtu)?;
     scratch.ifindex = settings.ifindex;
-    scratch.next_hop = 0;
+    scratch.next_family = 0;
     Ok(Handled::Told(outbound_send()))
+}
+
+// Functions of their own, one after the other: the stack is short.
+
+/// Makes of the packet at hand the message to its sender that it is too big.
+#[inline(always)]
+fn tell_size(skb: &mut Skb, mtu: u32) -> Result<(), DropReason> {
+    match frame::parsed().map(|parsed| parsed.headers.family) {
+        Some(Family::V6) => tell_size_v6(skb, mtu),
+        _ => tell_size_v4(skb, mtu),
+    }
+}
+
+#[inline(never)]
+fn tell_size_v4(skb: &mut Skb, mtu: u32) -> Result<(), DropReason> {
+    let headers = &frame::parsed().ok_or(DropReason::BadTables)?.headers;
+    too_big::message_v4(skb, headers, headers.dst, too_big::NEEDED, mtu & 0xffff)
+}
+
+#[inline(never)]
+fn tell_size_v6(skb: &mut Skb, mtu: u32) -> Result<(), DropReason> {
+    let headers = &frame::parsed().ok_or(DropReason::BadTables)?.headers;
+    too_big::message_v6(skb, headers, headers.dst, too_big::TOO_BIG, mtu)
 }
 
 /// Whether a packet from outside answers what an endpoint has sent, as its flows tell, which go when the

@@ -134,19 +134,26 @@ pub(super) fn ports(chosen: Option<OutboundPorts>) -> Result<Option<OutboundPort
 /// is asked for routes: it answers only for devices that it forwards from, and nothing ever comes in
 /// there.
 pub(super) fn way(underlay: u32, asks_by: Option<(&str, u32)>, ports: OutboundPorts) -> WayOut {
-    let asks_by = asks_by.and_then(|(name, ifindex)| {
-        let path = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
+    let asks = |family: &str| {
+        let (name, ifindex) = asks_by?;
+        let path = format!("/proc/sys/net/{family}/conf/{name}/forwarding");
         match fs::write(path, "1") {
             Ok(()) => Some(ifindex),
+            // A kernel that has no IPv6 has no routes over it, either.
+            Err(error) if family == "ipv6" && error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(%error, "packets that have no route out of the cloud are not counted");
+                tracing::warn!(
+                    %error,
+                    "packets of {family} that have no route out of the cloud are not counted"
+                );
                 None
             }
         }
-    });
+    };
     WayOut {
         ifindex: underlay,
-        asks_by,
+        asks_by: asks("ipv4"),
+        asks_by_v6: asks("ipv6"),
         first_port: ports.first,
         // All 64512 at most, which 16 bits hold.
         ports: ports.last - ports.first + 1,

@@ -1,7 +1,7 @@
 //! Two tenants at a node that lets packets leave the cloud, with a router beyond it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::Command,
     sync::Arc,
 };
@@ -38,6 +38,14 @@ pub(crate) const MTU: u32 = 1300;
 pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub(crate) const ROUTER_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0xfe];
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+/// The same over IPv6.
+pub(crate) const VTEP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+pub(crate) const OTHER_VTEP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+pub(crate) const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xfe);
+pub(crate) const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
+/// Where the node has no route to.
+pub(crate) const LOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 7);
+pub(crate) const GATEWAY_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x14, 0, 0, 0, 0, 0, 0xfffe);
 /// A range of which no port is that of a test's packet.
 pub(crate) const FIRST_PORT: u16 = 61_001;
 pub(crate) const PORTS: u16 = 4000;
@@ -75,11 +83,29 @@ pub(crate) fn world_with(test: &str, capacity: Capacity) -> Option<World> {
     ip(&format!(
         "neigh add {ROUTER} lladdr {mac} nud permanent dev {UNDERLAY}"
     ));
+    std::fs::write("/proc/sys/net/ipv6/conf/asks/forwarding", "1").unwrap();
+    // The kernel itself has no address: it would speak of it on the device.
+    let settings = format!("/proc/sys/net/ipv6/conf/{UNDERLAY}");
+    for (name, value) in [
+        ("addr_gen_mode", "1"),
+        ("accept_ra", "0"),
+        ("disable_ipv6", "0"),
+    ] {
+        std::fs::write(format!("{settings}/{name}"), value).unwrap();
+    }
+    ip(&format!("-6 route add {ROUTER_V6}/128 dev {UNDERLAY}"));
+    ip(&format!("-6 route add default via {ROUTER_V6}"));
+    ip(&format!("-6 route add unreachable {LOST_V6}/48"));
+    ip(&format!(
+        "-6 neigh add {ROUTER_V6} lladdr {mac} nud permanent dev {UNDERLAY}"
+    ));
+    node.at_addresses(Some(VTEP), Some(VTEP_V6));
     node.devices.refresh();
     node.resolve(OTHER_VTEP, OTHER_MAC);
     let way = WayOut {
         ifindex: node.ifindex(UNDERLAY),
         asks_by: Some(node.ifindex("asks")),
+        asks_by_v6: Some(node.ifindex("asks")),
         first_port: FIRST_PORT,
         ports: PORTS,
     };
@@ -98,7 +124,8 @@ impl World {
         let mut desired = Desired::default();
         desired.nodes.insert(OWN, node("own", VTEP));
         desired.nodes.insert(OTHER, node("other", OTHER_VTEP));
-        let gateway_v6 = "fd00:14::fffe".parse().unwrap();
+        desired.nodes.get_mut(&OTHER).unwrap().address_v6 = Some(OTHER_VTEP_V6);
+        let gateway_v6 = GATEWAY_ADDRESS_V6;
         for (vni, name) in [(SHOP, "shop"), (RIVAL, "rival")] {
             let mut one = network(name, MTU, GATEWAY_ADDRESS, gateway_v6, GATEWAY);
             one.outbound = self.outbound;
@@ -132,11 +159,17 @@ impl World {
     }
 
     pub(crate) fn address(&self, number: u32) -> IpAddr {
+        self.address_towards(number, OUTSIDE.into())
+    }
+
+    /// The endpoint's address of the family that another one is of.
+    pub(crate) fn address_towards(&self, number: u32, other: IpAddr) -> IpAddr {
         let number = if number == TWIN { WEB } else { number };
         let mut all = self.environment.endpoints.iter();
         let one = all.find(|one| one.number == number).unwrap();
         let mut addresses = one.addresses.iter();
-        *addresses.find(|address| address.is_ipv4()).unwrap()
+        let is_it = |address: &&IpAddr| address.is_ipv4() == other.is_ipv4();
+        *addresses.find(is_it).unwrap()
     }
 
     pub(crate) fn mac(&self, number: u32) -> [u8; 6] {
@@ -146,12 +179,13 @@ impl World {
     }
 
     /// A frame to outside, as the endpoint sends it to its gateway.
-    pub(crate) fn frame(&self, from: u32, to: Ipv4Addr, transport: Transport) -> Frame {
+    pub(crate) fn frame(&self, from: u32, to: impl Into<IpAddr>, transport: Transport) -> Frame {
+        let to = to.into();
         Frame {
             eth_src: self.mac(from),
             eth_dst: GATEWAY,
-            src: self.address(from),
-            dst: to.into(),
+            src: self.address_towards(from, to),
+            dst: to,
             dscp: 0,
             transport,
             payload: 40,
@@ -159,12 +193,13 @@ impl World {
     }
 
     /// A frame from outside to the node.
-    pub(crate) fn back(&self, from: Ipv4Addr, transport: Transport) -> Frame {
+    pub(crate) fn back(&self, from: impl Into<IpAddr>, transport: Transport) -> Frame {
+        let from = from.into();
         Frame {
             eth_src: ROUTER_MAC,
             eth_dst: UNDERLAY_MAC,
-            src: from.into(),
-            dst: VTEP.into(),
+            src: from,
+            dst: own_address(from),
             dscp: 0,
             transport,
             payload: 30,
@@ -184,17 +219,31 @@ impl World {
         let fate = self.send(from, &frame.bytes());
         let sent = only(&fate, UNDERLAY);
         assert_valid(&sent);
-        let port = u16::from_be_bytes([sent[34], sent[35]]);
+        let at = transport_of(&sent);
+        let port = u16::from_be_bytes([sent[at], sent[at + 1]]);
         let expected = Frame {
             eth_src: UNDERLAY_MAC,
             eth_dst: ROUTER_MAC,
-            src: VTEP.into(),
+            src: own_address(frame.dst),
             transport: with_source(frame.transport, port),
             ..*frame
         };
         assert_eq!(sent, with_hops(expected.bytes(), 63));
         port
     }
+}
+
+/// The node's address of the family that another one is of.
+pub(crate) fn own_address(other: IpAddr) -> IpAddr {
+    match other {
+        IpAddr::V4(_) => VTEP.into(),
+        IpAddr::V6(_) => VTEP_V6.into(),
+    }
+}
+
+/// Where a frame's transport header begins.
+pub(crate) fn transport_of(frame: &[u8]) -> usize {
+    if frame[12..14] == [8, 0] { 34 } else { 54 }
 }
 
 pub(crate) fn device_of(number: u32) -> String {
@@ -210,8 +259,12 @@ pub(crate) fn with_source(transport: Transport, port: u16) -> Transport {
     }
 }
 
-/// The frame with another time to live.
+/// The frame with another time to live, or hop limit.
 pub(crate) fn with_hops(mut frame: Vec<u8>, hops: u8) -> Vec<u8> {
+    if transport_of(&frame) == 54 {
+        frame[21] = hops;
+        return frame;
+    }
     frame[22] = hops;
     frame[24..26].copy_from_slice(&[0, 0]);
     let sum = sum(&frame[14..34]);
@@ -255,8 +308,45 @@ pub(crate) fn told(fate: &Fate, device: &str) -> (u8, u8) {
     };
     assert_eq!(by, device);
     assert_valid(frame);
+    if transport_of(frame) == 54 {
+        assert_eq!(frame[20], 58);
+        assert_eq!(frame[22..38], GATEWAY_ADDRESS_V6.octets());
+        return (frame[54], frame[55]);
+    }
     assert_eq!(frame[23], 1);
     assert_eq!(frame[26..30], GATEWAY_ADDRESS.octets());
     assert_eq!(sum(&frame[34..]), 0, "ICMP checksum");
     (frame[34], frame[35])
+}
+
+/// Gives an ICMP frame another identifier, and the checksum for it.
+pub(crate) fn with_identifier(mut frame: Vec<u8>, id: u16) -> Vec<u8> {
+    let at = transport_of(&frame) + 4;
+    frame[at..at + 2].copy_from_slice(&id.to_be_bytes());
+    with_icmp_checksum(frame)
+}
+
+/// The ICMP frame with its checksum made anew (RFC 792; RFC 8200, 8.1).
+pub(crate) fn with_icmp_checksum(mut frame: Vec<u8>) -> Vec<u8> {
+    let at = transport_of(&frame);
+    frame[at + 2..at + 4].copy_from_slice(&[0, 0]);
+    let mut covered = Vec::new();
+    if at == 54 {
+        covered.extend(&frame[22..54]);
+        covered.extend(((frame.len() - at) as u32).to_be_bytes());
+        covered.extend(58u32.to_be_bytes());
+    }
+    covered.extend(&frame[at..]);
+    let checksum = sum(&covered);
+    frame[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// An ICMP error about a frame, of whose packet `quoted` bytes behind the IP header are in it; `word` is
+/// what stands behind the checksum.
+pub(crate) fn error_about(about: &[u8], outer: Frame, word: u32, quoted: usize) -> Vec<u8> {
+    let mut frame = outer.bytes_with(&about[14..transport_of(about) + quoted]);
+    let at = transport_of(&frame) + 4;
+    frame[at..at + 4].copy_from_slice(&word.to_be_bytes());
+    with_icmp_checksum(frame)
 }
