@@ -300,9 +300,7 @@ fn route(
     scratch.next_family = u32::from(family);
     // SAFETY: all of it has been written, whichever family it is of.
     let next = unsafe { asked.__bindgen_anon_4.ipv6_dst };
-    for index in 0..4 {
-        scratch.next_hop.0[index] = next[index];
-    }
+    scratch.next_hop = Address(next);
     Ok(())
 }
 
