@@ -586,14 +586,14 @@ pub(crate) fn decapsulate<const V6: bool>(
 fn shed_v6(skb: &mut Skb, family: Family, bytes: usize) -> Result<Family, DropReason> {
     // The kernel leaves an IPv6 header's bytes behind the Ethernet header, or with the flag an IPv4
     // header's. A shorter frame is filled up, as one on a wire is.
-    const LEAST: u32 = (OUTER_BYTES_V6 + ETHERNET_BYTES + IPV6_BYTES) as u32;
+    let least = (bytes + ETHERNET_BYTES + IPV6_BYTES) as u32;
     if family != Family::V6 {
         let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
         if skb.shed(bytes, flags).is_ok() {
             return Ok(family);
         }
-        if skb.len() < LEAST {
-            skb.set_len(LEAST)?;
+        if skb.len() < least {
+            skb.set_len(least)?;
         }
     }
     skb.shed(bytes, BPF_F_ADJ_ROOM_FIXED_GSO)?;
