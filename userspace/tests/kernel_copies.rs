@@ -94,6 +94,8 @@ fn a_broadcast_is_copied_to_each_other_node_at_every_size() {
             let began = Instant::now();
             node.run_alone("ep1", frames[0]);
             took.push(began.elapsed());
+            // More than a few runs' copies do not fit into the queue that a slow machine has them wait in.
+            node.flush();
         }
         let copies = node.dataplane().totals().unwrap().tunnel_copies.packets;
         assert_eq!(copies, u64::from(nodes - 1) * (RUNS as u64 + 1));
