@@ -31,7 +31,6 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off ini
 const BOOT: Duration = Duration::from_secs(60);
 /// How long the daemon may take to listen.
 const LISTEN: Duration = Duration::from_secs(20);
-const SOCKET: &str = "files.sock";
 /// Where QEMU is told to hold the machine while something else is measured.
 const MONITOR: &str = "monitor.sock";
 const IMAGE: &str = "image";
@@ -52,6 +51,7 @@ pub(super) struct Config<'a> {
 /// A machine that runs.
 pub(super) struct Machine {
     folder: PathBuf,
+    socket: String,
     qemu: Process,
     // After QEMU, which uses it.
     _virtiofsd: Process,
@@ -85,13 +85,14 @@ impl Machine {
         let image = folder.join(IMAGE);
         image::write(&image, config.kernel, &scratch, config.script)?;
 
+        let socket = socket(&folder);
         let mut virtiofsd = ending_with_us(config.tools, &config.tools.virtiofsd);
         virtiofsd
             // By a short name: the path of a socket has at most 107 bytes.
-            .arg(format!("--socket-path={SOCKET}"))
+            .arg(format!("--socket-path={socket}"))
             .args(["-o", "source=/", "-o", "cache=auto", "-o", "sandbox=chroot"]);
         let mut virtiofsd = spawn(&mut virtiofsd, &folder, "virtiofsd.log", Stdio::null())?;
-        wait_for_daemon(&mut virtiofsd, &folder)?;
+        wait_for_daemon(&mut virtiofsd, &folder, &socket)?;
         let memory = config.memory_mib;
         let mut qemu = ending_with_us(config.tools, &config.tools.qemu);
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-smp", "2"])
@@ -112,12 +113,13 @@ impl Machine {
             .arg("-initrd")
             .arg(&image)
             .args(["-append", KERNEL_ARGUMENTS])
-            .args(["-chardev", &format!("socket,id=files,path={SOCKET}")])
+            .args(["-chardev", &format!("socket,id=files,path={socket}")])
             .args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"]);
         Ok(Machine {
             qemu: spawn(&mut qemu, &folder, "qemu.log", Stdio::piped())?,
             _virtiofsd: virtiofsd,
             folder,
+            socket,
             limit: config.limit,
         })
     }
@@ -191,7 +193,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // All can be made again.
-        for file in [SOCKET, MONITOR, IMAGE] {
+        for file in [&self.socket, MONITOR, IMAGE] {
             let _ = fs::remove_file(self.folder.join(file));
         }
     }
@@ -205,9 +207,16 @@ impl Drop for Process {
     }
 }
 
-fn wait_for_daemon(virtiofsd: &mut Process, folder: &Path) -> Result<()> {
+/// What the daemon listens on. It locks a file that all daemons with a socket of the same name, as it is given,
+/// share, so no two machines may have one.
+fn socket(folder: &Path) -> String {
+    let machine = folder.file_name().unwrap_or_default().to_string_lossy();
+    format!("files-{machine}-{}.sock", std::process::id())
+}
+
+fn wait_for_daemon(virtiofsd: &mut Process, folder: &Path, socket: &str) -> Result<()> {
     let mut patience = Patience::new(LISTEN);
-    while !folder.join(SOCKET).exists() {
+    while !folder.join(socket).exists() {
         if let Some(status) = virtiofsd.0.try_wait().context("lost virtiofsd")? {
             let said = fs::read_to_string(folder.join("virtiofsd.log")).unwrap_or_default();
             bail!("virtiofsd does not start ({status}): {}", said.trim());
