@@ -13,8 +13,8 @@ use sunwire_dataplane_common::{
     entries::EndpointEntry,
     event::program,
     headers::{
-        ETHERNET_BYTES, Family, Headers, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
-        Parsed,
+        ETHERNET_BYTES, Family, Fragment, Headers, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP,
+        PROTOCOL_ICMPV6, Parsed,
     },
     vxlan::fold_checksum,
 };
@@ -26,6 +26,8 @@ const ICMP_BYTES: usize = 8;
 /// Bytes behind the IP header that the message quotes: where the ports are, and of TCP the numbers
 /// by which the sender knows that the message is no forgery.
 const QUOTED: usize = 20;
+/// As much of the transport header as every quote must have (RFC 792).
+const PORTS: usize = 8;
 const QUOTED_V4: usize = IPV4_BYTES + QUOTED;
 const QUOTED_V6: usize = IPV6_BYTES + QUOTED;
 /// Destination unreachable, fragmentation needed and don't fragment set.
@@ -40,7 +42,7 @@ const TIME_V6: [u8; 2] = [3, 0];
 ///
 /// # Errors
 /// The reason, where nobody can be told: the network has no gateway, or the packet is
-/// itself such a message, about which none is sent (RFC 1122, 3.2.2).
+/// itself such a message or a later fragment, about which none is sent (RFC 1122, 3.2.2).
 #[inline(never)]
 pub(crate) fn answer(
     skb: &mut Skb,
@@ -50,7 +52,7 @@ pub(crate) fn answer(
     mtu: u32,
 ) -> Result<Handled, DropReason> {
     let headers = &parsed.headers;
-    if is_error(headers) || parsed.has_options() || headers.eth_dst.is_group() || skb.is_traced() {
+    if is_error(headers) || !is_quotable(parsed) || headers.eth_dst.is_group() || skb.is_traced() {
         return Err(reason);
     }
     // SAFETY: a network is replaced whole and freed only after a grace period.
@@ -123,6 +125,17 @@ pub(crate) fn message_v6(
 ) -> Result<(), DropReason> {
     grow(skb, QUOTED_V6, IPV6_BYTES)?;
     v6(skb, headers, from, kind, word)
+}
+
+/// Whether what is quoted of a packet says whose it is: the ports are in it.
+#[inline(always)]
+fn is_quotable(parsed: &Parsed) -> bool {
+    let quoted = match parsed.headers.family {
+        Family::V4 => QUOTED_V4,
+        _ => QUOTED_V6,
+    };
+    parsed.fragment != Fragment::Later
+        && parsed.transport as usize + PORTS <= ETHERNET_BYTES + quoted
 }
 
 /// An ICMP error: below 128 in ICMPv6; in ICMP the types that RFC 1122 names.

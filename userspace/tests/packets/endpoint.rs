@@ -15,7 +15,7 @@ use super::{
 };
 use crate::fixture::{
     test_run::Metadata,
-    wire::{Frame, Transport, ethernet_frame, fragment},
+    wire::{Frame, Transport, ethernet_frame, fragment, fragment_v6},
 };
 
 const UDP: Transport = Transport::Udp(5000, 6000);
@@ -277,6 +277,30 @@ fn what_it_may_say() -> Vec<Case> {
                 vec![(WEB, too_big_v6(&too_large_v6.bytes()))],
                 DropReason::TooBig,
             ),
+        ),
+        Case::new(
+            "of fragments larger than the MTU the first is told about",
+            WEB,
+            fragment(too_large.bytes(), 0, true),
+            Expect::OutAndDrop(
+                vec![(WEB, too_big_v4(&fragment(too_large.bytes(), 0, true)))],
+                DropReason::TooBig,
+            ),
+        ),
+        Case::new(
+            "of IPv6 fragments larger than the MTU the first is told about",
+            WEB,
+            fragment_v6(too_large_v6.bytes(), 0, true),
+            Expect::OutAndDrop(
+                vec![(WEB, too_big_v6(&fragment_v6(too_large_v6.bytes(), 0, true)))],
+                DropReason::TooBig,
+            ),
+        ),
+        Case::drops(
+            "a later fragment larger than the MTU is dropped without a word",
+            WEB,
+            fragment(too_large.bytes(), 1, true),
+            DropReason::TooBig,
         ),
         Case::comes_out(
             "a super-packet whose segments fit the MTU is forwarded whole",
