@@ -62,8 +62,8 @@ pub use location::{LocationError, NodeLocation};
 pub use mac::{MacAddress, MacError};
 pub use name::{DeviceName, DeviceNameError, Name, NameError};
 pub use network::{
-    Network, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkOutbound, NetworkPatch,
-    NetworkPeer, NetworkSpec, NetworkStatus, VXLAN_PORT, default_vxlan_port,
+    Network, NetworkChecksum, NetworkCreate, NetworkEnforce, NetworkEnforcement, NetworkOutbound,
+    NetworkPatch, NetworkPeer, NetworkSpec, NetworkStatus, VXLAN_PORT, default_vxlan_port,
 };
 pub use node::{Node, NodeCreate, NodeError, NodeKind, NodeSpec, NodeStatus, Totals};
 pub use policy::{

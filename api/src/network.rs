@@ -19,6 +19,18 @@ pub enum NetworkEnforcement {
     Both,
 }
 
+/// The UDP checksum in the outer header of a network's packets in the clear (RFC 7348, 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkChecksum {
+    /// None: zero stands in its place, as the inner packet has its own. The fastest.
+    #[default]
+    Zero,
+    /// That of the whole packet, as for who drops packets without. Super-packets are split by the
+    /// node, and each packet is summed up.
+    Udp,
+}
+
 /// A virtual network.
 pub type Network = Resource<NetworkSpec, NetworkStatus>;
 
@@ -51,6 +63,9 @@ pub struct NetworkCreate {
     /// absent (RFC 7348).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vxlan_port: Option<u16>,
+    /// The UDP checksum in the outer header of its packets in the clear; zero when absent.
+    #[serde(default)]
+    pub checksum: NetworkChecksum,
     /// Where packets leave the cloud for addresses outside; nowhere when absent.
     #[serde(default, skip_serializing_if = "NetworkOutbound::is_none")]
     pub outbound: NetworkOutbound,
@@ -86,6 +101,9 @@ pub struct NetworkSpec {
     /// UDP port that its packets are sent to in the clear.
     #[serde(default = "default_vxlan_port")]
     pub vxlan_port: u16,
+    /// The UDP checksum in the outer header of its packets in the clear.
+    #[serde(default)]
+    pub checksum: NetworkChecksum,
     /// Networks that packets are routed to and from, as far as both policies let them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Name>,
@@ -101,6 +119,10 @@ pub struct NetworkPatch {
     /// Where packets leave the cloud for addresses outside, from now on; as it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound: Option<NetworkOutbound>,
+    /// The UDP checksum in the outer header of its packets in the clear, from now on; as it is when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<NetworkChecksum>,
 }
 
 /// Where packets of endpoints without an address of their own outside leave the cloud, under the

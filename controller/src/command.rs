@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    EncryptionMode, EndpointCreate, Name, NetworkCreate, NetworkEnforcement, NetworkOutbound,
-    NodeCreate, NodeLocation, PublicKey, Violation, WireCreate,
+    EncryptionMode, EndpointCreate, Name, NetworkChecksum, NetworkCreate, NetworkEnforcement,
+    NetworkOutbound, NodeCreate, NodeLocation, PublicKey, Violation, WireCreate,
 };
 
 use crate::state::Source;
@@ -53,12 +53,16 @@ pub enum Command {
     },
     /// Creates a network.
     CreateNetwork(NetworkCreate),
-    /// Has packets of a network leave the cloud elsewhere, or nowhere.
-    SetOutbound {
+    /// Changes a network.
+    #[serde(alias = "SetOutbound")]
+    UpdateNetwork {
         /// Name of the network.
         name: Name,
-        /// Where from now on; as it is when absent.
+        /// Where packets leave the cloud from now on; as it is when absent.
         outbound: Option<NetworkOutbound>,
+        /// The outer checksum of its packets from now on; as it is when absent.
+        #[serde(default)]
+        checksum: Option<NetworkChecksum>,
     },
     /// Deletes a network without endpoints and policy.
     DeleteNetwork {

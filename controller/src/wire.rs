@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use sunwire_api::agent::{self, controller_message::Message, copy, edge};
 use sunwire_api::{
-    AuditTotals, EncryptionMode, Name, NetworkEncryption, NetworkEnforcement, NetworkOutbound,
-    NodeKind, TunnelStatus, Vni,
+    AuditTotals, EncryptionMode, Name, NetworkChecksum, NetworkEncryption, NetworkEnforcement,
+    NetworkOutbound, NodeKind, TunnelStatus, Vni,
 };
 use sunwire_policy::tables::{self, Digest, FlowTables, Out, Value};
 
@@ -165,6 +165,7 @@ fn network(state: &State, name: &Name, record: &NetworkRecord) -> agent::Network
         relayed: record.relay,
         enforced: record.enforce == NetworkEnforcement::Both,
         vxlan_port: u32::from(record.vxlan_port),
+        udp_checksum: record.checksum == NetworkChecksum::Udp,
         peers: record
             .peers
             .iter()

@@ -23,6 +23,7 @@ fn with_networks(enforce: NetworkEnforcement) -> State {
             encryption: Default::default(),
             relay: false,
             vxlan_port: None,
+            checksum: Default::default(),
             enforce,
         });
         state.apply(&Proposal::internal(create)).unwrap();

@@ -23,6 +23,7 @@ fn with_networks() -> State {
             relay: false,
             enforce: Default::default(),
             vxlan_port: None,
+            checksum: Default::default(),
         });
         state.apply(&Proposal::internal(create)).unwrap();
     }
@@ -87,6 +88,7 @@ fn what_cannot_be_peered_is_refused_with_the_reason() {
         relay: false,
         enforce: Default::default(),
         vxlan_port: None,
+        checksum: Default::default(),
     });
     state.apply(&Proposal::internal(create)).unwrap();
     let refused = peer(&mut state, "n1", "n4", true).unwrap_err();

@@ -58,6 +58,7 @@ fn command() -> impl Strategy<Value = Command> {
                 relay: false,
                 enforce: Default::default(),
                 vxlan_port: None,
+                checksum: Default::default(),
             })
         });
     let tier = || select(vec!["web", "db"]).prop_map(str::to_owned);
@@ -206,6 +207,7 @@ fn prelude() -> Vec<Proposal> {
             relay: false,
             enforce: Default::default(),
             vxlan_port: None,
+            checksum: Default::default(),
             name: name(&format!("n{index}")),
             vni: None,
             subnets: vec!["10.0.0.0/16".parse().unwrap()],

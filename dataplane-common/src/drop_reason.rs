@@ -132,6 +132,9 @@ drop_reasons! {
     /// A packet from outside of the cloud answers nothing that its receiver has sent, or that its policy
     /// still lets it send.
     OutboundUnasked = 43, "outbound_unasked";
+    /// The packets of its network have an outer UDP checksum, and the node has no device that writes it:
+    /// its status says why.
+    NoChecksum = 44, "no_checksum";
 }
 
 #[cfg(test)]

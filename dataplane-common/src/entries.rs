@@ -30,6 +30,8 @@ pub struct Control {
     /// UDP ports beside [`PORT`](crate::vxlan::PORT) that tunnels are received on, network order; zero
     /// means none.
     pub ports: [u16; crate::vxlan::OTHER_PORTS],
+    /// ifindex of the device behind which packets get their outer UDP checksum, or zero.
+    pub checksum: u32,
 }
 
 /// The classes of a packet's source, by parity.
@@ -135,6 +137,8 @@ pub mod location {
     pub const ENFORCED: u32 = 1 << 6;
     /// [`port`](super::LocationEntry::port) is another than [`PORT`](crate::vxlan::PORT).
     pub const OTHER_PORT: u32 = 1 << 7;
+    /// The network's packets in the clear have an outer UDP checksum.
+    pub const CHECKSUM: u32 = 1 << 8;
 }
 
 /// How a node is reached, in `PEERS` by its number; for packets of networks that are encrypted
@@ -213,6 +217,8 @@ pub mod network {
     pub const ENCRYPTED: u16 = 1 << 0;
     /// [`port`](super::NetworkEntry::port) is another than [`PORT`](crate::vxlan::PORT).
     pub const OTHER_PORT: u16 = 1 << 1;
+    /// Its packets in the clear have an outer UDP checksum.
+    pub const CHECKSUM: u16 = 1 << 2;
 }
 
 /// Key data of `CLASSES_V4` and `STAGED_V4`; the LPM key's prefix length counts the network's 32 bits too.
@@ -303,7 +309,7 @@ pub struct LabelKey {
 
 const _: () = assert!(size_of::<IdKey>() == 36);
 const _: () = assert!(size_of::<LabelKey>() == 128);
-const _: () = assert!(size_of::<Control>() == 64);
+const _: () = assert!(size_of::<Control>() == 68);
 const _: () = assert!(size_of::<SourceClasses>() == 24);
 const _: () = assert!(size_of::<EndpointEntry>() == 112);
 const _: () = assert!(size_of::<AddressKey>() == 24);

@@ -16,7 +16,7 @@ use sunwire_dataplane_common::{
     address::Mac,
     bytes::Window,
     drop_reason::DropReason,
-    entries::{AddressKey, Control, EndpointEntry, peer},
+    entries::{AddressKey, Control, EndpointEntry, network as network_flags, peer},
     flow::{Direction, has_flow, seen},
     headers::Headers,
 };
@@ -76,7 +76,8 @@ fn sender(skb: &mut Skb, control: &Control, noted: u32) -> Result<(), DropReason
         return Err(DropReason::Unencrypted);
     }
     // SAFETY: a network is replaced whole and freed only after a grace period.
-    unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
+    let network = unsafe { NETWORKS.get(vni) }.ok_or(DropReason::UnknownNetwork)?;
+    let summed = network.flags & network_flags::CHECKSUM != 0;
     let number = number(skb, vni)?;
     let location = deliver::location(number, vni).ok_or(DropReason::SourceNotThere)?;
     if location.node != node {
@@ -89,7 +90,7 @@ fn sender(skb: &mut Skb, control: &Control, noted: u32) -> Result<(), DropReason
     } else {
         &control.vtep
     };
-    skb.set_tunnel(vni, is_v6, own, &source)
+    skb.set_tunnel(vni, is_v6, summed, own, &source)
 }
 
 /// The number of the endpoint with the packet's source MAC address.

@@ -31,6 +31,7 @@ use sunwire_dataplane_common::{
 mod checksum;
 mod notes;
 mod room;
+mod sum;
 mod tunnel_key;
 
 use crate::maps::PACKET;

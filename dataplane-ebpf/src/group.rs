@@ -63,6 +63,8 @@ pub(crate) struct Cast {
     encrypted: u32,
     /// UDP port of its network, network order.
     port: u32,
+    /// Not zero: its network has outer checksums.
+    summed: u32,
     /// Not zero: it came from another region, and goes on within this one.
     relaying: u32,
     /// Not zero: some of the nodes are reached over the other family than it is wrapped for.
@@ -82,6 +84,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
     let origin = location.map_or(0, |location| location.node);
     let encrypted = location.is_some_and(tunnel::is_encrypted);
     let port = location.map_or(0, |location| location.port);
+    let summed = location.is_some_and(tunnel::has_checksum);
     // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
     unsafe {
         (*cast).key = GroupKey { group, chunk };
@@ -93,6 +96,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
         (*cast).each = each as u32;
         (*cast).encrypted = encrypted as u32;
         (*cast).port = u32::from(port);
+        (*cast).summed = summed as u32;
         (*cast).relaying = 0;
         (*cast).others = 0;
     }
@@ -287,7 +291,8 @@ fn copy_to_node<const V6: bool>(skb: &mut Skb, node: u32, cast: &Cast, tag: u32)
         _ => tag | RELAYED,
     };
     let (encrypted, port) = (cast.encrypted != 0, cast.port as u16);
-    match tunnel::send_copy::<V6>(skb, node & !RELAY, encrypted, port, tag) {
+    let summed = cast.summed != 0;
+    match tunnel::send_copy::<V6>(skb, node & !RELAY, encrypted, port, summed, tag) {
         Ok(true) => counters::copied(skb, copies::TUNNEL),
         Ok(false) => note_others(),
         Err(reason) => counters::dropped(skb, reason),

@@ -16,6 +16,9 @@
 //! foreign_ingress, on the device that takes packets of nodes without an agent out of the tunnel
 //!     who sent it -> as endpoint_ingress does
 //!
+//! checksum_ingress, behind the device where packets of networks with outer checksums go first
+//!     sum -> underlay device
+//!
 //! The node where a packet enters decides once, by the whole policy of one generation; the node
 //! that receives it checks and delivers. Nothing here knows of NetKAT: the programs walk tables.
 #![no_std]
@@ -28,6 +31,7 @@
 )]
 
 mod audit;
+mod checksum;
 mod classify;
 mod counters;
 mod decision;
@@ -121,6 +125,20 @@ fn tunnel_ingress(ctx: TcContext) -> i32 {
     event::begin(&mut skb);
     let outcome = outcome.and_then(|()| underlay::decrypted(&mut skb));
     finish(&mut skb, outcome, program::UNDERLAY)
+}
+
+/// On the device where packets come out of the one that takes everything off them that the kernel would
+/// leave to a card.
+#[classifier]
+fn checksum_ingress(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    match checksum::ingress(&mut skb) {
+        Ok(action) => action,
+        Err(reason) => {
+            counters::dropped(&skb, reason);
+            TC_ACT_SHOT
+        }
+    }
 }
 
 // The programs that trace are attached to nothing: the agent runs them on packets that somebody

@@ -155,6 +155,9 @@ pub(crate) fn leave(skb: &mut Skb, way: &Way) -> Result<Handled, DropReason> {
     if network.flags & network_flags::OTHER_PORT != 0 {
         flags |= location::OTHER_PORT;
     }
+    if network.flags & network_flags::CHECKSUM != 0 {
+        flags |= location::CHECKSUM;
+    }
     let there = LocationEntry {
         flags,
         port: network.port,

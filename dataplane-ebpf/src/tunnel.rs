@@ -3,6 +3,8 @@
 //! Whether over IPv4 or IPv6 is the peer's. What is written is written once for each, because the headers
 //! have nothing in common; all else is the same text, over a constant.
 
+mod onward;
+
 use aya_ebpf::bindings::__sk_buff;
 use sunwire_dataplane_common::{
     bytes::Window,
@@ -21,6 +23,8 @@ use crate::{
     frame::{PacketWindowMut, Skb, note},
     maps::{CONTROL, ENCRYPTED_PEERS, PEERS, PEERS_V6},
 };
+
+pub(crate) use onward::{forward, is_summed, readdress, send_back, send_out};
 
 const BPF_F_ADJ_ROOM_FIXED_GSO: u64 = 1 << 0;
 const BPF_F_ADJ_ROOM_ENCAP_L3_IPV4: u64 = 1 << 1;
@@ -91,8 +95,8 @@ pub(crate) fn encapsulate(
     port: u16,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
-    if location.flags & location::OTHER_PORT != 0 {
-        return encapsulate_elsewhere(skb, node, header, ports(port, location.port));
+    if location.flags & (location::OTHER_PORT | location::CHECKSUM) != 0 {
+        return encapsulate_elsewhere(skb, node, header, port, location);
     }
     let peer = reachable(node, is_encrypted(location))?;
     if peer.flags & peer::OVER_IPV6 != 0 {
@@ -128,17 +132,24 @@ pub(crate) fn encapsulate(
     Ok(skb.redirect(peer.ifindex))
 }
 
-/// As [`encapsulate`], of a network with a port of its own.
+/// As [`encapsulate`], of a network with a port of its own, or with outer checksums.
 #[inline(always)]
 fn encapsulate_elsewhere(
     skb: &mut Skb,
     node: u32,
     header: Vxlan,
-    ports: u32,
+    port: u16,
+    location: &LocationEntry,
 ) -> Result<i32, DropReason> {
-    let node = node | (skb.is_traced() as u32) << 31;
+    let mut node = node;
+    if skb.is_traced() {
+        node |= TRACED;
+    }
+    if has_checksum(location) {
+        node |= SUMMED;
+    }
     let (first, last) = (header.first_word(), header.last_word());
-    let code = wrap_elsewhere(skb.raw(), node, last, first, ports);
+    let code = wrap_elsewhere(skb.raw(), node, last, first, ports(port, location.port));
     if code & DROPPED == 0 {
         return Ok(code as i32);
     }
@@ -146,17 +157,21 @@ fn encapsulate_elsewhere(
         code if code == DropReason::NoTunnel as u32 => DropReason::NoTunnel,
         code if code == DropReason::Resize as u32 => DropReason::Resize,
         code if code == DropReason::Malformed as u32 => DropReason::Malformed,
+        code if code == DropReason::NoChecksum as u32 => DropReason::NoChecksum,
         _ => DropReason::NoRoute,
     })
 }
 
 /// Added to the number of a drop reason.
 const DROPPED: u32 = 1 << 31;
+/// Added to the number of a node: the packet is traced, and its network has outer checksums.
+const TRACED: u32 = 1 << 31;
+const SUMMED: u32 = 1 << 30;
 
-/// Wraps and sends the packet; the uppermost bit of `node` says that it is traced.
+/// Wraps and sends the packet.
 ///
-/// A global function, as [`wrap_v6`]: few networks have a port of their own, and the way of the others
-/// has no stack left.
+/// A global function, as [`wrap_v6`]: few networks have a port of their own or checksums, and the way of
+/// the others has no stack left.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn wrap_elsewhere(
@@ -166,9 +181,9 @@ extern "C" fn wrap_elsewhere(
     first_word: u32,
     ports: u32,
 ) -> u32 {
-    let mut skb = Skb::from_raw(context, node >> 31 != 0);
+    let mut skb = Skb::from_raw(context, node & TRACED != 0);
     let words = [first_word, last_word];
-    match send_elsewhere(&mut skb, node & !(1 << 31), words, ports) {
+    match send_elsewhere(&mut skb, node, words, ports) {
         Ok(action) => action as u32,
         Err(reason) => DROPPED | reason as u32,
     }
@@ -181,16 +196,17 @@ fn send_elsewhere(
     words: [u32; 2],
     network_ports: u32,
 ) -> Result<i32, DropReason> {
+    let summed = node & SUMMED != 0;
+    let node = node & !(TRACED | SUMMED);
     // Of a network that is encrypted wherever it goes, the port is the usual one.
     let peer = reachable(node, false)?;
     let port = destination_port(peer, (network_ports >> 16) as u16);
     let ports = ports(network_ports as u16, port);
     if peer.flags & peer::OVER_IPV6 != 0 {
-        let ifindex = peer.ifindex;
         write_v6(skb, node, words, ports)?;
         skb.flag(note::OUTER);
         counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES_V6);
-        return Ok(skb.redirect(ifindex));
+        return send_out(skb, peer, summed);
     }
     let is_ip = is_ip(skb);
     if !is_ip {
@@ -205,7 +221,7 @@ fn send_elsewhere(
     let udp_bytes = (length - UDP_OFFSET as u32) as u16;
     write_from_udp(&mut outer, ports, udp_bytes, words, &inner);
     counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES);
-    Ok(skb.redirect(peer.ifindex))
+    send_out(skb, peer, summed)
 }
 
 /// The port that packets to a node are sent to whose network's is `port`; in network order. What is
@@ -469,7 +485,7 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
 }
 
 /// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes, `port`
-/// is the network's, and `tag` says to which endpoints there. A packet that is wrapped for the other family than the node is
+/// is the network's, `summed` if it has outer checksums, and `tag` says to which endpoints there. A packet that is wrapped for the other family than the node is
 /// reached over is not sent: returns whether the node's is the packet's.
 #[inline(always)]
 pub(crate) fn send_copy<const V6: bool>(
@@ -477,6 +493,7 @@ pub(crate) fn send_copy<const V6: bool>(
     node: u32,
     encrypted: bool,
     port: u16,
+    summed: bool,
     tag: u32,
 ) -> Result<bool, DropReason> {
     let peer = reachable(node, encrypted)?;
@@ -492,7 +509,7 @@ pub(crate) fn send_copy<const V6: bool>(
     let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
     udp.set_half::<2>(destination_port(peer, port));
     udp.set_word::<UDP_BYTES>(vxlan::first_word(tag));
-    if skb.send_copy(peer.ifindex) {
+    if onward::send_copy_out(skb, peer, summed)? {
         counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
         Ok(true)
     } else {
@@ -504,64 +521,6 @@ pub(crate) fn send_copy<const V6: bool>(
 #[inline(always)]
 pub(crate) fn is_over_ipv6(node: u32, location: &LocationEntry) -> bool {
     reachable(node, is_encrypted(location)).is_ok_and(|peer| peer.flags & peer::OVER_IPV6 != 0)
-}
-
-/// Sends a tunnelled packet on to another node, which is reached over the same family, as it is but for
-/// the outer addresses.
-#[inline(always)]
-pub(crate) fn forward<const V6: bool>(
-    skb: &mut Skb,
-    node: u32,
-    header: Vxlan,
-    location: &LocationEntry,
-) -> Result<i32, DropReason> {
-    skb.set_note::<{ note::NODE }>(node);
-    let peer = reachable(node, is_encrypted(location))?;
-    readdress::<V6>(skb, node, peer)?;
-    let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
-    udp.set_half::<2>(destination_port(peer, location.port));
-    udp.set_word::<{ UDP_BYTES + 4 }>(header.last_word());
-    counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
-    Ok(skb.redirect(peer.ifindex))
-}
-
-/// Sends a packet back to the node that it came from, as it is but for the outer addresses; `encrypted`
-/// if it came so.
-#[inline(always)]
-pub(crate) fn send_back<const V6: bool>(
-    skb: &mut Skb,
-    node: u32,
-    encrypted: bool,
-) -> Result<i32, DropReason> {
-    let peer = reachable(node, encrypted)?;
-    if (peer.flags & peer::OVER_IPV6 != 0) != V6 {
-        // A node is asked the way that it is reached, and of two each finds the same.
-        return Err(DropReason::NoRoute);
-    }
-    readdress::<V6>(skb, node, peer)?;
-    Ok(skb.redirect(peer.ifindex))
-}
-
-/// Writes the outer Ethernet and IP headers of a tunnelled packet anew, for a node that is reached over
-/// the same family.
-#[inline(always)]
-pub(crate) fn readdress<const V6: bool>(
-    skb: &mut Skb,
-    node: u32,
-    peer: &PeerEntry,
-) -> Result<(), DropReason> {
-    let length = skb.len();
-    if V6 {
-        let entry = PEERS_V6.get(node).ok_or(DropReason::NoRoute)?;
-        let port = skb.window::<2>(UDP_OFFSET_V6);
-        let port = port.ok_or(DropReason::Malformed)?.half::<0>();
-        let mut outer = skb.window_mut::<OUTER_BYTES_V6>(0)?;
-        write_ipv6(&mut outer, entry, length, port);
-    } else {
-        let mut outer = skb.window_mut::<OUTER_BYTES>(0)?;
-        write_until_udp(&mut outer, peer, length);
-    }
-    Ok(())
 }
 
 /// Takes the outer headers off; the inner Ethernet header takes their place. Returns the family that
@@ -653,6 +612,12 @@ pub(crate) fn write_from_udp(
 #[inline(always)]
 pub(crate) fn is_encrypted(location: &LocationEntry) -> bool {
     location.flags & location::ENCRYPTED != 0
+}
+
+/// Whether packets of an endpoint's network have an outer UDP checksum.
+#[inline(always)]
+pub(crate) fn has_checksum(location: &LocationEntry) -> bool {
+    location.flags & location::CHECKSUM != 0
 }
 
 /// How a node is reached, with packets of a network that is encrypted wherever they go or of another.

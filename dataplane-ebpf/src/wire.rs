@@ -89,6 +89,7 @@ fn outcome(code: u32) -> Result<Handled, DropReason> {
         code if code == DropReason::NotHere as u32 => DropReason::NotHere,
         code if code == DropReason::InTransit as u32 => DropReason::InTransit,
         code if code == DropReason::HopLimit as u32 => DropReason::HopLimit,
+        code if code == DropReason::NoChecksum as u32 => DropReason::NoChecksum,
         _ => DropReason::BadTables,
     })
 }
@@ -241,11 +242,13 @@ fn deliver<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason
     let peer = tunnel::reachable(node, tunnel::is_encrypted(location))?;
     skb.set_note::<{ note::NODE }>(node);
     tunnel::readdress::<V6>(skb, node, peer)?;
+    let summed = tunnel::is_summed::<V6>(skb, location)?;
     let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
     udp.set_half::<2>(tunnel::destination_port(peer, location.port));
+    udp.set_half::<6>(0);
     udp.set_word::<{ UDP_BYTES + 4 }>(header.last_word());
     counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
-    Ok(skb.redirect(peer.ifindex))
+    tunnel::send_out(skb, peer, summed)
 }
 
 /// Counts a frame that went into a wire, where the agent wants it counted.
@@ -344,7 +347,7 @@ fn encapsulate(
         wrap::<false>(skb, node, words, peer, location.port)?;
         counters::tunnelled(skb, node, direction::SENT, OUTER_BYTES);
     }
-    Ok(skb.redirect(peer.ifindex))
+    tunnel::send_out(skb, peer, tunnel::has_checksum(location))
 }
 
 /// Wraps a frame for a node, over IPv6 or over IPv4; the words are those of the header, the port is the

@@ -467,6 +467,7 @@ impl Cloud {
             relay: false,
             enforce: Default::default(),
             vxlan_port: None,
+            checksum: Default::default(),
         };
         self.rest(|client| client.create_network(&body, Guard::Key(name)))?;
         Ok(())

@@ -535,6 +535,7 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
         relay: false,
         enforce: Default::default(),
         vxlan_port: None,
+        checksum: Default::default(),
     };
     let created = cloud.rest(|client| client.create_network(&body, Guard::Key("vault")));
     cloud.wait_applied(created.unwrap().revision).unwrap();

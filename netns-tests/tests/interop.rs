@@ -143,6 +143,7 @@ fn beside_at(vxlan_port: Option<u16>, options: &str, plaintext: bool) -> Cloud {
         relay: false,
         enforce: Default::default(),
         vxlan_port,
+        checksum: Default::default(),
     };
     let created = cloud.rest(|client| client.create_network(&network, Guard::None));
     created.unwrap();
@@ -231,6 +232,7 @@ fn lab_a_kernel_vxlan_peer_on_another_port_and_endpoints_talk_both_ways() {
         relay: false,
         enforce: Default::default(),
         vxlan_port: Some(vxlan_port),
+        checksum: Default::default(),
         outbound: Default::default(),
     };
     let create =
@@ -427,6 +429,7 @@ fn lab_nothing_is_sent_in_the_clear_that_a_kernel_vxlan_peer_cannot_decrypt() {
         relay: false,
         enforce: Default::default(),
         vxlan_port: None,
+        checksum: Default::default(),
     };
     cloud
         .rest(|client| client.create_network(&secret, Guard::None))

@@ -83,6 +83,7 @@ fn leave_by(cloud: &Cloud, network: &str, outbound: &str) {
     let outbound: NetworkOutbound = outbound.parse().unwrap();
     let patch = NetworkPatch {
         outbound: Some(outbound),
+        ..NetworkPatch::default()
     };
     let changed = cloud
         .rest(|client| client.patch_network(&name, &patch, Guard::Any))

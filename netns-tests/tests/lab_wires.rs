@@ -78,6 +78,7 @@ fn cloud(encryption: EncryptionMode) -> Cloud {
         relay: false,
         enforce: Default::default(),
         vxlan_port: None,
+        checksum: Default::default(),
     };
     cloud
         .rest(|client| client.create_network(&network, Guard::None))

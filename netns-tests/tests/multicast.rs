@@ -570,6 +570,7 @@ fn lab_with_relays_a_packet_crosses_once_to_each_other_region() {
         relay: true,
         enforce: Default::default(),
         vxlan_port: None,
+        checksum: Default::default(),
     };
     rig.cloud
         .rest(|client| client.create_network(&body, Guard::Key("shop")))

@@ -12,7 +12,9 @@
 //! agent removes nothing before it has seen a whole snapshot; one that starts while the controller is away
 //! goes by the state that is in force, which it finds on disk, until there is one.
 
+mod checksum;
 mod counters;
+mod devices;
 mod encryption;
 mod foreign;
 mod last_known;
@@ -474,6 +476,7 @@ impl Agent {
                 _ = counters.tick() => {
                     self.keep_keys().await;
                     self.keep_state();
+                    self.retire_checksum().await;
                     self.read_counters().await;
                 }
             }
@@ -547,6 +550,7 @@ impl Agent {
         self.forget_released(own);
         self.ready_tunnel(own).await;
         let ports = self.ready_ports().await;
+        let failed = self.ready_checksum().await.or(ports);
         self.ready_foreign();
         self.warn_of_mtu();
         let desired = self.desired.as_ref()?;
@@ -577,7 +581,7 @@ impl Agent {
                 self.publish();
                 self.publish_connections(own);
                 self.report().await;
-                ports
+                failed
             }
             Err(error) => {
                 let text = chain(&error);
@@ -610,36 +614,6 @@ impl Agent {
                     && devices.contains_key(&endpoint.device)
             })
         });
-    }
-
-    /// Sets attached devices up, and then gives their workloads' packets headroom.
-    async fn set_devices_up(&mut self) {
-        let Some(desired) = &self.desired else { return };
-        for (number, attachment) in &self.attachments {
-            let Attachment::Attached { ifindex } = attachment else {
-                continue;
-            };
-            let Some(endpoint) = desired.endpoints.get(number) else {
-                continue;
-            };
-            let Some(device) = self.around.devices.get_mut(&endpoint.device) else {
-                continue;
-            };
-            if !device.up {
-                match netlink::set_up(&self.handle, &endpoint.device, *ifindex).await {
-                    Ok(()) => device.up = true,
-                    Err(error) => tracing::warn!(error = %chain(&error), "a device stays down"),
-                }
-            }
-            if let Some(bridge) = self.headroom
-                && device.master == 0
-            {
-                match netlink::set_master(&self.handle, &endpoint.device, *ifindex, bridge).await {
-                    Ok(()) => device.master = bridge,
-                    Err(error) => tracing::warn!(error = %chain(&error), "no headroom"),
-                }
-            }
-        }
     }
 
     /// Tells the controller what became of endpoints, where it does not know yet.

@@ -50,7 +50,7 @@ use crate::{
     },
 };
 
-use locations::{location_entry, owner_keys, port_of};
+use locations::{has_checksum, location_entry, owner_keys, port_of};
 pub use outbound::WayOut;
 pub use tunnels::Traffic;
 
@@ -72,6 +72,8 @@ pub struct Surroundings {
     pub ways: BTreeMap<u32, kernel::Way>,
     /// UDP ports beside the usual one that are ours to receive tunnels on.
     pub ports: BTreeSet<u16>,
+    /// ifindex of the device behind which packets get their outer UDP checksum, when it is ready.
+    pub checksum: Option<u32>,
     /// Nodes that are at work: only these are asked to send on what is for several.
     pub at_work: BTreeSet<u32>,
     /// How packets leave the cloud here, if they can.
@@ -226,6 +228,23 @@ impl Dataplane {
         Ok(self.programs.detach_kernel_tunnel(device)?)
     }
 
+    /// Runs the program that writes outer UDP checksums on the device where packets come out of
+    /// [`Surroundings::checksum`].
+    ///
+    /// # Errors
+    /// When the device cannot be attached to.
+    pub fn attach_checksum(&mut self, device: &str) -> Result<(), DataplaneError> {
+        Ok(self.programs.attach_checksum(device)?)
+    }
+
+    /// Takes it off again. The device may be gone already.
+    ///
+    /// # Errors
+    /// When what is pinned cannot be removed.
+    pub fn detach_checksum(&mut self) -> Result<(), DataplaneError> {
+        Ok(self.programs.detach_checksum()?)
+    }
+
     /// Makes the kernel be what `desired` says for node `own`, given what is around it. Returns
     /// what became of each endpoint that is, or is expected, here.
     ///
@@ -252,6 +271,7 @@ impl Dataplane {
                     .tunnel
                     .unwrap_or_else(|| around.ways.values().next().map_or(0, |way| way.ifindex)),
                 ports: other_ports(&around.ports),
+                checksum: around.checksum.unwrap_or(0),
                 ..control
             },
         )?;
@@ -264,6 +284,9 @@ impl Dataplane {
             }
             if port != vxlan::PORT {
                 flags |= network_flags::OTHER_PORT;
+            }
+            if has_checksum(network) {
+                flags |= network_flags::CHECKSUM;
             }
             let entry = NetworkEntry {
                 gateway_v4: network.gateway_v4,
@@ -416,6 +439,16 @@ impl Dataplane {
         &mut self,
     ) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
         Ok(self.programs.underlay_program()?)
+    }
+
+    /// The program that writes outer checksums, to be run on test packets.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn checksum_program(
+        &mut self,
+    ) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
+        Ok(self.programs.checksum_program()?)
     }
 
     /// What this node's programs would do with a packet: one step for each copy of it.

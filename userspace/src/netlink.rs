@@ -1,7 +1,11 @@
 //! Devices, routes and neighbours of the namespace the agent runs in.
 
+mod ethtool;
+mod pair;
+
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -20,6 +24,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVxlan, RouteMessageBuilder};
 use sunwire_dataplane_common::address::Mac;
+
+pub use pair::{ready_plain_pair, take_offloads_off};
 
 /// A device of this namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +83,15 @@ pub enum NetlinkError {
     /// The underlay device has no address that other nodes can reach.
     #[error("device {0} has no IP address; give the node's underlay address by --address")]
     NoAddress(String),
+    /// A device leaves something to a card that the kernel has to do.
+    #[error("cannot turn the offloads of device {device} off")]
+    Offloads {
+        /// Name of the device.
+        device: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Another device holds the tunnel port.
     #[error(
         "UDP port {port} is taken by device {device}, which is no VXLAN device in external mode; \

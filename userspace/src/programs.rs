@@ -32,7 +32,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v16";
+const LAYOUT: &str = "v17";
 /// Layout of those that hold what is known of flows, which are pinned apart: so that connections stay
 /// when only others change. The verdicts in them are of a generation, of which no two layouts have the
 /// same.
@@ -107,6 +107,8 @@ enum Kind {
     Foreign,
     /// Like `Underlay`, for packets without an Ethernet header.
     Tunnel,
+    /// Writes outer UDP checksums.
+    Checksum,
     /// Like `Endpoint`, for packets that are asked about; attached to nothing.
     EndpointTrace,
     /// Like `Underlay`, likewise.
@@ -117,9 +119,10 @@ impl Kind {
     /// Those that every node needs, and are loaded at once.
     const FIRST: [Kind; 2] = [Kind::Endpoint, Kind::Underlay];
     /// Those that are loaded when they are needed for the first time: the verifier takes its time.
-    const LATER: [Kind; 4] = [
+    const LATER: [Kind; 5] = [
         Kind::Foreign,
         Kind::Tunnel,
+        Kind::Checksum,
         Kind::EndpointTrace,
         Kind::UnderlayTrace,
     ];
@@ -130,6 +133,7 @@ impl Kind {
             Kind::Underlay => "underlay_ingress",
             Kind::Foreign => "foreign_ingress",
             Kind::Tunnel => "tunnel_ingress",
+            Kind::Checksum => "checksum_ingress",
             Kind::EndpointTrace => "endpoint_trace",
             Kind::UnderlayTrace => "underlay_trace",
         }
@@ -242,6 +246,17 @@ impl Programs {
         hook::detach(&self.links.join(device))
     }
 
+    /// Runs the program that writes outer checksums on a device.
+    pub(crate) fn attach_checksum(&mut self, device: &str) -> Result<(), ProgramsError> {
+        let path = self.links.join("checksum");
+        self.attach(Kind::Checksum, device, &path)
+    }
+
+    /// Takes it off again. The device may be gone already.
+    pub(crate) fn detach_checksum(&mut self) -> Result<(), ProgramsError> {
+        hook::detach(&self.links.join("checksum"))
+    }
+
     /// Takes the endpoint program off its device. The device may be gone already.
     pub(crate) fn detach_endpoint(&mut self, number: u32) -> Result<(), ProgramsError> {
         hook::detach(&self.endpoint_link(number))
@@ -263,6 +278,11 @@ impl Programs {
     /// The underlay program, to be run on test packets.
     pub(crate) fn underlay_program(&mut self) -> Result<&mut SchedClassifier, ProgramsError> {
         loaded(&mut self.ebpf, Kind::Underlay)
+    }
+
+    /// The program that writes outer checksums, to be run on test packets.
+    pub(crate) fn checksum_program(&mut self) -> Result<&mut SchedClassifier, ProgramsError> {
+        loaded(&mut self.ebpf, Kind::Checksum)
     }
 
     /// The program that says what becomes of an endpoint's packet, or of one from the underlay.

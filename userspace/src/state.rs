@@ -133,6 +133,8 @@ pub struct Network {
     pub enforced: bool,
     /// UDP port that its packets are sent to in the clear.
     pub port: u16,
+    /// Its packets in the clear have an outer UDP checksum.
+    pub checksum: bool,
     /// VNIs of the networks that packets are routed to and from.
     pub peers: Vec<u32>,
     /// Number of the node where packets leave the cloud, or one of
@@ -173,6 +175,7 @@ impl Network {
             relayed: false,
             enforced: false,
             port: vxlan::PORT,
+            checksum: false,
             peers: Vec::new(),
             outbound: 0,
         }
@@ -390,6 +393,7 @@ impl Desired {
                     0 => vxlan::PORT,
                     port => u16::try_from(port).map_err(|_| bad("vxlan_port"))?,
                 },
+                checksum: network.udp_checksum,
                 peers: network.peers,
                 outbound: network.outbound,
             };

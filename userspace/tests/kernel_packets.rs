@@ -61,6 +61,7 @@ const UNREACHABLE: &[(DropReason, &str)] = &[
     (DropReason::OutboundPorts, "in kernel_outbound"),
     (DropReason::OutboundFull, "in kernel_outbound"),
     (DropReason::OutboundUnasked, "in kernel_outbound"),
+    (DropReason::NoChecksum, "in kernel_checksum"),
 ];
 
 #[test]

@@ -142,6 +142,7 @@ fn bodies<'w>(
             relay: false,
             enforce: Default::default(),
             vxlan_port: None,
+            checksum: Default::default(),
             name: name.parse().with_context(|| format!("network {name:?}"))?,
             vni: None,
             subnets: subnets.into_iter().collect(),

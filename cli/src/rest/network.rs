@@ -3,7 +3,8 @@
 use clap::ValueEnum;
 use sunwire_api::client::Guard;
 use sunwire_api::{
-    Cidr, Name, Network, NetworkCreate, NetworkEnforcement, NetworkOutbound, NetworkPatch, Vni,
+    Cidr, Name, Network, NetworkChecksum, NetworkCreate, NetworkEnforcement, NetworkOutbound,
+    NetworkPatch, Vni,
 };
 
 use super::encryption::OfNetwork;
@@ -21,6 +22,7 @@ Examples:
   sunwire network peer shop lab
   sunwire network enforce shop both    # receivers decide, too
   sunwire network set shop --outbound local          # out by each endpoint's node
+  sunwire network set shop --checksum udp            # for peers that want outer checksums
   sunwire network delete shop")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -76,6 +78,9 @@ enum Command {
         /// when absent.
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         vxlan_port: Option<u16>,
+        /// UDP checksum in the outer header of its packets in the clear.
+        #[arg(long, value_enum, default_value_t)]
+        checksum: Checksum,
         /// Where packets leave the cloud for addresses outside: `none`, `local` (at the node where
         /// the endpoint is), or the name of a node.
         #[arg(long, value_name = "WHERE", default_value_t)]
@@ -88,8 +93,11 @@ enum Command {
         /// Where packets leave the cloud for addresses outside from now on: `none`, `local` (at the
         /// node where the endpoint is), or the name of a node. Connections that are up go on where
         /// they leave, unless it is `none`.
-        #[arg(long, value_name = "WHERE")]
-        outbound: NetworkOutbound,
+        #[arg(long, value_name = "WHERE", required_unless_present = "checksum")]
+        outbound: Option<NetworkOutbound>,
+        /// UDP checksum in the outer header of its packets in the clear, from now on.
+        #[arg(long, value_enum)]
+        checksum: Option<Checksum>,
         #[command(flatten)]
         guard: GuardArgs,
     },
@@ -139,6 +147,25 @@ enum Command {
     },
 }
 
+/// The outer UDP checksum of a network's packets.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Checksum {
+    /// None: what is inside has its own.
+    #[default]
+    Zero,
+    /// Over the whole packet, for peers and paths that drop packets without; slower.
+    Udp,
+}
+
+impl From<Checksum> for NetworkChecksum {
+    fn from(value: Checksum) -> Self {
+        match value {
+            Checksum::Zero => NetworkChecksum::Zero,
+            Checksum::Udp => NetworkChecksum::Udp,
+        }
+    }
+}
+
 /// Which nodes decide about a network's packets.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Enforce {
@@ -182,6 +209,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 relay,
                 enforce,
                 vxlan_port,
+                checksum,
                 outbound,
             } => {
                 let body = NetworkCreate {
@@ -193,6 +221,7 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                     relay,
                     enforce: enforce.into(),
                     vxlan_port,
+                    checksum: checksum.into(),
                     outbound,
                 };
                 let network = client.create_network(&body, Guard::None)?;
@@ -201,10 +230,12 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
             Command::Set {
                 name,
                 outbound,
+                checksum,
                 guard,
             } => {
                 let patch = NetworkPatch {
-                    outbound: Some(outbound),
+                    outbound,
+                    checksum: checksum.map(NetworkChecksum::from),
                 };
                 let network = client.patch_network(&name, &patch, guard.guard())?;
                 output::show(format, &network, one)?;
@@ -262,6 +293,7 @@ fn table(networks: &[Network]) -> Table {
         "ENFORCE",
         "PEERS",
         "OUTBOUND",
+        "CHECKSUM",
         "REVISION",
     ]);
     for network in networks {
@@ -280,6 +312,10 @@ fn table(networks: &[Network]) -> Table {
             },
             output::list(&spec.peers),
             spec.outbound.to_string(),
+            match spec.checksum {
+                NetworkChecksum::Zero => "zero".to_owned(),
+                NetworkChecksum::Udp => "udp".to_owned(),
+            },
             network.revision.to_string(),
         ]);
     }

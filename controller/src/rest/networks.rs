@@ -84,9 +84,10 @@ pub(crate) async fn update(
     write: Write<MergePatch<NetworkPatch>>,
 ) -> Result<Tagged<Network>, Failure> {
     let shown = name.clone();
-    let proposal = write.propose(|body| Command::SetOutbound {
+    let proposal = write.propose(|body| Command::UpdateNetwork {
         name,
         outbound: body.0.outbound,
+        checksum: body.0.checksum,
     });
     Ok(Tagged(changed(&handle, proposal, shown).await?))
 }

@@ -123,7 +123,7 @@ impl State {
                 })
             }),
             Command::CreateNetwork(_)
-            | Command::SetOutbound { .. }
+            | Command::UpdateNetwork { .. }
             | Command::DeleteNetwork { .. }
             | Command::ConnectWire(_)
             | Command::DisconnectWire { .. }
@@ -212,9 +212,11 @@ impl State {
             Command::SetEncryption { mode } => self.set_encryption(*mode, &mut effects),
             Command::DeleteNode { name } => self.delete_node(name, force, examiner, &mut effects),
             Command::CreateNetwork(create) => self.create_network(create, &mut effects),
-            Command::SetOutbound { name, outbound } => {
-                self.set_outbound(name, outbound.as_ref(), &mut effects)
-            }
+            Command::UpdateNetwork {
+                name,
+                outbound,
+                checksum,
+            } => self.update_network(name, outbound.as_ref(), *checksum, &mut effects),
             Command::DeleteNetwork { name } => self.delete_network(name, &mut effects),
             Command::PeerNetworks { name, peer } => {
                 self.peer_networks(name, peer, force, examiner, &mut effects)
@@ -380,7 +382,7 @@ impl State {
         let (name, existing) = match &proposal.command {
             Command::DeleteNode { name } => (name, self.nodes.get(name).map(|n| n.revision)),
             Command::DeleteNetwork { name }
-            | Command::SetOutbound { name, .. }
+            | Command::UpdateNetwork { name, .. }
             | Command::PeerNetworks { name, .. }
             | Command::UnpeerNetworks { name, .. }
             | Command::EnforceNetwork { name, .. } => {

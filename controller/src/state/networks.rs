@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    Cidr, MacAddress, Name, NetworkCreate, NetworkEncryption, NetworkEnforcement, NetworkOutbound,
-    ProblemCode, VXLAN_PORT, Vni, default_vxlan_port,
+    Cidr, MacAddress, Name, NetworkChecksum, NetworkCreate, NetworkEncryption, NetworkEnforcement,
+    NetworkOutbound, ProblemCode, VXLAN_PORT, Vni, default_vxlan_port,
 };
 
 use super::{State, addresses};
@@ -56,6 +56,9 @@ pub struct NetworkRecord {
     /// UDP port of its packets in the clear.
     #[serde(default = "default_vxlan_port")]
     pub vxlan_port: u16,
+    /// The outer UDP checksum of its packets in the clear.
+    #[serde(default)]
+    pub checksum: NetworkChecksum,
     /// Networks that packets are routed to and from; each has this one in turn.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub peers: BTreeSet<Name>,
@@ -121,6 +124,7 @@ impl State {
             relay: create.relay,
             enforce: create.enforce,
             vxlan_port,
+            checksum: create.checksum,
             peers: BTreeSet::new(),
             outbound: create.outbound.clone(),
             revision: effects.revision,
@@ -163,22 +167,28 @@ impl State {
         Ok(())
     }
 
-    /// Has packets of a network leave the cloud elsewhere, or nowhere. Connections go on where they
-    /// leave, unless nothing leaves any more.
-    pub(super) fn set_outbound(
+    /// Has packets of a network leave the cloud elsewhere, or nowhere (connections go on where they leave,
+    /// unless nothing leaves any more), and have other outer checksums.
+    pub(super) fn update_network(
         &mut self,
         name: &Name,
         outbound: Option<&NetworkOutbound>,
+        checksum: Option<NetworkChecksum>,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let network = self.network(name)?;
-        let Some(outbound) = outbound else {
+        if outbound.is_none() && checksum.is_none() {
             return Ok(());
-        };
-        self.check_outbound(name, outbound, &network.subnets)?;
+        }
+        if let Some(outbound) = outbound {
+            self.check_outbound(name, outbound, &network.subnets)?;
+        }
         let record = self.networks.get_mut(name);
         let record = record.expect("it was looked up above");
-        record.outbound = outbound.clone();
+        if let Some(outbound) = outbound {
+            record.outbound = outbound.clone();
+        }
+        record.checksum = checksum.unwrap_or(record.checksum);
         record.revision = effects.revision;
         effects.networks.insert(name.clone());
         Ok(())

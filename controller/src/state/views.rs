@@ -45,6 +45,7 @@ impl State {
                 relay: network.relay,
                 enforce: network.enforce,
                 vxlan_port: network.vxlan_port,
+                checksum: network.checksum,
                 peers: network.peers.iter().cloned().collect(),
                 outbound: network.outbound.clone(),
             },

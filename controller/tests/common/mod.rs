@@ -194,6 +194,7 @@ pub(crate) fn network(text: &str) -> NetworkCreate {
         relay: false,
         enforce: Default::default(),
         vxlan_port: None,
+        checksum: Default::default(),
     }
 }
 

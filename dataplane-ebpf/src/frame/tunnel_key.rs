@@ -38,23 +38,27 @@ impl Skb {
     }
 
     /// Lets a device in external mode put the packet into a tunnel, from and to addresses of the family
-    /// that `v6` says.
+    /// that `v6` says; `summed` if over IPv4, too, they get an outer UDP checksum.
     #[inline(always)]
     pub(crate) fn set_tunnel(
         &mut self,
         vni: u32,
         v6: bool,
+        summed: bool,
         source: &Address,
         destination: &Address,
     ) -> Result<(), DropReason> {
-        // No checksum: the inner packet has its own (RFC 7348, 5).
+        // No checksum, usually: the inner packet has its own (RFC 7348, 5).
         const BPF_F_ZERO_CSUM_TX: u64 = 1 << 1;
         const BPF_F_DONT_FRAGMENT: u64 = 1 << 2;
         // SAFETY: plain numbers.
         let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
         key.tunnel_id = vni;
         key.tunnel_ttl = 64;
-        let mut flags = BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT;
+        let mut flags = BPF_F_DONT_FRAGMENT;
+        if !summed {
+            flags |= BPF_F_ZERO_CSUM_TX;
+        }
         if v6 {
             // Whoever takes such packets may want a checksum (RFC 6935): Linux does, unless told
             // otherwise.

@@ -73,6 +73,9 @@ pub(super) fn location_entry(
     if port != vxlan::PORT {
         flags |= location::OTHER_PORT;
     }
+    if network.is_some_and(has_checksum) {
+        flags |= location::CHECKSUM;
+    }
     LocationEntry {
         network: match desired.wires.of(number) {
             Some(_) => wired(endpoint.vni),
@@ -98,6 +101,12 @@ pub(super) fn port_of(network: &Network) -> u16 {
         true => vxlan::PORT,
         false => network.port,
     }
+}
+
+/// Whether a network's packets have an outer UDP checksum.
+pub(super) fn has_checksum(network: &Network) -> bool {
+    // Within encrypted tunnels there is none.
+    network.checksum && !network.encrypted
 }
 
 /// The keys under which an endpoint is found: its addresses and its MAC address.

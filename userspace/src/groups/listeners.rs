@@ -199,6 +199,7 @@ pub(crate) mod tests {
             encrypted: false,
             relayed: false,
             enforced: false,
+            checksum: false,
             port: sunwire_dataplane_common::vxlan::PORT,
             peers: Vec::new(),
         }

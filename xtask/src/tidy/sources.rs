@@ -25,6 +25,7 @@ const WITH_UNSAFE: &[&str] = &[
     "lab/src/sys.rs",
     "netns-tests/src/bench/ethtool.rs",
     "userspace/src/crypt/sys.rs",
+    "userspace/src/netlink/ethtool.rs",
     "userspace/src/pod.rs",
     "userspace/tests/fixture/tap.rs",
 ];

@@ -129,6 +129,7 @@ fn cloud() -> Desired {
         encrypted: false,
         relayed: false,
         enforced: false,
+        checksum: false,
         port: sunwire_dataplane_common::vxlan::PORT,
         peers: Vec::new(),
         name: "bench".to_owned(),

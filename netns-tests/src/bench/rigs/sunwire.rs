@@ -166,6 +166,7 @@ fn start(
         netlink::manage_neighbour(handle, route).await?;
         Ok(Surroundings {
             outbound: None,
+            checksum: None,
             tunnel: None,
             ways: BTreeMap::new(),
             ports: Default::default(),
@@ -248,6 +249,7 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
         encrypted: false,
         relayed: false,
         enforced: false,
+        checksum: false,
         port: sunwire_dataplane_common::vxlan::PORT,
         peers: Vec::new(),
         name: "bench".to_owned(),

@@ -61,6 +61,7 @@ pub(super) fn desired() -> Desired {
             encrypted: false,
             relayed: false,
             enforced: false,
+            checksum: false,
             port: sunwire_dataplane_common::vxlan::PORT,
             peers: Vec::new(),
             name: name.to_owned(),
