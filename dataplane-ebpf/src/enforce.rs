@@ -22,6 +22,7 @@ use sunwire_dataplane_common::{
     flow::{Direction, FlowEntry, has_flow, seen},
     flow_key::Connection,
     headers::{Fragment, Headers},
+    outbound::is_egress,
     tables::{MAX_COPIES, OUT_ENDPOINT, OUT_GROUP, OUT_OWNER, Reads, Verdict},
 };
 
@@ -33,7 +34,7 @@ use crate::{
     flow, fragment,
     frame::{self, Skb, note},
     maps::{CONTROL, VERDICTS},
-    related, routes,
+    outbound, related, routes,
 };
 
 /// Whether what comes for an endpoint from other nodes is decided about here, too.
@@ -181,7 +182,11 @@ extern "C" fn judge(
         return DROPPED | DropReason::BadTables as u32;
     };
     let connection = connection(&mut skb, &parsed.headers, network, from, to);
-    let owner = deliver::owner_of(&parsed.headers, source.network);
+    let mut owner = deliver::owner_of(&parsed.headers, source.network);
+    if owner == 0 && is_egress(to) {
+        // What nobody owns leaves, by the node that the entry node names.
+        owner = to;
+    }
     let mut reads = 0;
     let mut label = 0;
     for way in 0..way::ALL {
@@ -267,6 +272,9 @@ extern "C" fn judge_group(context: *mut __sk_buff, generation: u32, from: u32, t
 /// The state of the connection that a packet belongs to, as its sender knows it, a [`Connection`].
 #[inline(always)]
 fn connection(skb: &mut Skb, headers: &Headers, network: u32, from: u32, to: u32) -> u32 {
+    if is_egress(to) {
+        return outbound::connection(skb, network, from);
+    }
     if related::is_error(headers) {
         return match related::is_about(skb, network, from, to) {
             true => Connection::Related as u32,

@@ -37,11 +37,13 @@ use sunwire_dataplane_common::{
 };
 
 pub(crate) use back::{come_back, is_asked};
-use error::outbound_error;
+pub(crate) use connection::connection;
+use error::{outbound_error, port_of};
 use port::{fill, note_time, outbound_port};
 use refusal::{note_refusal, refuse};
 
 mod back;
+mod connection;
 mod error;
 mod port;
 mod refusal;

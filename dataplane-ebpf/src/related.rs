@@ -60,6 +60,24 @@ const QUOTE_BYTES: u32 = (OUTER_BYTES_V6 + ETHERNET_BYTES + 2 * (IPV6_BYTES + IC
 /// sent to `from`, who sends the error: what [`related`] is for its sender.
 #[inline(never)]
 pub(crate) fn is_about(skb: &mut Skb, network: u32, from: u32, to: u32) -> bool {
+    let is_read = read_in_tunnel(skb);
+    let (Some(parsed), Some(inner)) = (frame::parsed(), inner()) else {
+        return false;
+    };
+    if !is_read || !has_flow(inner) || inner.src != parsed.headers.dst {
+        return false;
+    }
+    match flow::find(network, inner, Direction::Sent) {
+        Some(flow) if flow.local == to && flow.sent & seen::PACKET != 0 => {
+            flow.location == from || deliver::owner_of(inner, network) == from
+        }
+        _ => false,
+    }
+}
+
+/// Reads what the ICMP error at hand quotes, which came by a tunnel; tells whether it can be read.
+#[inline(always)]
+pub(crate) fn read_in_tunnel(skb: &mut Skb) -> bool {
     let bytes = skb.len();
     skb.ensure_bytes(if bytes < QUOTE_BYTES {
         bytes
@@ -73,14 +91,5 @@ pub(crate) fn is_about(skb: &mut Skb, network: u32, from: u32, to: u32) -> bool 
         ETHER_IPV6 => quoted::read_behind::<OUTER_BYTES_V6>(skb, parsed, inner),
         _ => quoted::read_behind::<OUTER_BYTES>(skb, parsed, inner),
     };
-    let is_read = is_read.is_some();
-    if !is_read || !has_flow(inner) || inner.src != parsed.headers.dst {
-        return false;
-    }
-    match flow::find(network, inner, Direction::Sent) {
-        Some(flow) if flow.local == to && flow.sent & seen::PACKET != 0 => {
-            flow.location == from || deliver::owner_of(inner, network) == from
-        }
-        _ => false,
-    }
+    is_read.is_some()
 }

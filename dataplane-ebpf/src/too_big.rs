@@ -129,7 +129,7 @@ pub(crate) fn message_v6(
 
 /// Whether what is quoted of a packet says whose it is: the ports are in it.
 #[inline(always)]
-fn is_quotable(parsed: &Parsed) -> bool {
+pub(crate) fn is_quotable(parsed: &Parsed) -> bool {
     let quoted = match parsed.headers.family {
         Family::V4 => QUOTED_V4,
         _ => QUOTED_V6,

@@ -113,6 +113,10 @@ fn receive<const BY_KERNEL: bool, const V6: bool>(skb: &mut Skb) -> Result<Handl
     };
     skb.set_note::<{ note::DESTINATION }>(to);
     if is_egress(to) {
+        // It is for this node: where both decide, this one does, too.
+        if deliver::location(from, header.vni).is_some_and(enforce::is_on) {
+            enforce::check(skb, None, header.vni, from, to)?;
+        }
         return outbound::pass_on::<V6>(skb, header.vni, (from, to), plain);
     }
     let location = deliver::location(to, header.vni).ok_or(DropReason::NotHere)?;

@@ -323,6 +323,18 @@ fn kernel_outbound_over_ipv6_what_is_too_big_for_the_network_is_told_to_who_is_o
     assert_eq!(told[22..38], VTEP_V6.octets());
     assert_eq!(told[38..54], OUTSIDE_V6.octets());
     assert_eq!(told[HEADERS + 8..], big.bytes()[14..HEADERS + 20]);
+    // So is the first part of a datagram that is cut up for a longer way; the others say nothing of ports.
+    big.payload += 100;
+    let parts = big.bytes();
+    let first = part(&parts, 0, MTU as usize - 40);
+    let fate = world.receive(&first);
+    assert_eq!(dropped(&fate), Some(DropReason::TooBig));
+    let [(_, told)] = &fate.out[..] else {
+        panic!("{:?}", fate.out);
+    };
+    assert_valid(told);
+    assert_eq!((told[HEADERS], told[HEADERS + 1]), (2, 0));
+    assert_eq!(told[HEADERS + 8..], first[14..HEADERS + 20]);
 }
 
 /// The part of a frame's datagram from `from` to `to`, behind a fragment header (RFC 8200, 4.5).

@@ -283,11 +283,7 @@ fn too_big_from_outside(skb: &mut Skb) -> Result<Handled, DropReason> {
     let (network, local) = (scratch.mapping.network, scratch.mapping.local);
     let mtu = deliver::location(local, network).ok_or(reason)?.mtu;
     let headers = &parsed.headers;
-    if related::is_error(headers)
-        || parsed.fragment == Fragment::Later
-        || parsed.has_options()
-        || skb.is_traced()
-    {
+    if related::is_error(headers) || !too_big::is_quotable(parsed) || skb.is_traced() {
         return Err(reason);
     }
     note_refusal(skb, reason, program::UNDERLAY);

@@ -50,7 +50,7 @@ pub(super) extern "C" fn outbound_error(context: *mut __sk_buff, network: u32, l
 /// The port of the node that a packet was sent to which an endpoint quotes, or zero.
 // It looks up again what it needs: the compiler would hand over addresses piece by piece.
 #[inline(never)]
-fn port_of(network: u32, local: u32) -> u32 {
+pub(super) fn port_of(network: u32, local: u32) -> u32 {
     let (Some(parsed), Some(scratch), Some(inner)) = (frame::parsed(), scratch(), quoted::inner())
     else {
         return 0;

@@ -101,7 +101,7 @@ pub(super) extern "C" fn outbound_port(traced: u32) -> u32 {
 }
 
 #[inline(always)]
-fn set_port(scratch: &mut Scratch, port: u16) {
+pub(super) fn set_port(scratch: &mut Scratch, port: u16) {
     scratch.outside.ports = u32::from(port) << 16 | scratch.outside.ports & 0xffff;
 }
 

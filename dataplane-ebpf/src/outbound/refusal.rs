@@ -1,10 +1,6 @@
 //! What becomes of a packet that does not leave the cloud: it is counted, and its sender is told why.
 
-use sunwire_dataplane_common::{
-    address::Address,
-    drop_reason::DropReason,
-    headers::{Family, Fragment},
-};
+use sunwire_dataplane_common::{address::Address, drop_reason::DropReason, headers::Family};
 
 use super::{hand_over, reason_of};
 use crate::{
@@ -57,8 +53,7 @@ pub(super) fn refuse(
     };
     let is_told = has_gateway
         && !related::is_error(&parsed.headers)
-        && parsed.fragment != Fragment::Later
-        && !parsed.has_options()
+        && too_big::is_quotable(parsed)
         && !skb.is_traced();
     if !is_told {
         return Err(reason);

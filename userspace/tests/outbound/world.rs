@@ -59,6 +59,8 @@ pub(crate) struct World {
     /// Where [`DB`] is.
     pub(crate) db_at: u32,
     pub(crate) outbound: u32,
+    /// Whether receivers decide, too.
+    pub(crate) enforced: bool,
     pub(crate) way: WayOut,
 }
 
@@ -114,6 +116,7 @@ pub(crate) fn world_with(test: &str, capacity: Capacity) -> Option<World> {
         environment: environment(),
         db_at: OWN,
         outbound: by::LOCAL,
+        enforced: false,
         way,
     })
 }
@@ -129,6 +132,7 @@ impl World {
         for (vni, name) in [(SHOP, "shop"), (RIVAL, "rival")] {
             let mut one = network(name, MTU, GATEWAY_ADDRESS, gateway_v6, GATEWAY);
             one.outbound = self.outbound;
+            one.enforced = self.enforced;
             desired.networks.insert(vni, one);
         }
         for one in self.environment.endpoints.clone() {
