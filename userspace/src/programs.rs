@@ -6,6 +6,7 @@
 
 mod clsact;
 mod hook;
+mod link;
 mod tcx;
 
 use std::{

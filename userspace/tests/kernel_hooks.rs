@@ -22,7 +22,7 @@ use fixture::{
 };
 use futures_util::TryStreamExt as _;
 use packets::world::{self, DB, DB_2, WEB, WEB_1};
-use sunwire_userspace::programs::Hook;
+use sunwire_userspace::{dataplane::Attachment, programs::Hook};
 
 /// How often the agent is replaced while packets flow.
 const RESTARTS: u32 = 4;
@@ -233,4 +233,29 @@ fn an_agent_after_one_that_kept_no_note_takes_its_filter_over() {
     node.apply(&world::desired()).unwrap();
     assert_eq!(filters(&node, WEB).len(), 1);
     arrives(&mut node);
+}
+
+/// The kernel frees a link some time after its pin has gone, and refuses the same program twice.
+#[test]
+fn a_device_is_given_to_another_endpoint_at_once_however_often() {
+    let test = "a_device_is_given_to_another_endpoint_at_once";
+    for hook in [Hook::Tcx, Hook::Clsact] {
+        if hook == Hook::Tcx && !has_tcx(test) {
+            continue;
+        }
+        let Some(mut node) = start(test, hook) else {
+            return;
+        };
+        let mut desired = world::desired();
+        let endpoint = desired.endpoints.remove(&WEB_1.0).unwrap();
+        let ifindex = node.ifindex(WEB);
+        for number in (200..500).chain([WEB_1.0]) {
+            node.apply(&desired).unwrap();
+            desired.endpoints.insert(number, endpoint.clone());
+            let attachments = node.apply(&desired).unwrap();
+            assert_eq!(attachments[&number], Attachment::Attached { ifindex });
+            desired.endpoints.remove(&number);
+        }
+        arrives(&mut node);
+    }
 }

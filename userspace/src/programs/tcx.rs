@@ -8,7 +8,7 @@ use aya::programs::{
     tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
 };
 
-use super::ProgramsError;
+use super::{ProgramsError, link};
 
 /// See [`super::hook::attach`].
 pub(super) fn attach(
@@ -49,7 +49,8 @@ pub(super) fn attach(
 
 /// See [`super::hook::detach`].
 pub(super) fn detach(path: &Path) -> Result<(), ProgramsError> {
-    match fs::remove_file(path) {
+    let detached = link::detach(path).and_then(|()| fs::remove_file(path));
+    match detached {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(ProgramsError::Link {
