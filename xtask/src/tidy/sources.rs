@@ -26,6 +26,7 @@ const WITH_UNSAFE: &[&str] = &[
     "netns-tests/src/bench/ethtool.rs",
     "userspace/src/crypt/sys.rs",
     "userspace/src/netlink/ethtool.rs",
+    "userspace/src/programs/link.rs",
     "userspace/src/pod.rs",
     "userspace/tests/fixture/tap.rs",
 ];
