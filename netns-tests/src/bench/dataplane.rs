@@ -35,8 +35,8 @@ pub struct Options {
     pub rounds: Option<usize>,
     /// Only cases with this name; all when `None`.
     pub case: Option<String>,
-    /// Only metrics with this name; all when `None`.
-    pub metric: Option<String>,
+    /// Only metrics with these names; all when empty.
+    pub metrics: Vec<String>,
     /// Only systems with these names; all when empty.
     pub systems: Vec<String>,
     /// Folder that gets every sample as a line of `dataplane.jsonl`.
@@ -122,7 +122,11 @@ impl Plan {
         let named =
             |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
         let cases = Case::ALL.into_iter();
-        let metrics = Metric::ALL.into_iter();
+        let metrics = || Metric::ALL.into_iter();
+        for name in &options.metrics {
+            let known = metrics().any(|metric| metric.name() == name);
+            ensure!(known, "there is no metric {name}");
+        }
         let mut systems: Vec<System> = System::ALL.to_vec();
         if !options.systems.is_empty() {
             for name in &options.systems {
@@ -140,8 +144,11 @@ impl Plan {
             cases: cases
                 .filter(|case| named(&options.case, case.name()))
                 .collect(),
-            metrics: metrics
-                .filter(|metric| named(&options.metric, metric.name()))
+            metrics: metrics()
+                .filter(|metric| {
+                    options.metrics.is_empty()
+                        || options.metrics.iter().any(|name| name == metric.name())
+                })
                 .collect(),
             systems,
             missing,
@@ -149,7 +156,6 @@ impl Plan {
             window: if options.quick { WINDOW_QUICK } else { WINDOW },
         };
         ensure!(!plan.cases.is_empty(), "there is no such case");
-        ensure!(!plan.metrics.is_empty(), "there is no such metric");
         ensure!(!plan.systems.is_empty(), "no system is left to measure");
         Ok(plan)
     }

@@ -2,7 +2,7 @@
 //!
 //! `sunwire-bench dataplane` carries the same traffic over several systems, each two workloads on two
 //! nodes: Sunwire's programs with a policy and its counters, a Linux bridge with a VXLAN device, the
-//! same with nftables, plain routing, and one plain veth pair. `sunwire-bench policy` measures what policies cost: to prove, to compile, to
+//! same with nftables, Open vSwitch where the kernel has it, plain routing, and one plain veth pair. `sunwire-bench policy` measures what policies cost: to prove, to compile, to
 //! change, and in the kernel.
 //!
 //! - [`case`](mod@case): under what conditions ([`Case`]).

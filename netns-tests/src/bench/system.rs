@@ -11,6 +11,8 @@ pub enum System {
     KernelVxlan,
     /// The same, and nftables with connection tracking and the rules of Sunwire's policy.
     KernelVxlanNft,
+    /// On each node Open vSwitch's kernel datapath with a VXLAN port and one flow for each kind of packet.
+    Ovs,
     /// On each node Sunwire's programs, with a policy and counters.
     Sunwire,
 }
@@ -19,11 +21,12 @@ impl System {
     /// All systems, in the order they alternate.
     ///
     /// A peer that does not run on every kernel is one more of them, whose rig says what is missing.
-    pub const ALL: [System; 5] = [
+    pub const ALL: [System; 6] = [
         System::Veth,
         System::Routing,
         System::KernelVxlan,
         System::KernelVxlanNft,
+        System::Ovs,
         System::Sunwire,
     ];
 
@@ -35,6 +38,7 @@ impl System {
             System::Routing => "routing",
             System::KernelVxlan => "kernel-vxlan",
             System::KernelVxlanNft => "kernel-vxlan-nft",
+            System::Ovs => "ovs",
             System::Sunwire => "sunwire",
         }
     }

@@ -37,7 +37,7 @@ pub fn target(case: Case, metric: Metric, peer: System) -> Option<Target> {
         System::KernelVxlanNft => (beside_firewall(case, metric), None),
         // The upper bound is asked about where nothing but the packet's way counts.
         System::Veth if metric == Metric::UdpSmall => (0.68, Some(0.78)),
-        System::Veth | System::Routing | System::Sunwire => return None,
+        System::Veth | System::Routing | System::Ovs | System::Sunwire => return None,
     };
     Some(Target { at_least, stretch })
 }

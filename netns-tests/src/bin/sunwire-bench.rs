@@ -50,9 +50,9 @@ struct DataplaneOptions {
     /// Only this case, for example wire-like-1500
     #[arg(long)]
     case: Option<String>,
-    /// Only this metric, for example tcp1_gbps
-    #[arg(long)]
-    metric: Option<String>,
+    /// Only these metrics, for example tcp1_gbps,udp_rr_per_s
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    metric: Vec<String>,
     /// Only these systems, for example sunwire,kernel-vxlan
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     system: Vec<String>,
@@ -137,7 +137,7 @@ fn measure_dataplane(arguments: DataplaneOptions) -> Result<Results> {
         quick: arguments.quick,
         rounds: arguments.rounds,
         case: arguments.case,
-        metric: arguments.metric,
+        metrics: arguments.metric,
         systems: arguments.system,
         data: arguments.data,
     };

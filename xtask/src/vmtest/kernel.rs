@@ -112,65 +112,130 @@ pub(super) fn ensure(
     KernelFiles::remembered(&root).context("the package of the kernel has no image")
 }
 
+/// What Open vSwitch's tools are in, and the libraries that they need.
+const SWITCH: [&str; 12] = [
+    "openvswitch-switch",
+    "libbpf1",
+    "libelf1",
+    "libevent-2.1-7",
+    "libgmp10",
+    "libhogweed6",
+    "libnettle8",
+    "libnuma1",
+    "libssl3",
+    "libunbound8",
+    "libxdp1",
+    "zlib1g",
+];
+
+/// The folder that Open vSwitch's tools are unpacked in, fetched when they are not there yet or are to be
+/// fetched anew. They are not installed: that would start them here.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) fn ensure_switch(folder: &Path, mirror: Option<&str>, refresh: bool) -> Result<PathBuf> {
+    let root = folder.join("ovs");
+    if root.join("usr/bin/ovs-dpctl").is_file() && !refresh {
+        return Ok(root);
+    }
+    progress::step(&format!("fetching Open vSwitch from {STABLE}"));
+    let own = folder.join("apt/ovs");
+    let apt = Apt::new(&own, STABLE, mirror)?;
+    let packages = apt.download(&SWITCH)?;
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("cannot empty {}", root.display()))?;
+    }
+    extract(&packages, &root)?;
+    Ok(root)
+}
+
 /// Downloads the newest packages and returns where they are.
 fn fetch(kernel: Kernel, folder: &Path, mirror: Option<&str>) -> Result<Vec<PathBuf>> {
-    for tool in ["apt-get", "dpkg-deb"] {
-        if process::find(tool).is_none() {
-            bail!(
-                "{tool} is needed to fetch it; a system without can run vmtest in a container of Debian"
-            );
-        }
-    }
-    if !Path::new(KEYRING).is_file() {
-        bail!("{KEYRING} is missing: install the package debian-archive-keyring");
-    }
-    let mirror = match mirror {
-        Some(mirror) => mirror.to_owned(),
-        None => own_mirror()?,
-    };
-    let downloads = folder.join("downloads");
-    if downloads.exists() {
-        fs::remove_dir_all(&downloads).context("cannot remove old downloads")?;
-    }
-    for part in ["lists/partial", "cache/archives/partial", "downloads"] {
-        let path = folder.join(part);
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    }
-    let mut suites = vec![kernel.suite(), STABLE];
-    suites.dedup();
-    let sources: String = suites
-        .iter()
-        .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
-        .collect();
-    fs::write(folder.join("sources.list"), sources).context("cannot write sources.list")?;
-    // Backports are to be asked for.
-    let apt = |program: &str| {
-        let mut command = apt(program, folder);
-        command.args(["-t", kernel.suite()]);
-        command
-    };
-
-    process::run_chatty(apt("apt-get").args(["-q", "update"]))?;
-    let depends = process::output(apt("apt-cache").args(["depends", NEWEST]))?;
+    let apt = Apt::new(folder, kernel.suite(), mirror)?;
+    let depends = process::output(apt.command("apt-cache").args(["depends", NEWEST]))?;
     let name = depends
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .find(|name| name.starts_with("linux-image-"))
         .with_context(|| format!("{NEWEST} of {} names no kernel", kernel.suite()))?;
-    process::run_chatty(
-        apt("apt-get")
-            .args(["-q", "download", name, BUSYBOX])
-            .current_dir(&downloads),
-    )?;
-    let downloaded: Vec<PathBuf> = fs::read_dir(&downloads)
-        .context("cannot read the downloads")?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    if downloaded.len() < 2 {
-        bail!("apt downloaded {} of 2 packages", downloaded.len());
+    apt.download(&[name, BUSYBOX])
+}
+
+/// apt in a folder of its own, with the lists of a suite and of the stable one.
+struct Apt<'a> {
+    folder: &'a Path,
+    suite: &'static str,
+}
+
+impl<'a> Apt<'a> {
+    /// Fetches the lists.
+    fn new(folder: &'a Path, suite: &'static str, mirror: Option<&str>) -> Result<Self> {
+        for tool in ["apt-get", "dpkg-deb"] {
+            if process::find(tool).is_none() {
+                bail!(
+                    "{tool} is needed to fetch it; a system without can run vmtest in a container of Debian"
+                );
+            }
+        }
+        if !Path::new(KEYRING).is_file() {
+            bail!("{KEYRING} is missing: install the package debian-archive-keyring");
+        }
+        let mirror = match mirror {
+            Some(mirror) => mirror.to_owned(),
+            None => own_mirror()?,
+        };
+        for part in ["lists/partial", "cache/archives/partial"] {
+            let path = folder.join(part);
+            fs::create_dir_all(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        let mut suites = vec![suite, STABLE];
+        suites.dedup();
+        let sources: String = suites
+            .iter()
+            .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+            .collect();
+        fs::write(folder.join("sources.list"), sources).context("cannot write sources.list")?;
+        let apt = Apt { folder, suite };
+        process::run_chatty(apt.command("apt-get").args(["-q", "update"]))?;
+        Ok(apt)
     }
-    Ok(downloaded)
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = apt(program, self.folder);
+        // Backports are to be asked for.
+        command.args(["-t", self.suite]);
+        command
+    }
+
+    /// Downloads the newest packages of some names and returns where they are.
+    fn download(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+        let downloads = self.folder.join("downloads");
+        if downloads.exists() {
+            fs::remove_dir_all(&downloads).context("cannot remove old downloads")?;
+        }
+        fs::create_dir_all(&downloads)
+            .with_context(|| format!("cannot create {}", downloads.display()))?;
+        process::run_chatty(
+            self.command("apt-get")
+                .args(["-q", "download"])
+                .args(names)
+                .current_dir(&downloads),
+        )?;
+        let downloaded: Vec<PathBuf> = fs::read_dir(&downloads)
+            .context("cannot read the downloads")?
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        if downloaded.len() < names.len() {
+            bail!(
+                "apt downloaded {} of {} packages",
+                downloaded.len(),
+                names.len()
+            );
+        }
+        Ok(downloaded)
+    }
 }
 
 /// The mirror of Debian that this system uses.
@@ -215,11 +280,7 @@ fn apt(program: &str, folder: &Path) -> Command {
 
 /// Unpacks the packages and prepares the modules for `modprobe`.
 fn unpack(packages: &[PathBuf], root: &Path) -> Result<()> {
-    fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
-    for package in packages {
-        let mut extract = process::without_toolchain("dpkg-deb");
-        process::run(extract.arg("--extract").arg(package).arg(root))?;
-    }
+    extract(packages, root)?;
     // Where newer packages put them.
     if !root.join("lib").exists() {
         fs::rename(root.join("usr/lib"), root.join("lib")).context("the package has no modules")?;
@@ -241,6 +302,15 @@ fn unpack(packages: &[PathBuf], root: &Path) -> Result<()> {
     process::run(busybox("depmod").arg("-b").arg(root).arg(&release))?;
     // Last: it says that all the rest is there.
     process::replace_file(&root.join("release"), release.as_bytes())
+}
+
+fn extract(packages: &[PathBuf], root: &Path) -> Result<()> {
+    fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
+    for package in packages {
+        let mut extract = process::without_toolchain("dpkg-deb");
+        process::run(extract.arg("--extract").arg(package).arg(root))?;
+    }
+    Ok(())
 }
 
 fn compressed_modules(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -21,7 +21,7 @@ mod suites;
 mod tools;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// Run under this kernel only; may be given several times [default: all]
     #[arg(long, value_enum, value_name = "VERSION")]
     kernel: Vec<Kernel>,
-    /// Run this suite only; may be given several times [default: all]
+    /// Run this suite only; may be given several times [default: all tests]
     #[arg(long, value_enum, value_name = "NAME")]
     suite: Vec<Suite>,
     /// Run only the tests whose name contains this
@@ -62,6 +62,8 @@ struct Session {
     /// `target/vmtest`.
     folder: PathBuf,
     filter: Option<String>,
+    /// Of Debian, if one was named.
+    mirror: Option<String>,
 }
 
 /// What one suite came to under one kernel.
@@ -81,8 +83,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let folder = workspace::target_dir()?.join("vmtest");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let folder = folder.canonicalize().context("it was just made")?;
-    let _lock = lock(&folder)?;
+    let suites = chosen(&options.suite, Suite::ALL);
+    let _locks = lock(&folder, &suites)?;
 
+    let fetching = open(&folder.join("lock"))?;
+    fetching.lock().context("cannot lock the kernels")?;
     let kernels = chosen(&options.kernel, Kernel::ALL);
     let mut ready = Vec::new();
     for kernel in kernels {
@@ -92,14 +97,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         progress::item("ok", &format!("kernel {kernel}: {}", files.release));
         ready.push((kernel, files));
     }
+    drop(fetching);
 
     let session = Session {
         tools,
         folder,
         filter: options.filter.clone(),
+        mirror: options.mirror.clone(),
     };
     let mut outcomes = Vec::new();
-    for suite in chosen(&options.suite, Suite::ALL) {
+    for suite in suites {
         let prepared = suite.prepare()?;
         for (kernel, files) in &ready {
             progress::step(&format!(
@@ -135,20 +142,27 @@ fn chosen<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
     if named.is_empty() { all } else { named }.to_vec()
 }
 
-/// One run at a time: two would write the same logs.
-fn lock(folder: &std::path::Path) -> Result<File> {
-    let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            bail!(
-                "another `cargo xtask vmtest` is running in {}",
-                folder.display()
-            )
+/// One run of a suite at a time: two would write the same logs.
+fn lock(folder: &Path, suites: &[Suite]) -> Result<Vec<File>> {
+    let lock = |suite: &Suite| {
+        let file = open(&folder.join(format!("lock-{suite}")))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => {
+                bail!(
+                    "another `cargo xtask vmtest --suite {suite}` is running in {}",
+                    folder.display()
+                )
+            }
+            Err(fs::TryLockError::Error(error)) => Err(anyhow!(error).context("cannot lock it")),
         }
-        Err(fs::TryLockError::Error(error)) => Err(anyhow!(error).context("cannot lock it")),
-    }
+    };
+    suites.iter().map(lock).collect()
+}
+
+/// A file that is there to be locked.
+fn open(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn report(outcomes: Vec<Outcome>) -> Tally {

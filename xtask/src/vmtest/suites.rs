@@ -3,6 +3,7 @@
 //! A suite builds what it runs once and then runs it under each kernel. How many machines it starts
 //! for that, and with what, is its own affair.
 
+mod bench;
 mod kernel;
 mod lab;
 
@@ -28,6 +29,8 @@ pub(super) enum Suite {
     Wireguard,
     /// A lab whose network delays, loses and reorders by the kernel's netem
     Netem,
+    /// Sunwire beside peers that only these kernels have; run only when it is named
+    Bench,
 }
 
 /// A suite whose programs are built.
@@ -85,6 +88,7 @@ fn tests_once(config: &Config<'_>) -> Result<(Tally, Option<Ended>)> {
 }
 
 impl Suite {
+    /// Those that run when none is named: the tests.
     pub(super) const ALL: &[Suite] = &[Suite::Kernel, Suite::Wireguard, Suite::Netem];
 
     /// For people, what it tests.
@@ -93,6 +97,7 @@ impl Suite {
             Suite::Kernel => "the kernel programs, run on packets given as data",
             Suite::Wireguard => "tunnels by the kernel's WireGuard, in a lab with netem",
             Suite::Netem => "a lab whose network delays, loses and reorders by the kernel's netem",
+            Suite::Bench => "Sunwire beside peers, Open vSwitch among them",
         }
     }
 
@@ -105,6 +110,7 @@ impl Suite {
             Suite::Kernel => Ok(Box::new(kernel::Programs::build()?)),
             Suite::Wireguard => Ok(Box::new(lab::Programs::build(self, "lab_wireguard")?)),
             Suite::Netem => Ok(Box::new(lab::Programs::build(self, "lab_netem")?)),
+            Suite::Bench => Ok(Box::new(bench::Program::build()?)),
         }
     }
 }

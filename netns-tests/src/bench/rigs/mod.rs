@@ -10,6 +10,7 @@
 mod direct;
 mod kernel_vxlan;
 mod nft;
+mod ovs;
 mod policy;
 mod readings;
 mod routing;
@@ -92,6 +93,7 @@ pub(super) struct Readings {
 pub(super) fn missing(system: System) -> Option<String> {
     match system {
         System::KernelVxlanNft => nft::missing(),
+        System::Ovs => ovs::missing(),
         System::Veth | System::Routing | System::KernelVxlan | System::Sunwire => None,
     }
 }
@@ -104,6 +106,7 @@ impl Rig {
             System::Routing => routing::build(case),
             System::KernelVxlan => kernel_vxlan::build(case),
             System::KernelVxlanNft => kernel_vxlan::build_with_firewall(case),
+            System::Ovs => ovs::build(case),
             System::Sunwire => sunwire::build(case, Size::default()),
         }
         .with_context(|| format!("cannot set up {} for {}", system.name(), case.name()))?;
