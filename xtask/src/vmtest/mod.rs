@@ -84,13 +84,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let folder = folder.canonicalize().context("it was just made")?;
     let suites = chosen(&options.suite, Suite::ALL);
-    let _locks = lock(&folder, &suites)?;
+    let kernels = chosen(&options.kernel, Kernel::ALL);
+    let _locks = lock(&folder, &suites, &kernels)?;
 
     let fetching = open(&folder.join("lock"))?;
     fetching.lock().context("cannot lock the kernels")?;
-    let kernels = chosen(&options.kernel, Kernel::ALL);
     let mut ready = Vec::new();
-    for kernel in kernels {
+    for &kernel in &kernels {
         let mirror = options.mirror.as_deref();
         let files = kernel::ensure(kernel, &folder, mirror, options.refresh)
             .with_context(|| format!("cannot get kernel {kernel}"))?;
@@ -107,7 +107,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     };
     let mut outcomes = Vec::new();
     for suite in suites {
-        let prepared = suite.prepare()?;
+        let prepared = suite.prepare(&folder_of_programs(&session.folder, suite, &kernels))?;
         for (kernel, files) in &ready {
             progress::step(&format!(
                 "vmtest {suite} under {}: {}",
@@ -142,22 +142,30 @@ fn chosen<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
     if named.is_empty() { all } else { named }.to_vec()
 }
 
-/// One run of a suite at a time: two would write the same logs.
-fn lock(folder: &Path, suites: &[Suite]) -> Result<Vec<File>> {
-    let lock = |suite: &Suite| {
-        let file = open(&folder.join(format!("lock-{suite}")))?;
+/// Where the programs of a suite are kept. Of two runs at the same time no name is the same, since [`lock`] gives no
+/// kernel to both.
+fn folder_of_programs(folder: &Path, suite: Suite, kernels: &[Kernel]) -> PathBuf {
+    let kernels: Vec<String> = kernels.iter().map(Kernel::to_string).collect();
+    folder.join(format!("programs/{suite}-{}", kernels.join("-")))
+}
+
+/// One run of a suite under a kernel at a time: two would write the same logs.
+fn lock(folder: &Path, suites: &[Suite], kernels: &[Kernel]) -> Result<Vec<File>> {
+    let lock = |(suite, kernel): (Suite, Kernel)| {
+        let file = open(&folder.join(format!("lock-{suite}-{kernel}")))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(fs::TryLockError::WouldBlock) => {
                 bail!(
-                    "another `cargo xtask vmtest --suite {suite}` is running in {}",
+                    "another `cargo xtask vmtest --suite {suite} --kernel {kernel}` is running in {}",
                     folder.display()
                 )
             }
             Err(fs::TryLockError::Error(error)) => Err(anyhow!(error).context("cannot lock it")),
         }
     };
-    suites.iter().map(lock).collect()
+    let pairs = |&suite: &Suite| kernels.iter().map(move |&kernel| (suite, kernel));
+    suites.iter().flat_map(pairs).map(lock).collect()
 }
 
 /// A file that is there to be locked.
@@ -194,4 +202,26 @@ fn report(outcomes: Vec<Outcome>) -> Tally {
     }
     println!();
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kernel, Suite, folder_of_programs, lock};
+
+    #[test]
+    fn suites_run_beside_each_other_under_kernels_that_differ() {
+        let folder = std::env::temp_dir().join(format!("vmtest-locks-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let old = lock(&folder, &[Suite::Kernel, Suite::Netem], &[Kernel::V6_1]).unwrap();
+        assert!(lock(&folder, &[Suite::Netem], Kernel::ALL).is_err());
+        let new = lock(&folder, &[Suite::Kernel], &[Kernel::V6_12]);
+        assert!(new.is_ok(), "neither logs nor programs are the same");
+        assert_ne!(
+            folder_of_programs(&folder, Suite::Kernel, &[Kernel::V6_1]),
+            folder_of_programs(&folder, Suite::Kernel, &[Kernel::V6_12])
+        );
+        drop(old);
+        assert!(lock(&folder, &[Suite::Netem], Kernel::ALL).is_ok());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -4,12 +4,14 @@
 //! for that, and with what, is its own affair.
 
 mod bench;
+mod kept;
 mod kernel;
 mod lab;
 
 use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
@@ -101,16 +103,20 @@ impl Suite {
         }
     }
 
-    /// Builds what it runs.
+    /// Builds what it runs, and keeps it in a folder until it is dropped.
     ///
     /// # Errors
     /// When that fails.
-    pub(super) fn prepare(self) -> Result<Box<dyn Prepared>> {
+    pub(super) fn prepare(self, folder: &Path) -> Result<Box<dyn Prepared>> {
         match self {
-            Suite::Kernel => Ok(Box::new(kernel::Programs::build()?)),
-            Suite::Wireguard => Ok(Box::new(lab::Programs::build(self, "lab_wireguard")?)),
-            Suite::Netem => Ok(Box::new(lab::Programs::build(self, "lab_netem")?)),
-            Suite::Bench => Ok(Box::new(bench::Program::build()?)),
+            Suite::Kernel => Ok(Box::new(kernel::Programs::build(folder)?)),
+            Suite::Wireguard => Ok(Box::new(lab::Programs::build(
+                self,
+                "lab_wireguard",
+                folder,
+            )?)),
+            Suite::Netem => Ok(Box::new(lab::Programs::build(self, "lab_netem", folder)?)),
+            Suite::Bench => Ok(Box::new(bench::Program::build(folder)?)),
         }
     }
 }

@@ -4,14 +4,14 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Prepared;
-use super::kernel::kept;
+use super::kept::Kept;
 use crate::test_output::Tally;
 use crate::vmtest::Session;
 use crate::vmtest::image::quoted;
@@ -28,10 +28,10 @@ const METRICS: [&str; 4] = ["tcp1_gbps", "udp_small_pps", "udp_rr_per_s", "tcp_r
 const ROUNDS: u32 = 7;
 
 /// The benchmark, built as tests are: what is measured is the kernel's.
-pub(super) struct Program(PathBuf);
+pub(super) struct Program(Kept);
 
 impl Program {
-    pub(super) fn build() -> Result<Self> {
+    pub(super) fn build(folder: &Path) -> Result<Self> {
         build_ebpf::build(&setup::ensure()?)?;
         progress::step("build: the benchmark");
         let mut command = process::cargo();
@@ -39,10 +39,8 @@ impl Program {
             .args(["build", "-p", "sunwire-netns-tests", "--bin", BINARY])
             .current_dir(workspace::root());
         process::run(&mut command)?;
-        let target = workspace::target_dir()?;
-        let built = target.join("debug").join(BINARY);
-        let mut paths = kept(&[built], &target.join("vmtest/programs-bench"))?;
-        Ok(Program(paths.pop().context("it was just kept")?))
+        let built = workspace::target_dir()?.join("debug").join(BINARY);
+        Ok(Program(Kept::new(&[built], folder)?))
     }
 }
 
@@ -57,7 +55,7 @@ impl Prepared for Program {
              export SUNWIRE_OVS={}\n\
              run {} dataplane --json --quick --rounds {ROUNDS} --case super-packet --metric {} --system {} 2>&1 | cat\n",
             quoted(&switch)?,
-            quoted(&self.0)?,
+            quoted(&self.0.paths[0])?,
             METRICS.join(","),
             SYSTEMS.join(",")
         );

@@ -1,12 +1,12 @@
 //! The tests of tier `kernel`, the same programs that `cargo xtask test` runs, in one machine.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::kept::Kept;
 use super::{Prepared, tests_in};
 use crate::test_output::Tally;
 use crate::tiers::{self, Tier};
@@ -26,11 +26,11 @@ const LIMIT: Duration = Duration::from_secs(60 * 60);
 /// The test programs, built.
 pub(super) struct Programs {
     tier: Tier,
-    paths: Vec<PathBuf>,
+    kept: Kept,
 }
 
 impl Programs {
-    pub(super) fn build() -> Result<Self> {
+    pub(super) fn build(folder: &Path) -> Result<Self> {
         build_ebpf::build(&setup::ensure()?)?;
         let tests = tiers::integration_tests(&workspace::metadata()?);
         let tier = tiers::assign(test::TABLE, &tests)?
@@ -48,15 +48,15 @@ impl Programs {
         if paths.len() != tier.tests.len() {
             bail!("cargo built {} of {} tests", paths.len(), tier.tests.len());
         }
-        let paths = kept(&paths, &workspace::target_dir()?.join("vmtest/programs"))?;
-        Ok(Programs { tier, paths })
+        let kept = Kept::new(&paths, folder)?;
+        Ok(Programs { tier, kept })
     }
 
     fn script(&self, filter: Option<&str>) -> Result<String> {
         // For the devices of the tests; the kernel asks for no module by the kind of a device that
         // is made in another namespace than its first.
         let mut script = String::from("modprobe -a veth vxlan bridge tun sch_ingress cls_bpf\n");
-        for path in &self.paths {
+        for path in &self.kept.paths {
             let filter = filter.map(quoted_text).unwrap_or_default();
             script.push_str(&format!(
                 "run {} --show-output --color=never {filter}\n",
@@ -89,24 +89,6 @@ impl Prepared for Programs {
         }
         Ok(tally)
     }
-}
-
-/// The same programs under names that the next build does not write to: machines run them for
-/// minutes.
-pub(super) fn kept(paths: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-    }
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut kept = Vec::new();
-    for path in paths {
-        let to = folder.join(path.file_name().context("a program has a name")?);
-        fs::hard_link(path, &to)
-            .or_else(|_| fs::copy(path, &to).map(drop))
-            .with_context(|| format!("cannot write {}", to.display()))?;
-        kept.push(to);
-    }
-    Ok(kept)
 }
 
 /// The programs that cargo names in its messages.

@@ -1,12 +1,13 @@
 //! Whole labs in one machine, with the real binary, for what a small kernel lacks: WireGuard, and delay,
 //! loss and reordering by netem.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 
-use super::kernel::{executables, kept};
+use super::kept::Kept;
+use super::kernel::executables;
 use super::{Prepared, Suite, tests_in};
 use crate::test_output::Tally;
 use crate::vmtest::Session;
@@ -25,13 +26,12 @@ const PATIENCE_FACTOR: u32 = 10;
 /// The test program and the binary that it starts, built.
 pub(super) struct Programs {
     suite: Suite,
-    test: PathBuf,
-    binary: PathBuf,
+    kept: Kept,
 }
 
 impl Programs {
     /// Builds the test program `name`.
-    pub(super) fn build(suite: Suite, name: &str) -> Result<Self> {
+    pub(super) fn build(suite: Suite, name: &str, folder: &Path) -> Result<Self> {
         build_ebpf::build(&setup::ensure()?)?;
         progress::step(&format!("build: the tests {name}, and the binary"));
         let build = |arguments: &[&str]| {
@@ -53,26 +53,24 @@ impl Programs {
         ];
         let mut paths = executables(&build(&test)?);
         paths.push(workspace::target_dir()?.join("debug").join(BINARY));
-        let folder = workspace::target_dir()?.join(format!("vmtest/programs-{suite}"));
-        let paths = kept(&paths, &folder)?;
-        let [test, binary] = paths.try_into().ok().context("cargo built no such test")?;
-        Ok(Programs {
-            suite,
-            test,
-            binary,
-        })
+        if paths.len() != 2 {
+            bail!("cargo built no test {name}");
+        }
+        let kept = Kept::new(&paths, folder)?;
+        Ok(Programs { suite, kept })
     }
 
     fn script(&self, filter: Option<&str>) -> Result<String> {
         let filter = filter.map(quoted_text).unwrap_or_default();
+        let (test, binary) = (&self.kept.paths[0], &self.kept.paths[1]);
         // The kernel asks for no module by the kind of a device that is made in another namespace
         // than its first.
         Ok(format!(
             "modprobe -a veth vxlan bridge tun sch_ingress cls_bpf wireguard sch_netem\n\
              export SUNWIRE_BIN={} SUNWIRE_PATIENCE_FACTOR={PATIENCE_FACTOR}\n\
              run {} --show-output --color=never --test-threads=1 {filter}\n",
-            quoted(&self.binary)?,
-            quoted(&self.test)?
+            quoted(binary)?,
+            quoted(test)?
         ))
     }
 }
