@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::BodyReader;
-use ureq::http::{Method, Request};
+use ureq::http::{Method, Request, Uri};
 
 use crate::{
     ApplyRequest, CaptureItem, CaptureQuery, Counters, Deleted, Encryption, EncryptionSpec,
@@ -101,7 +101,7 @@ pub enum ClientError {
         base: String,
         /// What failed.
         #[source]
-        source: Box<ureq::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The answer is none that a controller gives.
     #[error("{base} answered with status {status} and a body that is none of a controller's")]
@@ -142,6 +142,17 @@ impl Client {
             base: base.trim_end_matches('/').to_owned(),
             force: false,
         }
+    }
+
+    /// Whether `base` is the URL of something that can be asked: http, a host, and maybe a port.
+    #[must_use]
+    pub fn can_ask(base: &str) -> bool {
+        base.trim_end_matches('/').parse::<Uri>().is_ok_and(|uri| {
+            uri.scheme_str() == Some("http")
+                && uri.host().is_some_and(|host| !host.is_empty())
+                && matches!(uri.path(), "" | "/")
+                && uri.query().is_none()
+        })
     }
 
     /// The same, whose writes are made although a claim of a policy will not hold.
@@ -531,10 +542,7 @@ impl Client {
 
     /// Asks for server-sent events.
     fn stream<T: DeserializeOwned>(&self, path: &str) -> Answer<Stream<T>> {
-        let unanswered = |source: ureq::Error| ClientError::Unanswered {
-            base: self.base.clone(),
-            source: Box::new(source),
-        };
+        let unanswered = |source| self.unanswered(source);
         let url = format!("{}{path}", self.base);
         let mut response = self.agent.get(&url).call().map_err(unanswered)?;
         let status = response.status();
@@ -556,6 +564,17 @@ impl Client {
         Err(ClientError::Refused(Box::new(problem)))
     }
 
+    fn unanswered(&self, source: ureq::Error) -> ClientError {
+        ClientError::Unanswered {
+            base: self.base.clone(),
+            // What the kernel said is the cause itself.
+            source: match source {
+                ureq::Error::Io(error) => error.into(),
+                other => other.into(),
+            },
+        }
+    }
+
     fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
         self.write(Method::GET, path, Guard::None, None::<&()>)
     }
@@ -571,10 +590,7 @@ impl Client {
         guard: Guard<'_>,
         body: Option<&impl Serialize>,
     ) -> Answer<T> {
-        let unanswered = |source: ureq::Error| ClientError::Unanswered {
-            base: self.base.clone(),
-            source: Box::new(source),
-        };
+        let unanswered = |source| self.unanswered(source);
         let query = match self.force && method != Method::GET {
             true => "?force=true",
             false => "",

@@ -199,9 +199,8 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 endpoint: endpoint.to_string(),
                 since: None,
             };
-            let socket = state.state_dir.join(control::SOCKET);
             let answers = control::listen(&state.state_dir, &request)
-                .with_context(|| format!("no agent answers at {}", socket.display()))?;
+                .with_context(|| unheard(&state.state_dir))?;
             for answer in answers {
                 match answer.context("the agent went away")? {
                     Answer::Parcel { .. } => {}
@@ -269,10 +268,16 @@ fn serve(args: RunArgs) -> anyhow::Result<Outcome> {
 }
 
 fn call(state_dir: &Path, request: &Request) -> anyhow::Result<Answer> {
-    control::call(state_dir, request).with_context(|| {
-        let socket = state_dir.join(control::SOCKET);
-        format!("no agent answers at {}", socket.display())
-    })
+    control::call(state_dir, request).with_context(|| unheard(state_dir))
+}
+
+/// That no agent answers, where one was sought, and what to look at.
+pub(crate) fn unheard(state_dir: &Path) -> String {
+    let socket = state_dir.join(control::SOCKET);
+    format!(
+        "no agent answers at {}: is one running on this node, with this state directory?",
+        socket.display()
+    )
 }
 
 fn show(format: Format, answer: &Answer) -> anyhow::Result<Outcome> {

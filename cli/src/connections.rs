@@ -7,6 +7,7 @@ use sunwire_api::{Name, protocol_name};
 use sunwire_userspace::connections::listing::{ConnectionEnd, ListedConnection};
 use sunwire_userspace::control::{self, Answer, Request};
 
+use crate::agent;
 use crate::exit::Outcome;
 use crate::output::{self, Format, Table};
 
@@ -33,10 +34,8 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     let request = Request::Connections {
         endpoint: args.endpoint.map(|name| name.to_string()),
     };
-    let answers = control::listen(&args.state_dir, &request).with_context(|| {
-        let socket = args.state_dir.join(control::SOCKET);
-        format!("no agent answers at {}", socket.display())
-    })?;
+    let answers = control::listen(&args.state_dir, &request)
+        .with_context(|| agent::unheard(&args.state_dir))?;
     let mut listed = Vec::new();
     for answer in answers {
         match answer.context("the agent went away")? {

@@ -118,6 +118,11 @@ fn block(error: &anyhow::Error) -> String {
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
     }
+    if let Some(ClientError::Unanswered { .. }) = error.downcast_ref() {
+        text.push_str(
+            "  hint: is a controller running there? --server URL or --lab ID say which one to ask\n",
+        );
+    }
     if denied && !nix::unistd::geteuid().is_root() {
         text.push_str("  hint: this needs root\n");
     }

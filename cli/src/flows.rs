@@ -10,6 +10,7 @@ use sunwire_api::{
 };
 use sunwire_userspace::control::{self, Answer, Request};
 
+use crate::agent;
 use crate::exit::{Outcome, Usage};
 use crate::output::{self, Format};
 use crate::rest::Connection;
@@ -115,10 +116,8 @@ pub(crate) fn of_agent(
     question: Question,
     mut each: impl FnMut(Telling) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
-    let answers = control::listen(state_dir, &Request::Ask(question)).with_context(|| {
-        let socket = state_dir.join(control::SOCKET);
-        format!("no agent answers at {}", socket.display())
-    })?;
+    let answers = control::listen(state_dir, &Request::Ask(question))
+        .with_context(|| agent::unheard(state_dir))?;
     for answer in answers {
         match answer.context("the agent went away")? {
             Answer::Told(Telling::Refused { reason }) | Answer::Refused { reason } => {

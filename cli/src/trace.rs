@@ -6,11 +6,15 @@ use std::net::IpAddr;
 use sunwire_api::client::ClientError;
 use sunwire_api::{
     FlowVerdict, Name, Question, Telling, Trace, TraceEntry, TraceHop, TraceOutcome, TraceRequest,
+    from_hex,
 };
 
 use crate::exit::{Outcome, Usage};
 use crate::flows::{self, Source};
 use crate::output::{self, Format};
+
+/// Bytes of an Ethernet header.
+const ETHERNET_BYTES: usize = 14;
 
 /// Show where a packet goes, hop by hop, and why.
 ///
@@ -125,6 +129,7 @@ fn request(args: &Args) -> anyhow::Result<TraceRequest> {
     }
     let from = args.from.clone().expect("it is required without --packet");
     let flags = args.flags.as_deref().map(flag_byte).transpose()?;
+    check(args)?;
     Ok(TraceRequest {
         protocol: args.protocol.clone(),
         source_port: args.source_port,
@@ -136,6 +141,41 @@ fn request(args: &Args) -> anyhow::Result<TraceRequest> {
         frame: args.frame.clone(),
         ..TraceRequest::new(from, args.to.as_deref().unwrap_or_default())
     })
+}
+
+/// Refuses what makes no packet, whichever node it would begin at.
+fn check(args: &Args) -> Result<(), Usage> {
+    let refuse = |why: &str| Err(Usage(why.to_owned()));
+    if let Some(frame) = &args.frame {
+        return match from_hex(frame) {
+            None => refuse("--frame is pairs of hexadecimal digits, without blanks between them"),
+            Some(bytes) if bytes.len() < ETHERNET_BYTES => {
+                refuse("--frame begins with an Ethernet header: it has at least 14 bytes")
+            }
+            Some(_) => Ok(()),
+        };
+    }
+    let number = match args.protocol.as_deref() {
+        None => return Ok(()),
+        Some("tcp") => 6,
+        Some("udp") => 17,
+        Some("icmp") => 1,
+        Some("icmpv6") => 58,
+        Some(other) => other.parse::<u8>().map_err(|_| {
+            Usage(format!(
+                "{other:?} is no protocol: tcp, udp, icmp, icmpv6 and 0 to 255 are"
+            ))
+        })?,
+    };
+    let has_ports = matches!(number, 6 | 17);
+    match args.port {
+        None if has_ports => refuse("TCP and UDP need a destination port, after the protocol"),
+        Some(_) if !has_ports => refuse(
+            "only TCP and UDP have ports; of ICMP, --packet '{\"icmp\": [TYPE, CODE], …}' says type and code",
+        ),
+        _ if args.flags.is_some() && number != 6 => refuse("only TCP has --flags"),
+        _ => Ok(()),
+    }
 }
 
 fn flag_byte(letters: &str) -> anyhow::Result<u8> {

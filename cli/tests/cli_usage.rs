@@ -32,6 +32,18 @@ fn wrong_usage_ends_with_3_and_says_what_is_wrong() {
         ),
         (&["status", "--log", "a=b=c"], "log filter"),
         (&["status", "-o", "yaml"], "yaml"),
+        (&["status", "--server", "127.0.0.1:7510"], "http://"),
+        (&["status", "--server", "ftp://host"], "http://"),
+        (&["flows", "reason polcy"], "did you mean policy?"),
+        (&["capture", "--count", "0"], "1.."),
+        (&["network", "set", "shop"], "--checksum"),
+        (&["network", "create", "shop"], "--no-subnet"),
+        (&["trace", "a", "b", "tpc", "80"], "no protocol"),
+        (&["trace", "a", "b", "tcp"], "destination port"),
+        (&["trace", "a", "b", "icmp", "8"], "only TCP and UDP"),
+        (&["trace", "a", "b", "udp", "8", "--flags", "S"], "only TCP"),
+        (&["trace", "a", "--frame", "0x00"], "hexadecimal"),
+        (&["trace", "a", "--frame", "00"], "14 bytes"),
     ] {
         let ran = sunwire(arguments);
         assert_eq!(ran.code, 3, "{arguments:?} {ran:#?}");
@@ -61,6 +73,37 @@ fn help_and_version_end_with_0_on_standard_output() {
 }
 
 #[test]
+fn an_agent_that_is_not_there_ends_with_2_and_its_socket_is_named() {
+    for arguments in [
+        &["agent", "status", "--state-dir", "/nowhere"][..],
+        &["connections", "--state-dir", "/nowhere"],
+        &["flows", "--local=/nowhere"],
+    ] {
+        let ran = sunwire(arguments);
+        assert_eq!(ran.code, 2, "{ran:#?}");
+        assert!(ran.err.contains("/nowhere/agent.sock"), "{ran:#?}");
+        assert!(ran.err.contains("is one running"), "{ran:#?}");
+    }
+}
+
+#[test]
+fn a_capture_that_is_refused_leaves_an_earlier_one_alone() {
+    let path = std::env::temp_dir().join(format!("sunwire-kept-{}.pcapng", std::process::id()));
+    std::fs::write(&path, "an earlier capture").unwrap();
+    let ran = sunwire(&[
+        "capture",
+        "--server",
+        "http://127.0.0.1:1",
+        "-w",
+        path.to_str().unwrap(),
+    ]);
+    let kept = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(ran.code, 2, "{ran:#?}");
+    assert_eq!(kept, "an earlier capture");
+}
+
+#[test]
 fn an_unreachable_controller_ends_with_2_and_is_named() {
     // Bound and dropped: nobody listens there.
     let address = TcpListener::bind("127.0.0.1:0")
@@ -75,6 +118,8 @@ fn an_unreachable_controller_ends_with_2_and_is_named() {
         "{ran:#?}"
     );
     assert!(ran.err.contains(&server), "{ran:#?}");
+    assert!(ran.err.contains("because: Connection refused"), "{ran:#?}");
+    assert!(ran.err.contains("hint:"), "{ran:#?}");
     assert_eq!(ran.out, "");
 }
 

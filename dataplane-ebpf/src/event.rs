@@ -241,10 +241,12 @@ fn tell(skb: &Skb, settings: &EventSettings, program: u32, verdict: u32, reason:
         wire: flags & WIRE,
         ..record.event
     };
-    // Of what is dropped before its destination is looked up, user space picks by address.
+    // Of what is dropped before its destination is looked up, and of what came through a tunnel,
+    // whose source is another node's, user space picks by address.
     let ours = settings.capture_endpoint == 0
         || settings.capture_endpoint == source
         || settings.capture_endpoint == destination
+        || source == 0
         || destination == 0;
     if reasons & why::CAPTURE != 0 && ours && !output(&CAPTURED, record, settings.capture_bytes) {
         losses.captured_full += 1;

@@ -27,7 +27,7 @@ pub enum LabError {
         pid: u32,
     },
     /// No live lab has this id.
-    #[error("no lab `{0}` is up")]
+    #[error("no lab `{0}` is up: `sunwire lab list` shows those that are")]
     NoSuchLab(String),
     /// A namespace of that name belongs to someone else.
     #[error("network namespace `{0}` exists already and is not this lab's")]

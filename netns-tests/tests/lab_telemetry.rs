@@ -209,8 +209,15 @@ fn flows_of_all_nodes(cloud: &Cloud) {
 }
 
 fn captures_of_all_nodes(cloud: &Cloud) {
+    // Whichever end is asked about: at one of the two nodes it is another node's.
+    for endpoint in ["web1", "client1"] {
+        captures_at_both_nodes(cloud, endpoint);
+    }
+}
+
+fn captures_at_both_nodes(cloud: &Cloud, endpoint: &str) {
     let query = CaptureQuery {
-        endpoint: Some("web1".to_owned()),
+        endpoint: Some(endpoint.to_owned()),
         filter: "icmp and from client1".to_owned(),
         bytes: 256,
     };
@@ -221,6 +228,7 @@ fn captures_of_all_nodes(cloud: &Cloud) {
         |item| {
             if let CaptureItem::Packet(packet) = item {
                 assert_eq!(packet.flow.verdict, FlowVerdict::Forwarded);
+                assert_eq!(packet.flow.bytes, packet.length, "no headers of a tunnel");
                 // As the workload sent it, at both nodes.
                 let frame = from_hex(&packet.frame).unwrap();
                 assert_eq!(frame[12..14], [8, 0]);

@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use crate::Cidr;
+use sunwire_dataplane_common::drop_reason::DropReason;
 
 use super::{Flow, FlowCause, FlowConnection, FlowEnd, FlowVerdict};
 
@@ -387,7 +388,7 @@ impl<'a> Parser<'a> {
             "next" => Test::Next(self.name(word)?.0),
             "label" => Test::Label(self.name(word)?.0),
             "log" => Test::Log(self.name(word)?.0),
-            "reason" => Test::Reason(self.name(word)?.0),
+            "reason" => Test::Reason(self.reason(word)?),
             "protocol" => {
                 let (Pattern(text), range) = self.name(word)?;
                 match text.as_str() {
@@ -437,6 +438,27 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// A reason that some packet can have: which there are is known, unlike names of others. A
+    /// number is a reason that a newer node tells.
+    fn reason(&mut self, word: &str) -> Result<Pattern, FlowFilterError> {
+        let (pattern, range) = self.name(word)?;
+        let names = || DropReason::ALL.iter().map(|reason| reason.name());
+        if pattern.0.parse::<u32>().is_ok() || names().any(|name| pattern.matches(name)) {
+            return Ok(pattern);
+        }
+        let close = names()
+            .map(|name| (distance(name, &pattern.0), name))
+            .min()
+            .filter(|(distance, _)| *distance <= 3)
+            .map(|(_, name)| format!(", did you mean {name}?"));
+        let close =
+            close.unwrap_or_else(|| ": `sunwire counters` lists those that occur".to_owned());
+        Err(self.error(
+            format!("no packet is dropped for this reason{close}"),
+            range,
+        ))
+    }
+
     fn who(&mut self, word: &str) -> Result<Who, FlowFilterError> {
         let (pattern, range) = self.name(word)?;
         if let Ok(address) = pattern.0.parse::<IpAddr>() {
@@ -459,6 +481,22 @@ impl<'a> Parser<'a> {
             _ => Err(self.error("a port is 0 to 65535, or two of them like 80-90", range)),
         }
     }
+}
+
+/// How many characters have to be put in, taken away or replaced to make `b` of `a`. Both are short.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 #[cfg(test)]
@@ -619,6 +657,8 @@ mod tests {
             ("port 99999", "0 to 65535"),
             ("port 90-80", "0 to 65535"),
             ("from 10.0.0.0/99", "10.0.0.0/99"),
+            ("reason polcy", "did you mean policy?"),
+            ("reason nothing*", "no packet is dropped for this reason"),
             ("label \"x", "quote"),
             ("tcp or", "a test is missing"),
             ("or tcp", "a test is missing"),
@@ -628,6 +668,20 @@ mod tests {
         ] {
             let error = text.parse::<FlowFilter>().unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_one_that_there_is_or_a_number() {
+        for reason in DropReason::ALL {
+            assert!(
+                format!("reason {}", reason.name())
+                    .parse::<FlowFilter>()
+                    .is_ok()
+            );
+        }
+        for text in ["reason outbound_*", "reason 4000"] {
+            check(text, false);
         }
     }
 

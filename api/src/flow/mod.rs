@@ -73,7 +73,7 @@ pub struct Flow {
     /// took no longer. Absent when it goes through none, or no probe was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel_rtt_s: Option<f64>,
-    /// Bytes from the Ethernet header on, as it came in.
+    /// Bytes from the Ethernet header on, as it came in; without the headers of a tunnel.
     pub bytes: u32,
     /// Packets that it is on a wire: a super-packet is several.
     pub packets: u32,

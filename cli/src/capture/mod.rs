@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(64..=4096))]
     bytes: u32,
     /// End after so many packets.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]
     from: Source,
@@ -56,17 +56,25 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
         filter: filter.as_str().to_owned(),
         bytes: args.bytes,
     };
-    let mut file = args
-        .write
-        .as_deref()
-        .map(|path| open(path, args.bytes))
-        .transpose()?;
+    // Not before somebody answers: an earlier capture is not lost to a name that is mistyped.
+    let begin = || -> anyhow::Result<Option<Capture>> {
+        let path = args.write.as_deref();
+        path.map(|path| open(path, args.bytes)).transpose()
+    };
+    let mut file = None;
+    let mut written = 0;
     let mut left = args.count.unwrap_or(u64::MAX);
-    let mut take = |item: CaptureItem| -> anyhow::Result<bool> {
+    let mut take = |file: &mut Option<Capture>, item: CaptureItem| -> anyhow::Result<bool> {
         match item {
             CaptureItem::Packet(packet) => {
-                match &mut file {
-                    Some(file) => file.write(&packet)?,
+                match file {
+                    Some(file) => {
+                        file.write(&packet).with_context(|| {
+                            let path = args.write.as_deref().unwrap_or("-");
+                            format!("cannot write {path}, after {written} packets")
+                        })?;
+                        written += 1;
+                    }
                     None => show(format, &packet)?,
                 }
                 left = left.saturating_sub(1);
@@ -80,12 +88,13 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     };
     if let Some(state_dir) = &args.from.local {
         let mut done = false;
+        file = begin()?;
         let outcome = flows::of_agent(
             state_dir,
             Question::Capture(query),
             |telling| match telling {
                 Telling::Capture { item } => {
-                    done = !take(item)?;
+                    done = !take(&mut file, item)?;
                     // There is no other way out of a stream that does not end.
                     if done { Err(Enough.into()) } else { Ok(()) }
                 }
@@ -97,11 +106,11 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
     // The stream is read where the controller's address is; the file is written there, too, and
     // that changes nothing: only the network is another one.
     let connection = &args.from.connection;
-    let sink = std::sync::Mutex::new(&mut take);
     connection.run(|client| {
-        let mut take = sink.lock().expect("nobody panicked");
-        for item in client.capture(&query)? {
-            if !take(item?)? {
+        let items = client.capture(&query)?;
+        file = begin()?;
+        for item in items {
+            if !take(&mut file, item?)? {
                 break;
             }
         }

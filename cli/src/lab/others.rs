@@ -115,7 +115,7 @@ fn links(report: &EmulatorReport) -> Table {
 }
 
 fn cells(params: &LinkParams) -> [String; 4] {
-    let milliseconds = |time: Duration| (time.as_secs_f64() * 1e3).to_string();
+    let milliseconds = |time: Duration| (time.as_nanos() as f64 / 1e6).to_string();
     [
         milliseconds(params.delay),
         milliseconds(params.jitter),

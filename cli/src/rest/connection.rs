@@ -16,6 +16,7 @@ pub(crate) struct Connection {
         global = true,
         env = "SUNWIRE_SERVER",
         value_name = "URL",
+        value_parser = server,
         help_heading = "Controller"
     )]
     server: Option<String>,
@@ -23,6 +24,17 @@ pub(crate) struct Connection {
     /// Needs root.
     #[arg(long, global = true, value_name = "ID", help_heading = "Controller")]
     lab: Option<String>,
+}
+
+/// The URL of a controller: nothing else can be asked.
+fn server(text: &str) -> Result<String, String> {
+    if Client::can_ask(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "a controller is named like http://127.0.0.1:{REST_PORT}, and answers to http alone"
+        ))
+    }
 }
 
 impl Connection {

@@ -44,19 +44,16 @@ enum Command {
     ///
     /// Its gateways are the first host addresses of its subnets. Without a policy everything in
     /// it is dropped.
+    #[command(group(clap::ArgGroup::new("kind").args(["subnets", "no_subnet"]).required(true)))]
     Create {
         /// Name of the network.
         name: Name,
         /// A subnet; one, or one of each address family.
-        #[arg(
-            long = "subnet",
-            value_name = "PREFIX",
-            required_unless_present = "no_subnet"
-        )]
+        #[arg(long = "subnet", value_name = "PREFIX")]
         subnets: Vec<Cidr>,
         /// Without subnet: nodes answer nothing, ARP and DHCP pass between endpoints, and policy
         /// goes by MAC address and EtherType. Ends of wires are in such a network.
-        #[arg(long, conflicts_with = "subnets")]
+        #[arg(long)]
         no_subnet: bool,
         /// VXLAN network identifier; chosen when absent.
         #[arg(long, value_parser = vni)]
@@ -87,13 +84,16 @@ enum Command {
         outbound: NetworkOutbound,
     },
     /// Change a network.
+    #[command(group(
+        clap::ArgGroup::new("change").args(["outbound", "checksum"]).required(true).multiple(true)
+    ))]
     Set {
         /// Name of the network.
         name: Name,
         /// Where packets leave the cloud for addresses outside from now on: `none`, `local` (at the
         /// node where the endpoint is), or the name of a node. Connections that are up go on where
         /// they leave, unless it is `none`.
-        #[arg(long, value_name = "WHERE", required_unless_present = "checksum")]
+        #[arg(long, value_name = "WHERE")]
         outbound: Option<NetworkOutbound>,
         /// UDP checksum in the outer header of its packets in the clear, from now on.
         #[arg(long, value_enum)]

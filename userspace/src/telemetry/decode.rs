@@ -27,6 +27,11 @@ pub fn flow(event: &Event, frame: &[u8], names: &Names) -> Flow {
     } else {
         (None, frame)
     };
+    // Of what is cut off within the outer headers nobody can say how long they are.
+    let outer_bytes = match inner.len() {
+        0 => 0,
+        inner_bytes => frame.len() - inner_bytes,
+    };
     let parsed = Headers::parse(&inner).ok();
     let causes = [
         (why::DROP, FlowCause::Drop),
@@ -93,7 +98,7 @@ pub fn flow(event: &Event, frame: &[u8], names: &Names) -> Flow {
         next_node: names.node(event.node),
         previous_node,
         tunnel_rtt_s: None,
-        bytes: event.length,
+        bytes: event.length.saturating_sub(outer_bytes as u32),
         packets: event.segments,
     };
     if let Some(parsed) = parsed {

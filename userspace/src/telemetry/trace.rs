@@ -12,7 +12,7 @@ use sunwire_dataplane_common::{
     address::{Address, Mac},
     drop_reason::DropReason,
     event::{Event, program, verdict},
-    headers::{Family, Headers},
+    headers::{ETHERNET_BYTES, Family, Headers},
     vxlan,
 };
 
@@ -111,7 +111,13 @@ fn entering(around: &Around<'_>, request: &TraceRequest) -> Result<Entering, Str
     let ifindex = (around.attached)(*number)
         .ok_or_else(|| format!("endpoint {name} has no device on this node"))?;
     let frame = match &request.frame {
-        Some(frame) => from_hex(frame).ok_or("the frame is not hexadecimal")?,
+        Some(frame) => match from_hex(frame).ok_or("the frame is not hexadecimal")? {
+            // The kernel would say of it that an argument is invalid.
+            short if short.len() < ETHERNET_BYTES => {
+                return Err("a frame begins with an Ethernet header of 14 bytes".into());
+            }
+            frame => frame,
+        },
         None => build(around.desired, endpoint, request)?,
     };
     Ok((frame, ifindex, Some((*number, endpoint.vni))))
