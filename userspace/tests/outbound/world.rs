@@ -15,6 +15,7 @@ use crate::fixture::{
     devices::{UNDERLAY, UNDERLAY_MAC},
     node::{Fate, OWN, TestNode, VTEP},
     policy::install,
+    shrunk::tells_what_is_left,
     wire::{Frame, Transport, assert_valid},
     world::by_family,
 };
@@ -296,6 +297,17 @@ pub(crate) fn only(fate: &Fate, device: &str) -> Vec<u8> {
     };
     assert_eq!(by, device);
     frame.clone()
+}
+
+/// Whether what goes outside leaves here when it came by the tunnel, which is one over IPv4. If not, sees that it
+/// was dropped for the reason that the guide says.
+pub(crate) fn leaves_out_of_tunnel(outside: IpAddr, fate: &Fate) -> bool {
+    if outside.is_ipv4() || tells_what_is_left() {
+        return true;
+    }
+    assert_eq!(dropped(fate), Some(DropReason::Resize));
+    assert!(fate.out.is_empty());
+    false
 }
 
 pub(crate) fn dropped(fate: &Fate) -> Option<DropReason> {
