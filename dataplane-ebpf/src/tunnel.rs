@@ -3,6 +3,7 @@
 //! Whether over IPv4 or IPv6 is the peer's. What is written is written once for each, because the headers
 //! have nothing in common; all else is the same text, over a constant.
 
+mod disguise;
 mod onward;
 
 use aya_ebpf::bindings::__sk_buff;
@@ -274,10 +275,12 @@ pub(crate) fn make_room<const V6: bool>(
     tag_bytes: usize,
 ) -> Result<(), DropReason> {
     let bytes = outer_bytes(V6) + tag_bytes;
+    let mut is_ip = is_ip;
     if !is_ip && peer.flags & peer::KERNEL != 0 {
         // A device without Ethernet headers gets the packet from the IP header on that the kernel
         // knows of, and of a frame that is no IP packet it would know none.
-        return Err(DropReason::Resize);
+        disguise::pass_for_ipv4(skb)?;
+        is_ip = true;
     }
     if !is_ip || peer.flags & (peer::ENCRYPTED | peer::KERNEL) == peer::ENCRYPTED {
         // The kernel makes tunnels of IP packets alone. And a super-packet that is marked as one
@@ -466,11 +469,11 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
         fill_up(skb)?;
     }
     let inner = Ethernet::read(skb, 0)?;
-    if is_ip {
-        skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS | INNER_L2_BYTES << 56)?;
-    } else {
-        skb.push(OUTER_BYTES as u32)?;
+    if !is_ip {
+        // Some of the nodes may be behind a device of the kernel: see `make_room`.
+        disguise::pass_for_ipv4(skb)?;
     }
+    skb.adjust_room(OUTER_BYTES as i32, ENCAP_FLAGS | INNER_L2_BYTES << 56)?;
     skb.flag(note::OUTER);
     let udp_bytes = (skb.len() - UDP_OFFSET as u32) as u16;
     let mut outer = skb.window_mut::<{ OUTER_BYTES + 14 }>(0)?;

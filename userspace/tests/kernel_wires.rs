@@ -3,6 +3,7 @@
 
 mod fixture;
 mod wires {
+    mod by_kernel;
     mod checksum;
     mod over_ipv6;
     mod taps;
