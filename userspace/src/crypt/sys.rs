@@ -20,9 +20,10 @@ const IFF_TAP: libc::c_short = 0x0002;
 const IFF_MULTI_QUEUE: libc::c_short = 0x0100;
 const IFF_NO_PI: libc::c_short = 0x1000;
 const IFF_VNET_HDR: libc::c_short = 0x4000;
-/// Whole super-packets with unfinished checksums: TCP over both families, with congestion marks,
-/// and UDP (Linux 6.2).
-const OFFLOADS: libc::c_int = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40;
+/// Whole super-packets with unfinished checksums: TCP over both families, with congestion marks.
+const OFFLOADS: libc::c_int = 0x01 | 0x02 | 0x04 | 0x08;
+/// The same, and UDP over both families. Linux before 6.2 refuses all when it is asked for these.
+const OFFLOADS_WITH_UDP: libc::c_int = OFFLOADS | 0x20 | 0x40;
 
 const SIOCSIFHWADDR: libc::c_ulong = 0x8924;
 
@@ -80,8 +81,18 @@ pub(super) fn open_tap(name: &str) -> io::Result<File> {
     // SAFETY: the argument points to an int that outlives the call.
     unsafe { tun_set_vnet_header_size(descriptor, &size) }?;
     // SAFETY: the argument is a number, not a pointer.
-    unsafe { tun_set_offload(descriptor, OFFLOADS) }?;
+    take_whole(|offloads| unsafe { tun_set_offload(descriptor, offloads) })?;
     Ok(file)
+}
+
+/// Asks for super-packets of all the kinds that the kernel knows; it splits the others before it hands them
+/// over.
+fn take_whole(set: impl Fn(libc::c_int) -> nix::Result<libc::c_int>) -> nix::Result<()> {
+    match set(OFFLOADS_WITH_UDP) {
+        Err(Errno::EINVAL) => set(OFFLOADS)?,
+        outcome => outcome?,
+    };
+    Ok(())
 }
 
 /// Lets the socket's datagrams be fragmented where the way is too narrow for them, as the kernel's
@@ -128,4 +139,40 @@ fn set_discovery(
     };
     Errno::result(status)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use nix::errno::Errno;
+
+    use super::{OFFLOADS, OFFLOADS_WITH_UDP, take_whole};
+
+    /// What a kernel that knows these offloads is asked for, and how that ends.
+    fn asked(known: libc::c_int) -> (Vec<libc::c_int>, nix::Result<()>) {
+        let asked = RefCell::new(Vec::new());
+        let outcome = take_whole(|offloads| {
+            asked.borrow_mut().push(offloads);
+            match offloads & !known {
+                0 => Ok(0),
+                _ => Err(Errno::EINVAL),
+            }
+        });
+        (asked.into_inner(), outcome)
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_know_super_packets_of_udp_is_asked_for_the_others() {
+        assert_eq!(asked(OFFLOADS_WITH_UDP), (vec![OFFLOADS_WITH_UDP], Ok(())));
+        let both = vec![OFFLOADS_WITH_UDP, OFFLOADS];
+        assert_eq!(asked(OFFLOADS), (both.clone(), Ok(())));
+        assert_eq!(asked(0), (both, Err(Errno::EINVAL)));
+    }
+
+    #[test]
+    fn another_refusal_is_told() {
+        let outcome = take_whole(|_| Err(Errno::EBADF));
+        assert_eq!(outcome, Err(Errno::EBADF));
+    }
 }
