@@ -251,7 +251,17 @@ fn carries_everything(encryption: EncryptionMode) {
     // It says what went by it.
     let mut request = TraceRequest::new(name("left"), "");
     request.frame = Some(to_hex(&tagged));
-    let trace = cloud.rest(|client| client.trace(&request)).unwrap();
+    // A node that is asked for the first time has the verifier look at what traces, and a slow one does not answer
+    // in time.
+    let mut trace = None;
+    eventually("a whole trace", PATIENCE, || {
+        let heard = cloud.rest(|client| client.trace(&request)).unwrap();
+        let is_whole = heard.unfinished.is_none();
+        trace = Some(heard);
+        is_whole
+    })
+    .unwrap();
+    let trace = trace.unwrap();
     assert_eq!(trace.outcome, TraceOutcome::Delivered, "{trace:#?}");
     for hop in &trace.hops {
         assert_eq!(hop.flow.wire.as_deref(), Some("patch1"), "{trace:#?}");

@@ -35,6 +35,14 @@ pub(super) enum Suite {
     Bench,
 }
 
+/// Its own tests, and of those of wires the one whose tunnels are encrypted: what is no IP packet takes another
+/// way into the kernel's tunnel than into the process's.
+const WIREGUARD: [lab::Tests; 2] = [
+    ("lab_wireguard", ""),
+    ("lab_wires", "between_clouds_encrypted"),
+];
+const NETEM: [lab::Tests; 1] = [("lab_netem", "")];
+
 /// A suite whose programs are built.
 pub(super) trait Prepared {
     /// Runs it under one kernel.
@@ -110,12 +118,8 @@ impl Suite {
     pub(super) fn prepare(self, folder: &Path) -> Result<Box<dyn Prepared>> {
         match self {
             Suite::Kernel => Ok(Box::new(kernel::Programs::build(folder)?)),
-            Suite::Wireguard => Ok(Box::new(lab::Programs::build(
-                self,
-                "lab_wireguard",
-                folder,
-            )?)),
-            Suite::Netem => Ok(Box::new(lab::Programs::build(self, "lab_netem", folder)?)),
+            Suite::Wireguard => Ok(Box::new(lab::Programs::build(self, &WIREGUARD, folder)?)),
+            Suite::Netem => Ok(Box::new(lab::Programs::build(self, &NETEM, folder)?)),
             Suite::Bench => Ok(Box::new(bench::Program::build(folder)?)),
         }
     }
