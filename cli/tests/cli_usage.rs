@@ -27,6 +27,11 @@ fn wrong_usage_ends_with_3_and_says_what_is_wrong() {
         (&["lab", "link", "x", "a", "b"], "--delay-ms"),
         (&["lab", "link", "x", "a", "b", "--loss", "1.5"], "fraction"),
         (
+            &["lab", "link", "x", "a", "b", "--delay-ms", "-1"],
+            "delay_ms",
+        ),
+        (&["lab", "link", "x", "a", "a", "--up", "false"], "two ends"),
+        (
             &["policy", "apply", "a.nk", "b.nk", "--name", "x"],
             "one file",
         ),

@@ -6,7 +6,8 @@ mod common;
 use common::{Running, code, create_endpoint, create_network, endpoint, name, network};
 use sunwire_api::client::{Client, Guard};
 use sunwire_api::{
-    EndpointState, NetworkCreate, NetworkEncryption, Node, NodeCreate, NodeKind, ProblemCode,
+    EndpointState, FlowQuery, NetworkCreate, NetworkEncryption, Node, NodeCreate, NodeKind,
+    ProblemCode,
 };
 
 fn rack(address: &str) -> NodeCreate {
@@ -50,6 +51,21 @@ async fn a_node_without_an_agent_is_told_to_agents_and_lasts() {
     // Its name is not an agent's to take, nor its address.
     assert!(running.hello("rack", 7).await.is_err());
     assert!(running.hello("aws2", 99).await.is_err());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_what_a_node_without_an_agent_tells() {
+    let data = tempfile::tempdir().unwrap();
+    let running = Running::start(data.path()).await;
+    running
+        .call(|client| {
+            declare(client);
+            let items = client.flows(&FlowQuery::default()).unwrap();
+            let items: Vec<_> = items.map(Result::unwrap).collect();
+            assert!(items.is_empty(), "{items:?}");
+        })
+        .await;
     running.stop().await;
 }
 

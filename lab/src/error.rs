@@ -29,6 +29,9 @@ pub enum LabError {
     /// No live lab has this id.
     #[error("no lab `{0}` is up: `sunwire lab list` shows those that are")]
     NoSuchLab(String),
+    /// There was a lab of this id, and nobody took it down.
+    #[error("the owner of lab `{0}` was killed: `sunwire lab sweep` removes what it left")]
+    OwnerKilled(String),
     /// A namespace of that name belongs to someone else.
     #[error("network namespace `{0}` exists already and is not this lab's")]
     NamespaceExists(String),

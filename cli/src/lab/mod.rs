@@ -141,16 +141,16 @@ enum Command {
 #[group(required = true, multiple = true)]
 struct Change {
     /// One-way delay.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     delay_ms: Option<f64>,
     /// Extra delay for each frame, uniform between 0 and this.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     jitter_ms: Option<f64>,
     /// Probability that a frame is lost: 1 % is 0.01.
-    #[arg(long, value_name = "FRACTION")]
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
     loss: Option<f64>,
     /// Rate in 10^6 bit/s; 0 is unlimited.
-    #[arg(long, value_name = "MBIT/S")]
+    #[arg(long, value_name = "MBIT/S", allow_negative_numbers = true)]
     rate_mbps: Option<f64>,
     /// Frames that may wait for the rate.
     #[arg(long, value_name = "FRAMES", conflicts_with = "queue_bytes")]

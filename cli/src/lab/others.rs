@@ -188,6 +188,9 @@ pub(super) fn link(
     change
         .validate()
         .map_err(|error| Usage(error.to_string()))?;
+    if from == to {
+        return Err(Usage(format!("a link has two ends: {from} is both of them")).into());
+    }
     let mut changed = vec![(from, to, client::set_link(id, from, to, change)?)];
     if !one_way {
         changed.push((to, from, client::set_link(id, to, from, change)?));

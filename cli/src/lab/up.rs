@@ -89,7 +89,8 @@ fn live(
         let attached = register::endpoints(&mut started, lab)?;
         say(&format!("{attached} endpoints are attached"));
         for (name, text) in policies {
-            register::policy(&mut started, name, text)?;
+            register::policy(&mut started, name, text)
+                .inspect_err(|_| say(&format!("policy {name} is not put in force")))?;
             say(&format!("policy {name} is in force on every node"));
         }
         cloud = Some(started);

@@ -10,8 +10,9 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    CaptureItem, CaptureQuery, FlowFilter, FlowItem, FlowLosses, FlowQuery, Name, Problem,
-    ProblemCode, Question, Telling, Trace, TraceEntry, TraceHop, TraceOutcome, TraceRequest,
+    CaptureItem, CaptureQuery, FlowFilter, FlowItem, FlowLosses, FlowQuery, Name, NodeKind,
+    Problem, ProblemCode, Question, Telling, Trace, TraceEntry, TraceHop, TraceOutcome,
+    TraceRequest,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -186,8 +187,12 @@ fn stream(
         loop {
             let stopping = ticks.borrow_and_update().stopping;
             let names = handle.read(|cluster| {
-                let names = cluster.state.nodes().keys().cloned();
-                names.collect::<Vec<Name>>()
+                // Nodes without an agent have nothing to tell, and are not silent either.
+                let nodes = cluster.state.nodes().iter();
+                let with_agent = nodes.filter(|(_, node)| node.kind == NodeKind::Agent);
+                with_agent
+                    .map(|(name, _)| name.clone())
+                    .collect::<Vec<Name>>()
             });
             let (false, Ok(names)) = (stopping, names.await) else {
                 return;
@@ -341,7 +346,14 @@ pub(crate) async fn trace(
 async fn hops(handle: &Handle, node: &Name, entry: TraceEntry) -> Result<Vec<TraceHop>, String> {
     let asked = handle.ask(node, &Question::Trace(entry)).await;
     let Ok(Some(mut answers)) = asked else {
-        return Err(format!("node {node} is not connected"));
+        let name = node.clone();
+        let kind = handle.read(move |cluster| Some(cluster.state.nodes().get(&name)?.kind));
+        return Err(match kind.await {
+            Ok(Some(NodeKind::Vxlan)) => {
+                format!("node {node} runs no agent, and what it does is not known here")
+            }
+            _ => format!("node {node} is not connected"),
+        });
     };
     match tokio::time::timeout(HOP_WITHIN, answers.next()).await {
         Ok(Some(Answered::Told(Telling::Traced { hops }))) => Ok(hops),

@@ -35,7 +35,7 @@ pub fn list() -> Result<Vec<LabRecord>, LabError> {
 /// The live lab of this id.
 ///
 /// # Errors
-/// [`LabError::NoSuchLab`].
+/// [`LabError::NoSuchLab`], [`LabError::OwnerKilled`].
 pub fn find(id: &str) -> Result<LabRecord, LabError> {
     let missing = || LabError::NoSuchLab(id.to_owned());
     // An id becomes part of a path and must not lead elsewhere.
@@ -44,7 +44,7 @@ pub fn find(id: &str) -> Result<LabRecord, LabError> {
     if record.owner.is_alive() {
         Ok(record)
     } else {
-        Err(missing())
+        Err(LabError::OwnerKilled(id.to_owned()))
     }
 }
 
