@@ -8,7 +8,7 @@ use crate::{Name, Resource, TunnelProbes, TunnelTraffic};
 /// Whether tunnels are encrypted, for the whole cloud. There is one.
 pub type Encryption = Resource<EncryptionSpec, EncryptionStatus>;
 
-/// Which tunnels are encrypted, whatever networks ask for.
+/// Which tunnels are encrypted, but for packets of networks that say so themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EncryptionMode {
@@ -31,6 +31,9 @@ pub enum NetworkEncryption {
     Default,
     /// On their way to any other node.
     Required,
+    /// Nowhere, between clouds neither, whatever the cloud's setting says: everybody on their way can
+    /// read and change them.
+    Never,
 }
 
 /// What was asked for.
@@ -100,6 +103,16 @@ impl std::fmt::Display for EncryptionMode {
             EncryptionMode::Never => "never",
             EncryptionMode::BetweenClouds => "between-clouds",
             EncryptionMode::Always => "always",
+        })
+    }
+}
+
+impl std::fmt::Display for NetworkEncryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            NetworkEncryption::Default => "default",
+            NetworkEncryption::Required => "required",
+            NetworkEncryption::Never => "never",
         })
     }
 }

@@ -123,6 +123,9 @@ pub struct NetworkPatch {
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<NetworkChecksum>,
+    /// Whether its packets are encrypted, from now on; as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<NetworkEncryption>,
 }
 
 /// Where packets of endpoints without an address of their own outside leave the cloud, under the

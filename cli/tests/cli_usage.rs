@@ -17,6 +17,8 @@ fn wrong_usage_ends_with_3_and_says_what_is_wrong() {
             &["network", "create", "shop", "--subnet", "10.20.0.1/16"],
             "10.20.0.0/16",
         ),
+        (&["network", "set", "shop"], "--encryption"),
+        (&["network", "set", "shop", "--encryption", "off"], "never"),
         (&["endpoint", "label", "web1", "tier"], "KEY=VALUE"),
         (&["agent"], "--node"),
         (

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
-    EncryptionMode, EndpointCreate, Name, NetworkChecksum, NetworkCreate, NetworkEnforcement,
-    NetworkOutbound, NodeCreate, NodeLocation, PublicKey, Violation, WireCreate,
+    EncryptionMode, EndpointCreate, Name, NetworkChecksum, NetworkCreate, NetworkEncryption,
+    NetworkEnforcement, NetworkOutbound, NodeCreate, NodeLocation, PublicKey, Violation,
+    WireCreate,
 };
 
 use crate::state::Source;
@@ -63,6 +64,9 @@ pub enum Command {
         /// The outer checksum of its packets from now on; as it is when absent.
         #[serde(default)]
         checksum: Option<NetworkChecksum>,
+        /// Whether its packets are encrypted from now on; as it is when absent.
+        #[serde(default)]
+        encryption: Option<NetworkEncryption>,
     },
     /// Deletes a network without endpoints and policy.
     DeleteNetwork {

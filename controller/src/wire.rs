@@ -162,6 +162,7 @@ fn network(state: &State, name: &Name, record: &NetworkRecord) -> agent::Network
         prefix_v4: prefix(record, IpAddr::is_ipv4),
         prefix_v6: prefix(record, IpAddr::is_ipv6),
         encrypted: record.encryption == NetworkEncryption::Required,
+        plaintext: record.encryption == NetworkEncryption::Never,
         relayed: record.relay,
         enforced: record.enforce == NetworkEnforcement::Both,
         vxlan_port: u32::from(record.vxlan_port),

@@ -6,8 +6,8 @@ mod common;
 use common::{Running, code, create_endpoint, create_network, endpoint, name, network};
 use sunwire_api::client::{Client, Guard};
 use sunwire_api::{
-    EndpointState, FlowQuery, NetworkCreate, NetworkEncryption, Node, NodeCreate, NodeKind,
-    ProblemCode,
+    EndpointState, FlowQuery, NetworkCreate, NetworkEncryption, NetworkPatch, Node, NodeCreate,
+    NodeKind, ProblemCode,
 };
 
 fn rack(address: &str) -> NodeCreate {
@@ -134,6 +134,23 @@ async fn endpoints_there_need_nobody_to_attach_them_and_stay() {
             client.create_network(&secret, Guard::None).unwrap();
             let refused = client.create_endpoint(&endpoint("host3", "secret", "rack"), Guard::None);
             assert_eq!(code(refused), ProblemCode::NotEncryptable);
+            // Nor does its network become one that is encrypted; the contrary it may say.
+            let encrypt = |network: &str, encryption| {
+                let patch = NetworkPatch {
+                    encryption: Some(encryption),
+                    ..NetworkPatch::default()
+                };
+                client.patch_network(&name(network), &patch, Guard::Any)
+            };
+            let refused = encrypt("shop", NetworkEncryption::Required);
+            assert_eq!(code(refused), ProblemCode::NotEncryptable);
+            let changed = encrypt("shop", NetworkEncryption::Never).unwrap();
+            assert_eq!(changed.spec.encryption, NetworkEncryption::Never);
+            let changed = encrypt("secret", NetworkEncryption::Never).unwrap();
+            assert_eq!(changed.spec.encryption, NetworkEncryption::Never);
+            client
+                .create_endpoint(&endpoint("host3", "secret", "rack"), Guard::None)
+                .unwrap();
             let in_use = client.delete_node(&name("rack"), Guard::Any);
             assert_eq!(code(in_use), ProblemCode::NodeInUse);
         })

@@ -1,7 +1,7 @@
 //! Peered networks in the state: what is refused, and that policies of both change together.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use sunwire_api::{Name, NetworkCreate};
+use sunwire_api::{Name, NetworkCreate, NetworkEncryption};
 use sunwire_controller::command::{Command, Note, Precondition, Proposal};
 use sunwire_controller::state::State;
 
@@ -104,6 +104,37 @@ fn what_cannot_be_peered_is_refused_with_the_reason() {
         format!("{refused:?}").contains("peered with network n1"),
         "{refused:?}"
     );
+}
+
+fn encrypt(state: &mut State, name: &str, encryption: NetworkEncryption) -> Result<(), String> {
+    let command = Command::UpdateNetwork {
+        name: name.parse().unwrap(),
+        outbound: None,
+        checksum: None,
+        encryption: Some(encryption),
+    };
+    let done = state.apply(&Proposal::internal(command));
+    done.map(drop).map_err(|refusal| format!("{refusal:?}"))
+}
+
+#[test]
+fn networks_that_are_peered_are_encrypted_alike() {
+    let mut state = with_networks();
+    encrypt(&mut state, "n1", NetworkEncryption::Never).unwrap();
+    let refused = peer(&mut state, "n1", "n2", true).unwrap_err();
+    assert!(
+        refused.contains("of network n1 is never, and of network n2 default"),
+        "{refused}"
+    );
+    encrypt(&mut state, "n2", NetworkEncryption::Never).unwrap();
+    peer(&mut state, "n1", "n2", true).unwrap();
+    for other in [NetworkEncryption::Default, NetworkEncryption::Required] {
+        let refused = encrypt(&mut state, "n1", other).unwrap_err();
+        assert!(refused.contains("peered with network n2"), "{refused}");
+    }
+    encrypt(&mut state, "n1", NetworkEncryption::Never).unwrap();
+    peer(&mut state, "n1", "n2", false).unwrap();
+    encrypt(&mut state, "n1", NetworkEncryption::Required).unwrap();
 }
 
 #[test]

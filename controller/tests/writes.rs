@@ -6,7 +6,7 @@ mod common;
 use common::http::{send, with_controller};
 use common::{Running, code, create_endpoint, create_network, endpoint, name};
 use sunwire_api::client::Guard;
-use sunwire_api::{EndpointPatch, Name, ProblemCode};
+use sunwire_api::{EndpointPatch, Name, NetworkEncryption, ProblemCode};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_of_what_exists_needs_its_etag_and_a_stale_one_changes_nothing() {
@@ -54,6 +54,50 @@ async fn a_write_of_what_exists_needs_its_etag_and_a_stale_one_changes_nothing()
         );
         assert_eq!(cleared.status, 200);
         assert!(client.endpoint(&web1.name).unwrap().spec.labels.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_says_whether_it_is_encrypted_and_nothing_else_by_that_name() {
+    with_controller(|base, client| {
+        let shop = create_network(client, "shop");
+        assert_eq!(shop.spec.encryption, NetworkEncryption::Default);
+        let patch = |body: &[u8]| {
+            let headers = [
+                ("content-type", "application/merge-patch+json"),
+                ("if-match", "*"),
+            ];
+            send(base, "PATCH", "/v1/networks/shop", &headers, body)
+        };
+        for (text, encryption) in [
+            (&br#"{"encryption": "never"}"#[..], NetworkEncryption::Never),
+            (
+                br#"{"encryption": "required"}"#,
+                NetworkEncryption::Required,
+            ),
+            (br#"{"encryption": null}"#, NetworkEncryption::Required),
+            (br#"{"encryption": "default"}"#, NetworkEncryption::Default),
+        ] {
+            assert_eq!(patch(text).status, 200);
+            let shown = client.network(&name("shop")).unwrap();
+            assert_eq!(shown.spec.encryption, encryption);
+        }
+        for wrong in [
+            &br#"{"encryption": "off"}"#[..],
+            br#"{"encryption": false}"#,
+            br#"{"encrypted": true}"#,
+        ] {
+            let refused = patch(wrong);
+            assert_eq!(refused.code(), ProblemCode::MalformedJson);
+            let detail = String::from_utf8(refused.body).unwrap();
+            assert!(
+                detail.contains("encrypt") || detail.contains("never"),
+                "{detail}"
+            );
+        }
+        let shown = client.network(&name("shop")).unwrap();
+        assert_eq!(shown.spec.encryption, NetworkEncryption::Default);
     })
     .await;
 }

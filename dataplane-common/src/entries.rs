@@ -139,10 +139,13 @@ pub mod location {
     pub const OTHER_PORT: u32 = 1 << 7;
     /// The network's packets in the clear have an outer UDP checksum.
     pub const CHECKSUM: u32 = 1 << 8;
+    /// The network's packets are encrypted nowhere: see `PLAIN_PEERS`. Never with
+    /// [`ENCRYPTED`].
+    pub const PLAIN: u32 = 1 << 9;
 }
 
 /// How a node is reached, in `PEERS` by its number; for packets of networks that are encrypted
-/// wherever they go, in `ENCRYPTED_PEERS`.
+/// wherever they go, in `ENCRYPTED_PEERS`, and of those that are so nowhere, in `PLAIN_PEERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct PeerEntry {
@@ -219,6 +222,8 @@ pub mod network {
     pub const OTHER_PORT: u16 = 1 << 1;
     /// Its packets in the clear have an outer UDP checksum.
     pub const CHECKSUM: u16 = 1 << 2;
+    /// Its packets are encrypted nowhere: see `PLAIN_PEERS`.
+    pub const PLAIN: u16 = 1 << 3;
 }
 
 /// Key data of `CLASSES_V4` and `STAGED_V4`; the LPM key's prefix length counts the network's 32 bits too.

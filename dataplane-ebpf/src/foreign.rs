@@ -26,7 +26,7 @@ use crate::{
     endpoint::{self, COPY_MARK, COPY_MARK_MASK},
     flow,
     frame::{Skb, note},
-    maps::{CONTROL, FOREIGN_ENDPOINTS, NETWORKS, PEER_ADDRESSES},
+    maps::{CONTROL, FOREIGN_ENDPOINTS, NETWORKS, PEER_ADDRESSES, PLAIN_PEERS},
     tunnel,
 };
 
@@ -72,7 +72,7 @@ fn sender(skb: &mut Skb, control: &Control, noted: u32) -> Result<(), DropReason
     if flags & peer::FOREIGN == 0 {
         return Ok(());
     }
-    if flags & peer::ENCRYPTED != 0 {
+    if flags & peer::ENCRYPTED != 0 && !tunnel::is_in_clear(vni) {
         return Err(DropReason::Unencrypted);
     }
     // SAFETY: a network is replaced whole and freed only after a grace period.
@@ -84,7 +84,10 @@ fn sender(skb: &mut Skb, control: &Control, noted: u32) -> Result<(), DropReason
         return Err(DropReason::SourceNotThere);
     }
     skb.set_priority(number);
-    let is_v6 = flags & peer::OVER_IPV6 != 0;
+    // Of the ways to the node, the one in the clear: no other is believed of one without an agent.
+    let is_v6 = PLAIN_PEERS
+        .get(node)
+        .is_some_and(|peer| peer.flags & peer::OVER_IPV6 != 0);
     let own = if is_v6 {
         &control.vtep_v6
     } else {

@@ -59,8 +59,8 @@ pub(crate) struct Cast {
     listened: u32,
     /// Not zero: its frame has no group address of its own, and each member gets its own address.
     each: u32,
-    /// Not zero: its network is encrypted wherever it goes.
-    encrypted: u32,
+    /// Whether its network is encrypted wherever it goes, or nowhere: see [`tunnel::wish`].
+    wish: u32,
     /// UDP port of its network, network order.
     port: u32,
     /// Not zero: its network has outer checksums.
@@ -82,7 +82,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
     let listened = is_listened_for(headers) && is_snooped(network, headers.family);
     let location = deliver::location(from, network);
     let origin = location.map_or(0, |location| location.node);
-    let encrypted = location.is_some_and(tunnel::is_encrypted);
+    let wish = location.map_or(0, tunnel::wish);
     let port = location.map_or(0, |location| location.port);
     let summed = location.is_some_and(tunnel::has_checksum);
     // SAFETY: a program runs to its end on one CPU before another one of ours starts there.
@@ -94,7 +94,7 @@ fn prepare(group: u32, chunk: u32, network: u32, from: u32, headers: &Headers) -
         (*cast).address = headers.dst;
         (*cast).listened = listened as u32;
         (*cast).each = each as u32;
-        (*cast).encrypted = encrypted as u32;
+        (*cast).wish = wish;
         (*cast).port = u32::from(port);
         (*cast).summed = summed as u32;
         (*cast).relaying = 0;
@@ -290,9 +290,9 @@ fn copy_to_node<const V6: bool>(skb: &mut Skb, node: u32, cast: &Cast, tag: u32)
         0 => tag,
         _ => tag | RELAYED,
     };
-    let (encrypted, port) = (cast.encrypted != 0, cast.port as u16);
+    let (wish, port) = (cast.wish, cast.port as u16);
     let summed = cast.summed != 0;
-    match tunnel::send_copy::<V6>(skb, node & !RELAY, encrypted, port, summed, tag) {
+    match tunnel::send_copy::<V6>(skb, node & !RELAY, wish, port, summed, tag) {
         Ok(true) => counters::copied(skb, copies::TUNNEL),
         Ok(false) => note_others(),
         Err(reason) => counters::dropped(skb, reason),

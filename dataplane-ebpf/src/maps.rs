@@ -46,6 +46,10 @@ pub(crate) static PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
 pub(crate) static PEERS_V6: Array<PeerEntryV6> = Array::with_max_entries(256, 0);
 #[map]
 pub(crate) static ENCRYPTED_PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
+
+/// The same for packets of networks that are encrypted nowhere.
+#[map]
+pub(crate) static PLAIN_PEERS: Array<PeerEntry> = Array::with_max_entries(256, 0);
 #[map]
 pub(crate) static NETWORKS: HashMap<u32, NetworkEntry> = HashMap::with_max_entries(256, 0);
 #[map]

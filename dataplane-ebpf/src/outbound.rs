@@ -154,6 +154,9 @@ pub(crate) fn leave(skb: &mut Skb, way: &Way) -> Result<Handled, DropReason> {
     if network.flags & network_flags::ENCRYPTED != 0 {
         flags |= location::ENCRYPTED;
     }
+    if network.flags & network_flags::PLAIN != 0 {
+        flags |= location::PLAIN;
+    }
     if network.flags & network_flags::OTHER_PORT != 0 {
         flags |= location::OTHER_PORT;
     }

@@ -10,7 +10,10 @@ use aya_ebpf::bindings::__sk_buff;
 use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
-    entries::{Control, LocationEntry, PeerEntry, PeerEntryV6, direction, location, peer},
+    entries::{
+        Control, LocationEntry, PeerEntry, PeerEntryV6, direction, location,
+        network as network_flags, peer,
+    },
     headers::{ETHER_IPV4, ETHER_IPV6, ETHERNET_BYTES, Family, IPV6_BYTES, UDP_BYTES},
     vxlan::{
         self, IPV4_OFFSET, IPV6_OFFSET, OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET, UDP_OFFSET_V6,
@@ -22,7 +25,7 @@ use sunwire_dataplane_common::{
 use crate::{
     counters,
     frame::{PacketWindowMut, Skb, note},
-    maps::{CONTROL, ENCRYPTED_PEERS, PEERS, PEERS_V6},
+    maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEERS, PEERS_V6, PLAIN_PEERS},
 };
 
 pub(crate) use onward::{forward, is_summed, readdress, send_back, send_out};
@@ -99,7 +102,7 @@ pub(crate) fn encapsulate(
     if location.flags & (location::OTHER_PORT | location::CHECKSUM) != 0 {
         return encapsulate_elsewhere(skb, node, header, port, location);
     }
-    let peer = reachable(node, is_encrypted(location))?;
+    let peer = reachable(node, wish(location))?;
     if peer.flags & peer::OVER_IPV6 != 0 {
         let ifindex = peer.ifindex;
         let (first, last) = (header.first_word(), header.last_word());
@@ -149,6 +152,9 @@ fn encapsulate_elsewhere(
     if has_checksum(location) {
         node |= SUMMED;
     }
+    if location.flags & location::PLAIN != 0 {
+        node |= IN_CLEAR;
+    }
     let (first, last) = (header.first_word(), header.last_word());
     let code = wrap_elsewhere(skb.raw(), node, last, first, ports(port, location.port));
     if code & DROPPED == 0 {
@@ -165,9 +171,11 @@ fn encapsulate_elsewhere(
 
 /// Added to the number of a drop reason.
 const DROPPED: u32 = 1 << 31;
-/// Added to the number of a node: the packet is traced, and its network has outer checksums.
+/// Added to the number of a node: the packet is traced, its network has outer checksums, and is encrypted
+/// nowhere.
 const TRACED: u32 = 1 << 31;
 const SUMMED: u32 = 1 << 30;
+const IN_CLEAR: u32 = 1 << 29;
 
 /// Wraps and sends the packet.
 ///
@@ -198,9 +206,13 @@ fn send_elsewhere(
     network_ports: u32,
 ) -> Result<i32, DropReason> {
     let summed = node & SUMMED != 0;
-    let node = node & !(TRACED | SUMMED);
     // Of a network that is encrypted wherever it goes, the port is the usual one.
-    let peer = reachable(node, false)?;
+    let wish = match node & IN_CLEAR {
+        0 => 0,
+        _ => location::PLAIN,
+    };
+    let node = node & !(TRACED | SUMMED | IN_CLEAR);
+    let peer = reachable(node, wish)?;
     let port = destination_port(peer, (network_ports >> 16) as u16);
     let ports = ports(network_ports as u16, port);
     if peer.flags & peer::OVER_IPV6 != 0 {
@@ -346,7 +358,7 @@ fn write_v6(skb: &mut Skb, node: u32, words: [u32; 2], ports: u32) -> Result<(),
         fill_up(skb)?;
     }
     let inner = Ethernet::read(skb, 0)?;
-    let peer = reachable(node, false)?;
+    let peer = reachable(node, location::PLAIN)?;
     make_room::<true>(skb, peer, is_ip, 0)?;
     write_outer_v6(skb, node, words, ports, &inner)
 }
@@ -487,19 +499,19 @@ pub(crate) fn wrap(skb: &mut Skb, header: Vxlan, port: u16) -> Result<(), DropRe
     Ok(())
 }
 
-/// Sends a copy of a wrapped packet to a node; `encrypted` if its network is so wherever it goes, `port`
+/// Sends a copy of a wrapped packet to a node; `wish` is what its network asks for ([`wish`]), `port`
 /// is the network's, `summed` if it has outer checksums, and `tag` says to which endpoints there. A packet that is wrapped for the other family than the node is
 /// reached over is not sent: returns whether the node's is the packet's.
 #[inline(always)]
 pub(crate) fn send_copy<const V6: bool>(
     skb: &mut Skb,
     node: u32,
-    encrypted: bool,
+    wish: u32,
     port: u16,
     summed: bool,
     tag: u32,
 ) -> Result<bool, DropReason> {
-    let peer = reachable(node, encrypted)?;
+    let peer = reachable(node, wish)?;
     if (peer.flags & peer::OVER_IPV6 != 0) != V6 {
         return Ok(false);
     }
@@ -523,7 +535,7 @@ pub(crate) fn send_copy<const V6: bool>(
 /// Whether packets to a node, where their destination at `location` is, go over IPv6.
 #[inline(always)]
 pub(crate) fn is_over_ipv6(node: u32, location: &LocationEntry) -> bool {
-    reachable(node, is_encrypted(location)).is_ok_and(|peer| peer.flags & peer::OVER_IPV6 != 0)
+    reachable(node, wish(location)).is_ok_and(|peer| peer.flags & peer::OVER_IPV6 != 0)
 }
 
 /// Takes the outer headers off; the inner Ethernet header takes their place. Returns the family that
@@ -623,11 +635,27 @@ pub(crate) fn has_checksum(location: &LocationEntry) -> bool {
     location.flags & location::CHECKSUM != 0
 }
 
-/// How a node is reached, with packets of a network that is encrypted wherever they go or of another.
+/// What the network of an endpoint asks for, of [`location`]: [`ENCRYPTED`](location::ENCRYPTED) wherever
+/// its packets go, [`PLAIN`](location::PLAIN) or, with neither, as the cloud has it.
 #[inline(always)]
-pub(crate) fn reachable(node: u32, encrypted: bool) -> Result<&'static PeerEntry, DropReason> {
-    let peer = if encrypted {
+pub(crate) fn wish(location: &LocationEntry) -> u32 {
+    location.flags & (location::ENCRYPTED | location::PLAIN)
+}
+
+/// Whether a network's packets are encrypted nowhere, not even between nodes where others are.
+#[inline(always)]
+pub(crate) fn is_in_clear(vni: u32) -> bool {
+    // SAFETY: a network is replaced whole and freed only after a grace period.
+    unsafe { NETWORKS.get(vni) }.is_some_and(|network| network.flags & network_flags::PLAIN != 0)
+}
+
+/// How a node is reached with packets of a network that asks for this: see [`wish`].
+#[inline(always)]
+pub(crate) fn reachable(node: u32, wish: u32) -> Result<&'static PeerEntry, DropReason> {
+    let peer = if wish & location::ENCRYPTED != 0 {
         ENCRYPTED_PEERS.get(node)
+    } else if wish & location::PLAIN != 0 {
+        PLAIN_PEERS.get(node)
     } else {
         PEERS.get(node)
     };

@@ -326,7 +326,7 @@ fn known<const V6: bool>(
         peer.address == source.0[0]
     };
     let holds = is_from
-        && !(plain && peer.flags & peer::ENCRYPTED != 0)
+        && !(plain && peer.flags & peer::ENCRYPTED != 0 && from.flags & location::PLAIN == 0)
         && from.mac == inner.eth_src
         && to.ifindex != 0
         && to.mac == inner.eth_dst;
@@ -401,7 +401,7 @@ fn identify_over<const V6: bool>(context: *mut __sk_buff, vni: u32, hops: u32, p
     let Some(inner) = frame::parsed() else {
         return u64::from(DropReason::BadTables as u32);
     };
-    let found = peer(outer_source::<V6>(&skb), plain != 0)
+    let found = peer(outer_source::<V6>(&skb), vni, plain != 0)
         .and_then(|peer| look_up(&inner.headers, vni, hops, peer).map_err(|reason| reason as u32));
     match found {
         Ok((from, to)) => u64::from(to) << 32 | u64::from(from),
@@ -409,15 +409,15 @@ fn identify_over<const V6: bool>(context: *mut __sk_buff, vni: u32, hops: u32, p
     }
 }
 
-/// The number of the node that a packet comes from, or the number of a drop reason, or [`UNDECIDED`].
+/// The number of the node that a packet of a network comes from, or the number of a drop reason, or [`UNDECIDED`].
 #[inline(always)]
-fn peer(address: Address, plain: bool) -> Result<u32, u32> {
+fn peer(address: Address, vni: u32, plain: bool) -> Result<u32, u32> {
     // SAFETY: values are plain numbers, replaced whole.
     let Some(peer) = (unsafe { PEER_ADDRESSES.get(address) }).copied() else {
         return Err(DropReason::UnknownPeer as u32);
     };
     let flags = tunnel::peer_flags(peer);
-    if plain && flags & peer::ENCRYPTED != 0 {
+    if plain && flags & peer::ENCRYPTED != 0 && !tunnel::is_in_clear(vni) {
         return Err(DropReason::Unencrypted as u32);
     }
     if flags & peer::FOREIGN != 0 {
@@ -517,7 +517,7 @@ fn find_sender_over<const V6: bool>(context: *mut __sk_buff, vni: u32, plain: u3
     let Some(inner) = frame::parsed() else {
         return u64::from(DropReason::BadTables as u32);
     };
-    let found = peer(outer_source::<V6>(&skb), plain).and_then(|peer| {
+    let found = peer(outer_source::<V6>(&skb), vni, plain).and_then(|peer| {
         look_up_sender(&inner.headers, vni, peer, plain).map_err(|reason| reason as u32)
     });
     match found {

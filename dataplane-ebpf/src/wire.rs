@@ -193,7 +193,7 @@ fn deliver<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason
         // It knows no wires: the bit means nothing.
         return Ok(PASS);
     }
-    if plain && flags & peer::ENCRYPTED != 0 {
+    if plain && flags & peer::ENCRYPTED != 0 && !tunnel::is_in_clear(header.vni) {
         return Err(DropReason::Unencrypted);
     }
     let wire = find(header.number).filter(|wire| wire.network == header.vni);
@@ -239,7 +239,7 @@ fn deliver<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason
         decapsulate::<V6>(skb)?;
         return encapsulate(skb, node, header, location);
     }
-    let peer = tunnel::reachable(node, tunnel::is_encrypted(location))?;
+    let peer = tunnel::reachable(node, tunnel::wish(location))?;
     skb.set_note::<{ note::NODE }>(node);
     tunnel::readdress::<V6>(skb, node, peer)?;
     let summed = tunnel::is_summed::<V6>(skb, location)?;
@@ -338,7 +338,7 @@ fn encapsulate(
     location: &LocationEntry,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
-    let peer = tunnel::reachable(node, tunnel::is_encrypted(location))?;
+    let peer = tunnel::reachable(node, tunnel::wish(location))?;
     let words = [header.first_word(), header.last_word()];
     if peer.flags & peer::OVER_IPV6 != 0 {
         wrap::<true>(skb, node, words, peer, location.port)?;

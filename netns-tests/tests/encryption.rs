@@ -31,8 +31,8 @@ use nix::{
     },
 };
 use sunwire_api::{
-    EncryptionMode, Name, NetworkCreate, NetworkEncryption, PublicKey, TunnelState, TunnelStatus,
-    client::Guard,
+    EncryptionMode, Name, NetworkCreate, NetworkEncryption, NetworkPatch, PublicKey, TunnelState,
+    TunnelStatus, client::Guard,
 };
 use sunwire_lab::{
     UNDERLAY_DEVICE, Workload, WorkloadSpec, eventually, eventually_ok,
@@ -525,13 +525,82 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
     let cloud = cloud();
     set(&cloud, EncryptionMode::Never);
     wait_state(&cloud, "near", "far", TunnelState::Plaintext);
+    let (listener, speaker) = vault(&cloud, NetworkEncryption::Required);
+    for (from, to) in [("near", "far"), ("far", "near")] {
+        wait_state(&cloud, from, to, TunnelState::Encrypted);
+    }
+    let found = said_in_vault(&cloud, &listener, &speaker);
+    assert_eq!(found, 0);
+    // The other network is as it was.
+    cloud.apply_policy("shop", OPEN).unwrap();
+    assert!(said_in_shop(&cloud) >= 20);
+    cloud.down().unwrap();
+}
+
+#[test]
+fn lab_a_network_that_is_encrypted_nowhere_crosses_clouds_in_the_clear_and_no_other_does() {
+    let test =
+        "lab_a_network_that_is_encrypted_nowhere_crosses_clouds_in_the_clear_and_no_other_does";
+    if !can_run(test) {
+        return;
+    }
+    let cloud = encrypted(EncryptionMode::BetweenClouds);
+    let (listener, speaker) = vault(&cloud, NetworkEncryption::Default);
+    assert_eq!(said_in_shop(&cloud), 0);
+    let encrypt_shop = |encryption| {
+        let patch = NetworkPatch {
+            encryption: Some(encryption),
+            ..NetworkPatch::default()
+        };
+        let shop: Name = "shop".parse().unwrap();
+        let changed = cloud.rest(|client| client.patch_network(&shop, &patch, Guard::Any));
+        let changed = changed.unwrap();
+        assert_eq!(changed.spec.encryption, encryption);
+        cloud.wait_applied(changed.revision).unwrap();
+    };
+    // What the network says comes before what the cloud says, whichever that is.
+    for mode in [EncryptionMode::BetweenClouds, EncryptionMode::Always] {
+        set(&cloud, mode);
+        encrypt_shop(NetworkEncryption::Never);
+        assert!(said_in_shop(&cloud) >= 20, "{mode}");
+        assert!(answers(&cloud), "{mode}");
+        assert_eq!(said_in_vault(&cloud, &listener, &speaker), 0, "{mode}");
+        wait_state(&cloud, "near", "far", TunnelState::Encrypted);
+        encrypt_shop(NetworkEncryption::Default);
+        assert_eq!(said_in_shop(&cloud), 0, "{mode}");
+    }
+    cloud.down().unwrap();
+}
+
+/// Says the secret twenty times in the network of [`cloud`]; returns how many frames between the nodes
+/// had it in them.
+fn said_in_shop(cloud: &Cloud) -> u64 {
+    let search = Search::start(cloud, "far");
+    for _ in 0..20 {
+        say(cloud, SECRET);
+    }
+    search.finish().1
+}
+
+/// The same in [`vault`].
+fn said_in_vault(cloud: &Cloud, listener: &UdpSocket, speaker: &UdpSocket) -> u64 {
+    let search = Search::start(cloud, "far");
+    for _ in 0..20 {
+        speaker.send_to(SECRET, ("10.30.0.12", 7400)).unwrap();
+        assert_eq!(listener.recv(&mut [0; 100]).unwrap(), SECRET.len());
+    }
+    search.finish().1
+}
+
+/// A second network, with who listens at `far` and who speaks at `near`.
+fn vault(cloud: &Cloud, encryption: NetworkEncryption) -> (UdpSocket, UdpSocket) {
     let body = NetworkCreate {
         outbound: Default::default(),
         name: "vault".parse().unwrap(),
         vni: None,
         subnets: vec!["10.30.0.0/16".parse().unwrap()],
         mtu: None,
-        encryption: NetworkEncryption::Required,
+        encryption,
         relay: false,
         enforce: Default::default(),
         vxlan_port: None,
@@ -539,9 +608,6 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
     };
     let created = cloud.rest(|client| client.create_network(&body, Guard::Key("vault")));
     cloud.wait_applied(created.unwrap().revision).unwrap();
-    for (from, to) in [("near", "far"), ("far", "near")] {
-        wait_state(&cloud, from, to, TunnelState::Encrypted);
-    }
     let workloads = [
         ("client2", "near", "10.30.0.11"),
         ("web2", "far", "10.30.0.12"),
@@ -557,7 +623,6 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
     cloud
         .apply_policy("vault", "network vault\npolicy main = forward\n")
         .unwrap();
-    cloud.apply_policy("shop", OPEN).unwrap();
     let listener = web
         .namespace()
         .run(|| UdpSocket::bind(("10.30.0.12", 7400)));
@@ -566,19 +631,5 @@ fn a_network_that_asks_for_it_is_encrypted_wherever_it_goes() {
     let speaker = client
         .namespace()
         .run(|| UdpSocket::bind(("10.30.0.11", 0)));
-    let speaker = speaker.unwrap().unwrap();
-    let search = Search::start(&cloud, "far");
-    for _ in 0..20 {
-        speaker.send_to(SECRET, ("10.30.0.12", 7400)).unwrap();
-        assert_eq!(listener.recv(&mut [0; 100]).unwrap(), SECRET.len());
-    }
-    let (frames, found) = search.finish();
-    assert_eq!(found, 0, "of {frames} frames");
-    // The other network is as it was.
-    let search = Search::start(&cloud, "far");
-    for _ in 0..20 {
-        say(&cloud, SECRET);
-    }
-    assert!(search.finish().1 >= 20);
-    cloud.down().unwrap();
+    (listener, speaker.unwrap().unwrap())
 }

@@ -20,6 +20,7 @@ use std::{
     path::Path,
 };
 
+use sunwire_api::NetworkEncryption;
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::{
@@ -279,9 +280,11 @@ impl Dataplane {
         for (vni, network) in &desired.networks {
             let port = port_of(network);
             let mut flags = 0;
-            if network.encrypted {
-                flags |= network_flags::ENCRYPTED;
-            }
+            flags |= match network.encryption {
+                NetworkEncryption::Default => 0,
+                NetworkEncryption::Required => network_flags::ENCRYPTED,
+                NetworkEncryption::Never => network_flags::PLAIN,
+            };
             if port != vxlan::PORT {
                 flags |= network_flags::OTHER_PORT;
             }
@@ -617,6 +620,9 @@ impl Dataplane {
             .retain(|number| desired.nodes.contains_key(&number))?;
         self.maps
             .encrypted_peers
+            .retain(|number| desired.nodes.contains_key(&number))?;
+        self.maps
+            .plain_peers
             .retain(|number| desired.nodes.contains_key(&number))?;
         self.maps
             .peers

@@ -95,7 +95,7 @@ impl Capacity {
     }
 
     /// Entries by map name, for the loader.
-    pub(crate) fn by_map(&self) -> [(&'static str, u32); 40] {
+    pub(crate) fn by_map(&self) -> [(&'static str, u32); 41] {
         [
             ("ENDPOINTS", self.endpoints),
             ("FOREIGN_ENDPOINTS", self.endpoints),
@@ -108,6 +108,7 @@ impl Capacity {
             ("PEERS", self.nodes),
             ("PEERS_V6", self.nodes),
             ("ENCRYPTED_PEERS", self.nodes),
+            ("PLAIN_PEERS", self.nodes),
             ("PEER_ADDRESSES", self.nodes),
             ("PROBES", self.nodes.saturating_mul(probe::SLOTS)),
             ("TUNNEL_COUNTERS", self.nodes.saturating_mul(direction::ALL)),
@@ -162,6 +163,7 @@ pub(crate) struct Maps {
     pub(crate) peers: ArrayShadow<PeerEntry>,
     pub(crate) peers_v6: ArrayShadow<PeerEntryV6>,
     pub(crate) encrypted_peers: ArrayShadow<PeerEntry>,
+    pub(crate) plain_peers: ArrayShadow<PeerEntry>,
     pub(crate) networks: HashShadow<u32, NetworkEntry>,
     pub(crate) owners: HashShadow<AddressKey, u32>,
     pub(crate) peer_addresses: HashShadow<Address, u32>,
@@ -280,6 +282,11 @@ impl Maps {
             encrypted_peers: ArrayShadow::open(
                 take("ENCRYPTED_PEERS")?,
                 "ENCRYPTED_PEERS",
+                PeerEntry::default(),
+            )?,
+            plain_peers: ArrayShadow::open(
+                take("PLAIN_PEERS")?,
+                "PLAIN_PEERS",
                 PeerEntry::default(),
             )?,
             networks: HashShadow::open(take("NETWORKS")?, "NETWORKS")?,

@@ -33,7 +33,7 @@ use crate::{
 pub use hook::Hook;
 
 /// Layout of the pinned maps; a change that old programs could not read needs a new number.
-const LAYOUT: &str = "v17";
+const LAYOUT: &str = "v18";
 /// Layout of those that hold what is known of flows, which are pinned apart: so that connections stay
 /// when only others change. The verdicts in them are of a generation, of which no two layouts have the
 /// same.
@@ -421,7 +421,7 @@ const FLOW_MAP_NAMES: [&str; 9] = [
 ];
 
 /// Every other map of the object, each pinned under its own name, too.
-const MAP_NAMES: [&str; 55] = [
+const MAP_NAMES: [&str; 56] = [
     "OUTBOUND",
     "CONTROL",
     "ENDPOINTS",
@@ -430,6 +430,7 @@ const MAP_NAMES: [&str; 55] = [
     "PEERS",
     "PEERS_V6",
     "ENCRYPTED_PEERS",
+    "PLAIN_PEERS",
     "NETWORKS",
     "OWNERS",
     "PEER_ADDRESSES",

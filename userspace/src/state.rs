@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use sunwire_api::{EncryptionMode, PublicKey, agent as wire};
+use sunwire_api::{EncryptionMode, NetworkEncryption, PublicKey, agent as wire};
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::endpoint,
@@ -125,8 +125,8 @@ pub struct Network {
     pub prefix_v4: u8,
     /// Length of the IPv6 subnet's prefix, in bits.
     pub prefix_v6: u8,
-    /// Its packets are encrypted on their way to any other node.
-    pub encrypted: bool,
+    /// Whether its packets are encrypted on their way to other nodes.
+    pub encryption: NetworkEncryption,
     /// What is for several goes once to each other region, where a node sends it on.
     pub relayed: bool,
     /// The node that a packet is for decides, too, before it delivers.
@@ -152,6 +152,12 @@ impl Network {
         }
     }
 
+    /// Whether its packets are encrypted on their way to any other node.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption == NetworkEncryption::Required
+    }
+
     /// Whether it has no subnet: nodes answer nothing in it, and know its endpoints by their MAC
     /// addresses alone.
     #[must_use]
@@ -171,7 +177,7 @@ impl Network {
             gateway_mac: Mac::default(),
             prefix_v4: 0,
             prefix_v6: 0,
-            encrypted: false,
+            encryption: NetworkEncryption::Default,
             relayed: false,
             enforced: false,
             port: vxlan::PORT,
@@ -376,6 +382,7 @@ impl Desired {
                 field,
             };
             let vni = Some(network.vni).filter(|vni| *vni != 0 && *vni < 1 << 24);
+            let encryption = parse::network_encryption(&network);
             let parsed = Network {
                 name: network.name,
                 mtu: Some(network.mtu)
@@ -386,7 +393,7 @@ impl Desired {
                 gateway_mac: parse::mac(&network.gateway_mac).ok_or(bad("gateway_mac"))?,
                 prefix_v4: parse::prefix(network.prefix_v4, 32).ok_or(bad("prefix_v4"))?,
                 prefix_v6: parse::prefix(network.prefix_v6, 128).ok_or(bad("prefix_v6"))?,
-                encrypted: network.encrypted,
+                encryption,
                 relayed: network.relayed,
                 enforced: network.enforced,
                 port: match network.vxlan_port {

@@ -18,6 +18,7 @@ use packets::world::{
     self, AWAY_3, DB, DB_2, FOREIGN_15, FOREIGN_16, GATEWAY, GATEWAY_MAC, NOBODY_99, SHOP, TWIN,
     WEB, WEB_1, Who, from_node, node_mac, port, to_node, v4, v6, vtep,
 };
+use sunwire_api::NetworkEncryption;
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     flow_key::Field,
@@ -308,6 +309,15 @@ fn kernel_a_peer_that_is_foreign_no_more_is_not_heard() {
     assert_eq!(fate.drops, BTreeMap::from([(DropReason::Unencrypted, 1)]));
     let fate = node.send(WEB, &v4(WEB_1, FOREIGN_15, UDP).bytes());
     assert_eq!(fate.drops, BTreeMap::from([(DropReason::NoTunnel, 1)]));
+    // Of a network that is encrypted nowhere it is heard, and reached.
+    let shop = desired.networks.get_mut(&SHOP).unwrap();
+    shop.encryption = NetworkEncryption::Never;
+    node.apply(&desired).unwrap();
+    assert_eq!(send(&mut node, &inner).out.len(), 1);
+    let fate = node.send(WEB, &v4(WEB_1, FOREIGN_15, UDP).bytes());
+    assert_eq!(fate.out.len(), 1, "{fate:?}");
+    let shop = desired.networks.get_mut(&SHOP).unwrap();
+    shop.encryption = NetworkEncryption::Default;
     desired.nodes.get_mut(&6).unwrap().plaintext = true;
     node.apply(&desired).unwrap();
     assert_eq!(send(&mut node, &inner).out.len(), 1);

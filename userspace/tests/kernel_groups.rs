@@ -17,7 +17,7 @@ use fixture::{
     traced::send,
     wire::{Frame, OTHER_PORT, Transport, Tunnel},
 };
-use sunwire_api::{EncryptionMode, PublicKey};
+use sunwire_api::{EncryptionMode, NetworkEncryption, PublicKey};
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     group::{CHUNK, EACH_ITS_OWN, RELAYED},
@@ -463,7 +463,7 @@ fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
         (vec![], dropped(DropReason::Unencrypted))
     );
     // And from everywhere, in a network that is encrypted wherever it goes.
-    desired.networks.get_mut(&VNI).unwrap().encrypted = true;
+    desired.networks.get_mut(&VNI).unwrap().encryption = NetworkEncryption::Required;
     node.apply(&desired).unwrap();
     let input = tunnel(2, 1).wrap_for(tag, &broadcast(3));
     let fate = send(&mut node, &desired, UNDERLAY, &input);
@@ -474,6 +474,19 @@ fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
     let fate = send(&mut node, &desired, "ep1", &frame);
     assert_eq!(fate.out, sorted(vec![to_device(2, &frame), encrypted]));
     assert_eq!(fate.drops, dropped(DropReason::NoTunnel));
+    // In a network that is encrypted nowhere all copies go in the clear, and come so.
+    desired.networks.get_mut(&VNI).unwrap().encryption = NetworkEncryption::Never;
+    node.apply(&desired).unwrap();
+    let fate = send(&mut node, &desired, "ep1", &frame);
+    let plain = |number| {
+        let frame = tunnel(1, number).wrap_for(tag, &frame);
+        (UNDERLAY.to_owned(), frame)
+    };
+    let all = vec![to_device(2, &frame), plain(2), plain(3)];
+    assert_eq!(fate.out, sorted(all), "{fate:?}");
+    assert!(fate.drops.is_empty(), "{fate:?}");
+    let fate = send(&mut node, &desired, UNDERLAY, &forged);
+    assert_eq!(fate.out.len(), 2, "{fate:?}");
 }
 
 /// This node and node 2 are in one region, node 3 and node 4 in another; endpoint 8 is at node 4.

@@ -15,7 +15,7 @@ use fixture::{
 use packets::world::{
     self, AWAY_3, DB, DB_2, GOING_7, SHOP, WEB, WEB_1, from_node, node_mac, to_node, v4, v6,
 };
-use sunwire_api::{EncryptionMode, PublicKey};
+use sunwire_api::{EncryptionMode, NetworkEncryption, PublicKey};
 use sunwire_userspace::state::{Desired, Node};
 
 const UDP: Transport = Transport::Udp(5000, 6000);
@@ -141,7 +141,7 @@ fn kernel_what_is_encrypted_has_the_usual_port_within_its_tunnel() {
         if always {
             desired.encryption = EncryptionMode::Always;
         } else {
-            desired.networks.get_mut(&SHOP).unwrap().encrypted = true;
+            desired.networks.get_mut(&SHOP).unwrap().encryption = NetworkEncryption::Required;
         }
         for (number, node) in &mut desired.nodes {
             node.public_keys = vec![PublicKey([*number as u8; 32])];

@@ -18,7 +18,7 @@ use fixture::{
     test_run::{Action, Metadata},
     wire::{Arp, Frame, OTHER_PORT, Transport, Tunnel, ethernet_frame, with_fixed_tunnel_port},
 };
-use sunwire_api::{EncryptionMode, PublicKey};
+use sunwire_api::{EncryptionMode, NetworkEncryption, PublicKey};
 use sunwire_dataplane_common::{
     drop_reason::DropReason,
     flow_key::Field,
@@ -559,6 +559,16 @@ fn kernel_a_wire_between_clouds_takes_nothing_in_the_clear() {
     };
     assert_eq!(device, "ep5");
     assert_eq!(wrapped[50..], frame);
+    // In a network that is encrypted nowhere it goes in the clear, and comes so.
+    let network = state.networks.values_mut().next().unwrap();
+    network.encryption = NetworkEncryption::Never;
+    node.apply(&state).unwrap();
+    let fate = node.send("ep1", &frame);
+    let leaving = tunnelled((1, 2), LONG, false, 0, &frame);
+    assert_eq!(fate.out, [(UNDERLAY.to_owned(), leaving)], "{fate:?}");
+    let fate = node.send(UNDERLAY, &arriving);
+    let expected = [("ep1".to_owned(), untagged(&frame))];
+    assert_eq!(fate.out, expected, "{fate:?}");
 }
 
 #[test]

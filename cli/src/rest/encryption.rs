@@ -9,7 +9,7 @@ use crate::output::{self, Format, Table};
 
 /// Encryption of the tunnels between nodes: get, set.
 ///
-/// A network may ask for more (`network create --encryption required`), never for less.
+/// What a network says of itself comes first: `network set NAME --encryption required`, or `never`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,6 +55,8 @@ pub(super) enum OfNetwork {
     Default,
     /// On the way to any other node.
     Required,
+    /// Nowhere, between clouds neither: everybody on their way can read and change them.
+    Never,
 }
 
 impl From<OfNetwork> for NetworkEncryption {
@@ -62,6 +64,7 @@ impl From<OfNetwork> for NetworkEncryption {
         match value {
             OfNetwork::Default => NetworkEncryption::Default,
             OfNetwork::Required => NetworkEncryption::Required,
+            OfNetwork::Never => NetworkEncryption::Never,
         }
     }
 }

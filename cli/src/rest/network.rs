@@ -3,8 +3,8 @@
 use clap::ValueEnum;
 use sunwire_api::client::Guard;
 use sunwire_api::{
-    Cidr, Name, Network, NetworkChecksum, NetworkCreate, NetworkEnforcement, NetworkOutbound,
-    NetworkPatch, Vni,
+    Cidr, Name, Network, NetworkChecksum, NetworkCreate, NetworkEncryption, NetworkEnforcement,
+    NetworkOutbound, NetworkPatch, Vni,
 };
 
 use super::encryption::OfNetwork;
@@ -23,6 +23,7 @@ Examples:
   sunwire network enforce shop both    # receivers decide, too
   sunwire network set shop --outbound local          # out by each endpoint's node
   sunwire network set shop --checksum udp            # for peers that want outer checksums
+  sunwire network set shop --encryption never        # readable on its way, between clouds too
   sunwire network delete shop")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -61,7 +62,8 @@ enum Command {
         /// Greatest IP packet in bytes, fixed for the network's life; 1300 when absent.
         #[arg(long, value_name = "BYTES")]
         mtu: Option<u16>,
-        /// Whether its packets are encrypted on their way to other nodes.
+        /// Whether its packets are encrypted on their way to other nodes. `never` holds whatever the
+        /// cloud's setting says, between clouds too.
         #[arg(long, value_enum, default_value_t)]
         encryption: OfNetwork,
         /// Send broadcast and multicast once to each other region, where a node sends them on,
@@ -85,7 +87,7 @@ enum Command {
     },
     /// Change a network.
     #[command(group(
-        clap::ArgGroup::new("change").args(["outbound", "checksum"]).required(true).multiple(true)
+        clap::ArgGroup::new("change").args(["outbound", "checksum", "encryption"]).required(true).multiple(true)
     ))]
     Set {
         /// Name of the network.
@@ -98,6 +100,10 @@ enum Command {
         /// UDP checksum in the outer header of its packets in the clear, from now on.
         #[arg(long, value_enum)]
         checksum: Option<Checksum>,
+        /// Whether its packets are encrypted on their way to other nodes, from now on. `never` holds
+        /// whatever the cloud's setting says, between clouds too. While nodes hear of it, packets are lost.
+        #[arg(long, value_enum)]
+        encryption: Option<OfNetwork>,
         #[command(flatten)]
         guard: GuardArgs,
     },
@@ -231,11 +237,13 @@ pub(crate) fn run(args: Args, format: Format) -> anyhow::Result<Outcome> {
                 name,
                 outbound,
                 checksum,
+                encryption,
                 guard,
             } => {
                 let patch = NetworkPatch {
                     outbound,
                     checksum: checksum.map(NetworkChecksum::from),
+                    encryption: encryption.map(NetworkEncryption::from),
                 };
                 let network = client.patch_network(&name, &patch, guard.guard())?;
                 output::show(format, &network, one)?;
@@ -294,6 +302,7 @@ fn table(networks: &[Network]) -> Table {
         "PEERS",
         "OUTBOUND",
         "CHECKSUM",
+        "ENCRYPTION",
         "REVISION",
     ]);
     for network in networks {
@@ -316,6 +325,7 @@ fn table(networks: &[Network]) -> Table {
                 NetworkChecksum::Zero => "zero".to_owned(),
                 NetworkChecksum::Udp => "udp".to_owned(),
             },
+            spec.encryption.to_string(),
             network.revision.to_string(),
         ]);
     }

@@ -67,7 +67,7 @@ pub(crate) async fn show(
     Ok(Tagged(network))
 }
 
-/// Changes where packets of a network leave the cloud.
+/// Changes where packets of a network leave the cloud, their outer checksums, or whether they are encrypted.
 #[utoipa::path(
     patch, path = "/v1/networks/{name}", tag = "networks",
     params(
@@ -88,6 +88,7 @@ pub(crate) async fn update(
         name,
         outbound: body.0.outbound,
         checksum: body.0.checksum,
+        encryption: body.0.encryption,
     });
     Ok(Tagged(changed(&handle, proposal, shown).await?))
 }

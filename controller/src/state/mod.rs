@@ -23,7 +23,7 @@ mod wires;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sunwire_api::{Name, ProblemCode, Vni};
+use sunwire_api::{Name, NetworkPatch, ProblemCode, Vni};
 
 pub use encryption::EncryptionRecord;
 pub use endpoints::EndpointRecord;
@@ -216,7 +216,15 @@ impl State {
                 name,
                 outbound,
                 checksum,
-            } => self.update_network(name, outbound.as_ref(), *checksum, &mut effects),
+                encryption,
+            } => {
+                let patch = NetworkPatch {
+                    outbound: outbound.clone(),
+                    checksum: *checksum,
+                    encryption: *encryption,
+                };
+                self.update_network(name, &patch, &mut effects)
+            }
             Command::DeleteNetwork { name } => self.delete_network(name, &mut effects),
             Command::PeerNetworks { name, peer } => {
                 self.peer_networks(name, peer, force, examiner, &mut effects)

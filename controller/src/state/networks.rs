@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sunwire_api::{
     Cidr, MacAddress, Name, NetworkChecksum, NetworkCreate, NetworkEncryption, NetworkEnforcement,
-    NetworkOutbound, ProblemCode, VXLAN_PORT, Vni, default_vxlan_port,
+    NetworkOutbound, NetworkPatch, ProblemCode, VXLAN_PORT, Vni, default_vxlan_port,
 };
 
 use super::{State, addresses};
@@ -168,20 +168,27 @@ impl State {
     }
 
     /// Has packets of a network leave the cloud elsewhere, or nowhere (connections go on where they leave,
-    /// unless nothing leaves any more), and have other outer checksums.
+    /// unless nothing leaves any more), have other outer checksums, and be encrypted otherwise.
     pub(super) fn update_network(
         &mut self,
         name: &Name,
-        outbound: Option<&NetworkOutbound>,
-        checksum: Option<NetworkChecksum>,
+        patch: &NetworkPatch,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let network = self.network(name)?;
-        if outbound.is_none() && checksum.is_none() {
+        let NetworkPatch {
+            outbound,
+            checksum,
+            encryption,
+        } = patch;
+        if *patch == NetworkPatch::default() {
             return Ok(());
         }
         if let Some(outbound) = outbound {
             self.check_outbound(name, outbound, &network.subnets)?;
+        }
+        if let Some(encryption) = encryption {
+            self.check_encryption(name, network, *encryption)?;
         }
         let record = self.networks.get_mut(name);
         let record = record.expect("it was looked up above");
@@ -189,9 +196,48 @@ impl State {
             record.outbound = outbound.clone();
         }
         record.checksum = checksum.unwrap_or(record.checksum);
+        record.encryption = encryption.unwrap_or(record.encryption);
         record.revision = effects.revision;
         effects.networks.insert(name.clone());
         Ok(())
+    }
+
+    /// Checks that packets of a network can be encrypted so from now on: networks that are peered are
+    /// encrypted alike, and nodes without an agent encrypt nothing.
+    fn check_encryption(
+        &self,
+        name: &Name,
+        network: &NetworkRecord,
+        encryption: NetworkEncryption,
+    ) -> Result<(), Refusal> {
+        let mut peers = network.peers.iter();
+        if let Some(peer) = peers.find(|peer| self.networks[*peer].encryption != encryption) {
+            return Err(Refusal::new(
+                ProblemCode::PeeringInvalid,
+                format!(
+                    "network {name} is peered with network {peer}, whose `encryption` is {}, and both \
+                     have the same: end the peering first",
+                    self.networks[peer].encryption
+                ),
+            ));
+        }
+        if encryption != NetworkEncryption::Required {
+            return Ok(());
+        }
+        let mut endpoints = self.endpoints.iter();
+        let elsewhere =
+            endpoints.find(|(_, record)| record.network == *name && self.is_foreign(&record.node));
+        match elsewhere {
+            Some((endpoint, record)) => Err(Refusal::new(
+                ProblemCode::NotEncryptable,
+                format!(
+                    "endpoint {endpoint} of network {name} is at node {}, which runs no agent that could \
+                     encrypt: delete the endpoint first",
+                    record.node
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_outbound(

@@ -24,8 +24,8 @@ impl State {
         let (one, other) = (self.network(name)?, &self.networks[peer]);
         if one.encryption != other.encryption {
             return Err(invalid(format!(
-                "packets of one of the networks {name} and {peer} are encrypted wherever they go, and \
-                 of the other one not: create both with the same `encryption`"
+                "`encryption` of network {name} is {}, and of network {peer} {}: give both the same",
+                one.encryption, other.encryption
             )));
         }
         self.check_apart(name, peer)?;

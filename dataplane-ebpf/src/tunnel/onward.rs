@@ -4,13 +4,13 @@
 use sunwire_dataplane_common::{
     bytes::Window,
     drop_reason::DropReason,
-    entries::{LocationEntry, PeerEntry, direction, peer},
+    entries::{LocationEntry, PeerEntry, direction, location, peer},
     headers::UDP_BYTES,
     vxlan::{OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET_V6, Vxlan},
 };
 
 use super::{
-    destination_port, has_checksum, is_encrypted, outer_bytes, reachable, vxlan_offset, write_ipv6,
+    destination_port, has_checksum, outer_bytes, reachable, vxlan_offset, wish, write_ipv6,
     write_until_udp,
 };
 use crate::{
@@ -83,7 +83,7 @@ pub(crate) fn forward<const V6: bool>(
     location: &LocationEntry,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
-    let peer = reachable(node, is_encrypted(location))?;
+    let peer = reachable(node, wish(location))?;
     readdress::<V6>(skb, node, peer)?;
     let summed = is_summed::<V6>(skb, location)?;
     let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
@@ -102,7 +102,12 @@ pub(crate) fn send_back<const V6: bool>(
     node: u32,
     encrypted: bool,
 ) -> Result<i32, DropReason> {
-    let peer = reachable(node, encrypted)?;
+    // What came in the clear goes back as the node is reached in any case.
+    let wish = match encrypted {
+        true => location::ENCRYPTED,
+        false => 0,
+    };
+    let peer = reachable(node, wish)?;
     if (peer.flags & peer::OVER_IPV6 != 0) != V6 {
         // A node is asked the way that it is reached, and of two each finds the same.
         return Err(DropReason::NoRoute);

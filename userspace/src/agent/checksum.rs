@@ -64,6 +64,6 @@ impl Agent {
     fn wants_checksums(&self) -> bool {
         let networks = self.desired.iter().flat_map(|desired| &desired.networks);
         let mut networks = networks.map(|(_, network)| network);
-        networks.any(|network| network.checksum && !network.encrypted)
+        networks.any(|network| network.checksum && !network.is_encrypted())
     }
 }

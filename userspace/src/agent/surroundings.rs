@@ -108,7 +108,7 @@ fn narrow(desired: &Desired, own: u32, around: &Surroundings) -> BTreeSet<Narrow
             continue;
         };
         for network in desired.networks.values() {
-            let is_encrypted = network.encrypted || resolve::required(desired, node, other);
+            let is_encrypted = resolve::encrypts(desired, node, other, network);
             let mut needed = network.mtu + IN_THE_CLEAR;
             if is_encrypted {
                 needed += ENCRYPTED;

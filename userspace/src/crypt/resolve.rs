@@ -1,13 +1,12 @@
 //! Which nodes packets are encrypted to, and what the process that encrypts is to have.
 
-use sunwire_api::EncryptionMode;
-use sunwire_api::PublicKey;
+use sunwire_api::{EncryptionMode, NetworkEncryption, PublicKey};
 
 use super::{
     key::{KeyRing, PrivateKey},
     protocol::{Configuration, Peer},
 };
-use crate::state::{Desired, Node};
+use crate::state::{Desired, Network, Node};
 
 /// Whether everything between two nodes of these clouds is encrypted.
 #[must_use]
@@ -19,10 +18,21 @@ pub fn between(mode: EncryptionMode, own_cloud: &str, other_cloud: &str) -> bool
     }
 }
 
-/// Whether everything between node `own` and `other` is encrypted.
+/// Whether what goes between node `own` and `other` is encrypted, unless its network says otherwise.
 #[must_use]
 pub fn required(desired: &Desired, own: &Node, other: &Node) -> bool {
     !other.plaintext && between(desired.encryption, &own.cloud, &other.cloud)
+}
+
+/// Whether a network's packets from node `own` to `other` are encrypted. What the network says counts before
+/// what the cloud's setting does: both what it asks for and what it does without.
+#[must_use]
+pub fn encrypts(desired: &Desired, own: &Node, other: &Node, network: &Network) -> bool {
+    match network.encryption {
+        NetworkEncryption::Default => required(desired, own, other),
+        NetworkEncryption::Required => true,
+        NetworkEncryption::Never => false,
+    }
 }
 
 /// Whether some packets from node `own` to `other` are encrypted: all, or those of a network that
@@ -30,8 +40,7 @@ pub fn required(desired: &Desired, own: &Node, other: &Node) -> bool {
 #[must_use]
 pub fn wanted(desired: &Desired, own: &Node, other: &Node) -> bool {
     // Networks that ask for it have no endpoints at nodes without an agent.
-    let of_network =
-        || !other.foreign && desired.networks.values().any(|network| network.encrypted);
+    let of_network = || !other.foreign && desired.networks.values().any(Network::is_encrypted);
     required(desired, own, other) || of_network()
 }
 
@@ -149,7 +158,7 @@ mod tests {
         let ring = KeyRing::generate();
         let mut desired = desired(EncryptionMode::Never, &ring);
         let network = Network {
-            encrypted: true,
+            encryption: NetworkEncryption::Required,
             ..Network::for_tests()
         };
         desired.networks.insert(7, network);
@@ -178,7 +187,7 @@ mod tests {
         assert_eq!(addresses(&desired, &ring), [3], "nothing is set up for it");
         desired.encryption = EncryptionMode::Never;
         let network = Network {
-            encrypted: true,
+            encryption: NetworkEncryption::Required,
             ..Network::for_tests()
         };
         desired.networks.insert(7, network);

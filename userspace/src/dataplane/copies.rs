@@ -205,7 +205,7 @@ impl Dataplane {
             self.maps.listeners.content().contains_key(&key)
         };
         let origin = self.location_in(cast.vni, cast.from);
-        let encrypted = origin.is_some_and(|from| from.flags & location::ENCRYPTED != 0);
+        let flags = origin.map_or(0, |from| from.flags);
         let origin = origin.map_or(0, |from| from.node);
         let mut steps = Vec::new();
         for chunk in self.chunks(cast.group) {
@@ -244,7 +244,7 @@ impl Dataplane {
                 if each {
                     frame[..6].copy_from_slice(&EACH_ITS_OWN.to_bytes());
                 }
-                steps.push(match self.reachable(number, encrypted) {
+                steps.push(match self.reachable(number, flags) {
                     Ok(way) => {
                         let frame = way.wrap(&frame, cast, tag);
                         Step {
@@ -288,9 +288,12 @@ impl Dataplane {
         owner.or_else(|| owners.get(&by_mac)).copied()
     }
 
-    fn reachable(&self, node: u32, encrypted: bool) -> Result<Way, DropReason> {
-        let peer = if encrypted {
+    /// How a node is reached with packets of an endpoint that has these bits of [`location`].
+    fn reachable(&self, node: u32, flags: u32) -> Result<Way, DropReason> {
+        let peer = if flags & location::ENCRYPTED != 0 {
             self.maps.encrypted_peers.get(node)
+        } else if flags & location::PLAIN != 0 {
+            self.maps.plain_peers.get(node)
         } else {
             self.maps.peers.get(node)
         };

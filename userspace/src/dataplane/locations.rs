@@ -1,5 +1,6 @@
 //! Where endpoints are, and who has which address, into the kernel.
 
+use sunwire_api::NetworkEncryption;
 use sunwire_dataplane_common::{
     address::Address,
     entries::{AddressKey, LocationEntry, location},
@@ -53,9 +54,11 @@ pub(super) fn location_entry(
 ) -> LocationEntry {
     let network = desired.networks.get(&endpoint.vni);
     let mut flags = device;
-    if network.is_some_and(|network| network.encrypted) {
-        flags |= location::ENCRYPTED;
-    }
+    flags |= match network.map(|network| network.encryption) {
+        None | Some(NetworkEncryption::Default) => 0,
+        Some(NetworkEncryption::Required) => location::ENCRYPTED,
+        Some(NetworkEncryption::Never) => location::PLAIN,
+    };
     if network.is_some_and(|network| network.relayed) {
         flags |= location::RELAYED;
     }
@@ -96,7 +99,7 @@ pub(super) fn location_entry(
 
 /// The UDP port that a network's packets are sent to.
 pub(super) fn port_of(network: &Network) -> u16 {
-    match network.encrypted {
+    match network.is_encrypted() {
         // What is encrypted wherever it goes has the usual port within its tunnels.
         true => vxlan::PORT,
         false => network.port,
@@ -106,7 +109,7 @@ pub(super) fn port_of(network: &Network) -> u16 {
 /// Whether a network's packets have an outer UDP checksum.
 pub(super) fn has_checksum(network: &Network) -> bool {
     // Within encrypted tunnels there is none.
-    network.checksum && !network.encrypted
+    network.checksum && !network.is_encrypted()
 }
 
 /// The keys under which an endpoint is found: its addresses and its MAC address.

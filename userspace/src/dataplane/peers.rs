@@ -27,6 +27,7 @@ impl Dataplane {
         vtep: Ipv4Addr,
         around: &Surroundings,
     ) -> Result<(), ShadowError> {
+        let knows_itself = desired.nodes.contains_key(&own);
         for (number, node) in &desired.nodes {
             if *number == own {
                 // Nothing is sent to this node, which is in its own region.
@@ -58,23 +59,21 @@ impl Dataplane {
                 .nodes
                 .get(&own)
                 .is_none_or(|own| resolve::required(desired, own, node));
-            let peer = if is_required {
-                encrypted
-            } else {
-                match at {
-                    Some(IpAddr::V4(address)) => {
-                        mark(peer_entry(address, vtep, around).unwrap_or_default())
-                    }
-                    Some(IpAddr::V6(address)) => mark(PeerEntry {
-                        ifindex: next(address.into(), around).map_or(0, |(ifindex, _, _)| ifindex),
-                        address: u32::from_ne_bytes(node.address.octets()),
-                        flags: peer::OVER_IPV6,
-                        ..PeerEntry::default()
-                    }),
-                    None => mark(PeerEntry::default()),
+            let plain = match at.filter(|_| knows_itself) {
+                Some(IpAddr::V4(address)) => {
+                    mark(peer_entry(address, vtep, around).unwrap_or_default())
                 }
+                Some(IpAddr::V6(address)) => mark(PeerEntry {
+                    ifindex: next(address.into(), around).map_or(0, |(ifindex, _, _)| ifindex),
+                    address: u32::from_ne_bytes(node.address.octets()),
+                    flags: peer::OVER_IPV6,
+                    ..PeerEntry::default()
+                }),
+                None => mark(PeerEntry::default()),
             };
+            let peer = if is_required { encrypted } else { plain };
             self.maps.encrypted_peers.set(*number, encrypted)?;
+            self.maps.plain_peers.set(*number, plain)?;
             self.maps.peers.set(*number, peer)?;
             for address in believed(node) {
                 self.maps.peer_addresses.set(address, *number)?;

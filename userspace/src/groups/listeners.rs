@@ -196,7 +196,7 @@ pub(crate) mod tests {
             gateway_mac: Mac::new([2; 6]),
             prefix_v4: 16,
             prefix_v6: 0,
-            encrypted: false,
+            encryption: Default::default(),
             relayed: false,
             enforced: false,
             checksum: false,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sunwire_api::{EncryptionMode, agent as wire};
+use sunwire_api::{EncryptionMode, NetworkEncryption, agent as wire};
 use sunwire_dataplane_common::{
     address::{Address, Mac},
     entries::LABEL_BYTES,
@@ -299,6 +299,15 @@ pub(super) fn encryption(encryption: wire::Encryption) -> EncryptionMode {
         wire::encryption::Mode::Always | wire::encryption::Mode::Unspecified => {
             EncryptionMode::Always
         }
+    }
+}
+
+/// Whether a network's packets are encrypted. What contradicts itself is taken for the stricter.
+pub(super) fn network_encryption(network: &wire::Network) -> NetworkEncryption {
+    match (network.encrypted, network.plaintext) {
+        (true, _) => NetworkEncryption::Required,
+        (false, true) => NetworkEncryption::Never,
+        (false, false) => NetworkEncryption::Default,
     }
 }
 

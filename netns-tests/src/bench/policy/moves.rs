@@ -126,7 +126,7 @@ fn cloud() -> Desired {
     }
     let network = Network {
         outbound: 0,
-        encrypted: false,
+        encryption: Default::default(),
         relayed: false,
         enforced: false,
         checksum: false,

@@ -187,7 +187,7 @@ fn cloud(rules: &Rules) -> Desired {
     desired.nodes.insert(OWN, node);
     let network = Network {
         outbound: 0,
-        encrypted: false,
+        encryption: Default::default(),
         relayed: false,
         enforced: false,
         checksum: false,

@@ -246,7 +246,7 @@ fn desired(case: Case, size: Size) -> Result<Desired> {
     }
     let network = Network {
         outbound: 0,
-        encrypted: false,
+        encryption: Default::default(),
         relayed: false,
         enforced: false,
         checksum: false,

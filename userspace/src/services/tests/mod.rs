@@ -58,7 +58,7 @@ pub(super) fn desired() -> Desired {
     for (vni, name) in [(SHOP, "shop"), (OTHER, "other")] {
         let network = Network {
             outbound: 0,
-            encrypted: false,
+            encryption: Default::default(),
             relayed: false,
             enforced: false,
             checksum: false,
