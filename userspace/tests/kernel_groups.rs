@@ -422,7 +422,6 @@ fn copies_to_encrypted_nodes_never_leave_in_the_clear() {
     let abroad = desired.nodes.get_mut(&3).unwrap();
     abroad.cloud = "abroad".to_owned();
     desired.encryption = EncryptionMode::BetweenClouds;
-    // The device of nobody stands for the one that encrypts.
     let Some(mut node) = TestNode::new(test, 3, Capacity::default()) else {
         return;
     };
