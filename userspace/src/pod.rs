@@ -1,5 +1,6 @@
 //! The kernel layouts of `dataplane-common`, as types that may be copied to and from the kernel
-//! byte by byte. With `crypt/sys.rs` and `netlink/ethtool.rs` the only unsafe code of this crate.
+//! byte by byte. With `crypt/sys.rs`, `netlink/ethtool.rs` and `programs/link.rs` the only unsafe code of this
+//! crate.
 
 use sunwire_dataplane_common::{
     address::Address,
