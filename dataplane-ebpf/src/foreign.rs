@@ -72,7 +72,7 @@ fn sender(skb: &mut Skb, control: &Control, noted: u32) -> Result<(), DropReason
     if flags & peer::FOREIGN == 0 {
         return Ok(());
     }
-    if flags & peer::ENCRYPTED != 0 && !tunnel::is_in_clear(vni) {
+    if tunnel::must_be_encrypted(flags, vni) {
         return Err(DropReason::Unencrypted);
     }
     // SAFETY: a network is replaced whole and freed only after a grace period.

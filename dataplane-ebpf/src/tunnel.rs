@@ -28,7 +28,8 @@ use crate::{
     maps::{CONTROL, ENCRYPTED_PEERS, NETWORKS, PEERS, PEERS_V6, PLAIN_PEERS},
 };
 
-pub(crate) use onward::{forward, is_summed, readdress, send_back, send_out};
+use onward::readdress;
+pub(crate) use onward::{forward, send_back, send_out};
 
 const BPF_F_ADJ_ROOM_FIXED_GSO: u64 = 1 << 0;
 const BPF_F_ADJ_ROOM_ENCAP_L3_IPV4: u64 = 1 << 1;
@@ -642,11 +643,14 @@ pub(crate) fn wish(location: &LocationEntry) -> u32 {
     location.flags & (location::ENCRYPTED | location::PLAIN)
 }
 
-/// Whether a network's packets are encrypted nowhere, not even between nodes where others are.
+/// Whether what comes in the clear from a node with these bits of [`peer`] is not believed: all between
+/// the two is encrypted, but for networks that are so nowhere.
 #[inline(always)]
-pub(crate) fn is_in_clear(vni: u32) -> bool {
+pub(crate) fn must_be_encrypted(flags: u32, vni: u32) -> bool {
     // SAFETY: a network is replaced whole and freed only after a grace period.
-    unsafe { NETWORKS.get(vni) }.is_some_and(|network| network.flags & network_flags::PLAIN != 0)
+    let network = || unsafe { NETWORKS.get(vni) };
+    flags & peer::ENCRYPTED != 0
+        && network().is_none_or(|network| network.flags & network_flags::PLAIN == 0)
 }
 
 /// How a node is reached with packets of a network that asks for this: see [`wish`].

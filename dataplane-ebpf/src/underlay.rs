@@ -300,7 +300,7 @@ fn send_on<const V6: bool>(
         tunnel::decapsulate::<V6>(skb, inner.headers.family)?;
         return tunnel::encapsulate(skb, node, header, location, port);
     }
-    tunnel::forward::<V6>(skb, node, header, location)
+    tunnel::forward::<V6>(skb, node, header.last_word(), location)
 }
 
 /// The flow of a packet, if what an earlier one has shown of who sends to whom still holds: the
@@ -417,7 +417,7 @@ fn peer(address: Address, vni: u32, plain: bool) -> Result<u32, u32> {
         return Err(DropReason::UnknownPeer as u32);
     };
     let flags = tunnel::peer_flags(peer);
-    if plain && flags & peer::ENCRYPTED != 0 && !tunnel::is_in_clear(vni) {
+    if plain && tunnel::must_be_encrypted(flags, vni) {
         return Err(DropReason::Unencrypted as u32);
     }
     if flags & peer::FOREIGN != 0 {

@@ -193,7 +193,7 @@ fn deliver<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason
         // It knows no wires: the bit means nothing.
         return Ok(PASS);
     }
-    if plain && flags & peer::ENCRYPTED != 0 && !tunnel::is_in_clear(header.vni) {
+    if plain && tunnel::must_be_encrypted(flags, header.vni) {
         return Err(DropReason::Unencrypted);
     }
     let wire = find(header.number).filter(|wire| wire.network == header.vni);
@@ -239,16 +239,7 @@ fn deliver<const V6: bool>(skb: &mut Skb, plain: bool) -> Result<i32, DropReason
         decapsulate::<V6>(skb)?;
         return encapsulate(skb, node, header, location);
     }
-    let peer = tunnel::reachable(node, tunnel::wish(location))?;
-    skb.set_note::<{ note::NODE }>(node);
-    tunnel::readdress::<V6>(skb, node, peer)?;
-    let summed = tunnel::is_summed::<V6>(skb, location)?;
-    let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
-    udp.set_half::<2>(tunnel::destination_port(peer, location.port));
-    udp.set_half::<6>(0);
-    udp.set_word::<{ UDP_BYTES + 4 }>(header.last_word());
-    counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
-    tunnel::send_out(skb, peer, summed)
+    tunnel::forward::<V6>(skb, node, header.last_word(), location)
 }
 
 /// Counts a frame that went into a wire, where the agent wants it counted.

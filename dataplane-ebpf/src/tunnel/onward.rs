@@ -6,7 +6,7 @@ use sunwire_dataplane_common::{
     drop_reason::DropReason,
     entries::{LocationEntry, PeerEntry, direction, location, peer},
     headers::UDP_BYTES,
-    vxlan::{OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET_V6, Vxlan},
+    vxlan::{OUTER_BYTES, OUTER_BYTES_V6, UDP_OFFSET_V6},
 };
 
 use super::{
@@ -64,22 +64,19 @@ fn checksum_device() -> Result<u32, DropReason> {
 /// them, and where it came with one. That may be part of what the kernel knows of a super-packet, and
 /// cannot be left away.
 #[inline(always)]
-pub(crate) fn is_summed<const V6: bool>(
-    skb: &Skb,
-    location: &LocationEntry,
-) -> Result<bool, DropReason> {
+fn is_summed<const V6: bool>(skb: &Skb, location: &LocationEntry) -> Result<bool, DropReason> {
     let udp = skb.window::<8>(vxlan_offset(V6) - UDP_BYTES);
     let has_one = udp.ok_or(DropReason::Malformed)?.half::<6>() != 0;
     Ok(has_one || has_checksum(location))
 }
 
 /// Sends a tunnelled packet on to another node, which is reached over the same family, as it is but for
-/// the outer addresses.
+/// the outer addresses and the last word of its VXLAN or wire header.
 #[inline(always)]
 pub(crate) fn forward<const V6: bool>(
     skb: &mut Skb,
     node: u32,
-    header: Vxlan,
+    last_word: u32,
     location: &LocationEntry,
 ) -> Result<i32, DropReason> {
     skb.set_note::<{ note::NODE }>(node);
@@ -89,7 +86,7 @@ pub(crate) fn forward<const V6: bool>(
     let mut udp = skb.window_mut::<16>(vxlan_offset(V6) - UDP_BYTES)?;
     udp.set_half::<2>(destination_port(peer, location.port));
     udp.set_half::<6>(0);
-    udp.set_word::<{ UDP_BYTES + 4 }>(header.last_word());
+    udp.set_word::<{ UDP_BYTES + 4 }>(last_word);
     counters::tunnelled(skb, node, direction::SENT, outer_bytes(V6));
     send_out(skb, peer, summed)
 }
@@ -119,7 +116,7 @@ pub(crate) fn send_back<const V6: bool>(
 /// Writes the outer Ethernet and IP headers of a tunnelled packet anew, for a node that is reached over
 /// the same family.
 #[inline(always)]
-pub(crate) fn readdress<const V6: bool>(
+pub(super) fn readdress<const V6: bool>(
     skb: &mut Skb,
     node: u32,
     peer: &PeerEntry,
