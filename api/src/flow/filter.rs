@@ -447,7 +447,9 @@ impl<'a> Parser<'a> {
             return Ok(pattern);
         }
         let close = names()
-            .map(|name| (distance(name, &pattern.0), name))
+            // Longer words are no typing mistakes.
+            .filter(|_| pattern.0.chars().count() <= 64)
+            .map(|name| (strsim::levenshtein(name, &pattern.0), name))
             .min()
             .filter(|(distance, _)| *distance <= 3)
             .map(|(_, name)| format!(", did you mean {name}?"));
@@ -481,22 +483,6 @@ impl<'a> Parser<'a> {
             _ => Err(self.error("a port is 0 to 65535, or two of them like 80-90", range)),
         }
     }
-}
-
-/// How many characters have to be put in, taken away or replaced to make `b` of `a`. Both are short.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
